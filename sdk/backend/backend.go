@@ -1,0 +1,192 @@
+// Package backend is what a backend author implements and serves. A backend is a
+// process: its main calls Serve with a value of type Backend, and the SDK does
+// the rest (handshake, protocol, ids and epochs, shared memory, ordering,
+// cancellation, smoke runs).
+package backend
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+// Backend drives one vendor runtime. Calls may come from several goroutines.
+// Errors that the core should act upon are of type *Error; any other error is
+// reported as the backend's own fault (CodeInternal).
+type Backend interface {
+	// Describe says what the backend is and which vendor libraries it found. It
+	// opens no device.
+	Describe(ctx context.Context) (Info, error)
+	// Configure receives the settings, a JSON object that the schema in Info
+	// accepts, at most once and before any device is used.
+	Configure(ctx context.Context, settings json.RawMessage) (warnings []string, err error)
+	// Watch calls update with all devices, at once and after each change, until
+	// ctx ends. The epoch of a device is the SDK's: a device that was reported
+	// unhealthy and comes back healthy begins a new one.
+	Watch(ctx context.Context, update func([]Device)) error
+	// Assess says for each node of the main graph whether the device takes it.
+	// dir holds model.onnx and its external data. Nothing is allocated.
+	Assess(ctx context.Context, device, dir string) (Assessment, error)
+	// Compile makes an executable of the graph in dir. The folder stays until the
+	// executable is closed, so weights may be mapped from it.
+	Compile(ctx context.Context, spec CompileSpec, progress func(stage string, fraction float64)) (Executable, error)
+	// Alloc makes a zeroed buffer of so many bytes on the device.
+	Alloc(ctx context.Context, device string, bytes int64) (Buffer, error)
+	// Close gives everything back; the process ends after it.
+	Close() error
+}
+
+// Executable is a compiled graph. Run is called by one goroutine at a time, Close
+// once and after the last Run has returned.
+type Executable interface {
+	Info() ExecutableInfo
+	// Run computes the outputs that out wants. inputs stand in the order of
+	// Info().Inputs. It should end soon with ctx.Err() when ctx ends.
+	Run(ctx context.Context, inputs []Value, out Outputs) error
+	Close() error
+}
+
+// Value is an input or output: a tensor in host memory, or a whole or part of a
+// buffer of the same device seen as a tensor (then Tensor.Data is nil and its
+// type and shape describe the buffer's content).
+type Value struct {
+	Tensor tensor.Tensor
+	Buffer Buffer // nil for host memory
+	Offset int64  // bytes into Buffer
+}
+
+// Outputs is where a run's results go.
+type Outputs interface {
+	// Wanted reports whether output i (as in Info().Outputs) is asked for.
+	Wanted(i int) bool
+	// Buffer returns the buffer that output i is bound to, if it is to one.
+	Buffer(i int) (Value, bool)
+	// Place returns host memory for output i, once its type and shape are known.
+	// The tensor's data is not zeroed; the backend fills it before Run returns.
+	// It is called at most once an output.
+	Place(i int, d tensor.DType, s tensor.Shape) (tensor.Tensor, error)
+}
+
+// Buffer is memory on a device, zeroed when made.
+type Buffer interface {
+	Size() int64
+	ReadAt(p []byte, offset int64) (int, error)
+	WriteAt(p []byte, offset int64) (int, error)
+	Close() error
+}
+
+// Info describes a backend.
+type Info struct {
+	Name         string
+	Version      string
+	Libraries    []Library
+	ConfigSchema string // JSON Schema of the settings; empty: takes none
+}
+
+// Library is a vendor library that was looked for.
+type Library struct {
+	Name    string
+	Found   bool
+	Path    string
+	Version string
+	Reason  string
+	Remedy  string
+}
+
+// Kind says what stands behind a device; it goes with every result.
+type Kind string
+
+// Kinds of device.
+const (
+	Hardware  Kind = "hardware"
+	Emulated  Kind = "emulated"
+	Simulated Kind = "simulated"
+)
+
+// Health of a device.
+type Health string
+
+// States of health. Unhealthy and undetected devices have a reason.
+const (
+	Healthy    Health = "healthy"
+	Unhealthy  Health = "unhealthy"
+	Undetected Health = "undetected"
+)
+
+// AttentionWay is how a device runs ai.accel.PagedAttention.
+type AttentionWay string
+
+// Ways of attention, see docs/architecture.md.
+const (
+	AttentionFused AttentionWay = "fused"
+	AttentionRows  AttentionWay = "rows"
+	AttentionBody  AttentionWay = "body"
+)
+
+// Device is one device of a platform.
+type Device struct {
+	ID             string // stable within the backend
+	Platform       string // cpu, cuda, ..., simulation
+	Name           string
+	Kind           Kind
+	Health         Health
+	Reason         string
+	Remedy         string
+	MemoryTotal    int64 // bytes; 0: unknown
+	MemoryFree     int64
+	ElementTypes   []tensor.DType
+	Features       []string
+	Attention      AttentionWay
+	RuntimeVersion string // part of cache keys
+	StaticShapes   bool   // takes no symbolic dimension
+	Epoch          uint64 // set by the SDK
+}
+
+// Refusal is why a device does not take a node, as far as the core can act on it.
+type Refusal string
+
+// Refusals.
+const (
+	RefusedOperator     Refusal = "operator"
+	RefusedElementType  Refusal = "element_type"
+	RefusedDynamicShape Refusal = "dynamic_shape"
+	RefusedFunction     Refusal = "function"
+	RefusedAttribute    Refusal = "attribute"
+	RefusedSize         Refusal = "size"
+)
+
+// Verdict on one node. The zero value refuses; use Accept.
+type Verdict struct {
+	OK      bool
+	Refusal Refusal
+	Reason  string
+}
+
+// Accept is the verdict on a node that the device takes.
+var Accept = Verdict{OK: true}
+
+// Refuse is the verdict on a node that it does not take.
+func Refuse(why Refusal, reason string) Verdict { return Verdict{Refusal: why, Reason: reason} }
+
+// Assessment holds one verdict a node of the main graph, in its order.
+type Assessment struct {
+	Nodes          []Verdict
+	MemoryEstimate int64 // bytes; 0: unknown
+}
+
+// CompileSpec is what to compile and where.
+type CompileSpec struct {
+	Device       string
+	Dir          string           // holds model.onnx and its external data
+	MemoryBudget int64            // bytes; 0: the device's free memory
+	SmokeDims    map[string]int64 // symbolic dimensions of the smoke run; absent ones are 1
+}
+
+// ExecutableInfo describes a compiled graph.
+type ExecutableInfo struct {
+	Memory  int64 // bytes held, shared mappings counted once
+	Inputs  []graph.Value
+	Outputs []graph.Value
+}
