@@ -26,11 +26,15 @@ type Model struct {
 	Metadata        map[string]string
 	Graph           *Graph
 	Functions       []*Function
+
+	files *fileSet // mapped files that tensors point into; nil for none
 }
 
 // Graph is an ONNX GraphProto: nodes in topological order.
 type Graph struct {
 	Name         string
+	Doc          string
+	Metadata     map[string]string
 	Nodes        []*Node
 	Inputs       []*Value
 	Outputs      []*Value
@@ -81,6 +85,7 @@ type Attr struct {
 	Name    string
 	Kind    AttrKind
 	Ref     string
+	Doc     string
 	Float   float32
 	Int     int64
 	String  string
@@ -101,13 +106,16 @@ type Attr struct {
 // beside the model when External is set (then Tensor.Data is nil until loaded).
 type Initializer struct {
 	Name     string
+	Doc      string
+	Metadata map[string]string
 	Tensor   tensor.Tensor
 	External *External
 }
 
-// External says where a tensor's bytes lie: Path is a plain file name inside the
-// model's folder once saved; before that it may be any path, which lowering
-// links or copies into the folder.
+// External says where a tensor's bytes lie. A relative Path is relative to the
+// folder that the model is saved into; an absolute one is any file, which must
+// be linked or copied into that folder (and Path set to its name there) before
+// Save. Load makes paths absolute.
 type External struct {
 	Path   string
 	Offset int64
@@ -116,8 +124,10 @@ type External struct {
 
 // Value is a named value with its type.
 type Value struct {
-	Name string
-	Type *Type
+	Name     string
+	Type     *Type
+	Doc      string
+	Metadata map[string]string
 }
 
 // TypeKind tells tensors from the container types.
@@ -143,7 +153,8 @@ type Type struct {
 }
 
 // Dim is a dimension: known (Size >= 0 and Param empty), symbolic (Param not
-// empty, Size -1) or unknown (Size -1, Param empty).
+// empty, Size -1) or unknown (Size -1, Param empty). Param is a name or an
+// arithmetic expression of names, such as "2*seq+1".
 type Dim struct {
 	Size  int64
 	Param string
@@ -162,6 +173,7 @@ type Function struct {
 	Opsets   map[string]int64
 	Values   []*Value
 	Doc      string
+	Metadata map[string]string
 }
 
 // Known makes a known dimension.
