@@ -4,13 +4,12 @@
 package route
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/accelhq/accel/sdk/backend"
 )
 
-// Policy says what may happen when the wanted platform can't serve.
+// Policy says what may happen when the platform that should answer can't.
 type Policy string
 
 // Fallback policies.
@@ -35,13 +34,23 @@ type Refusal struct {
 	Remedy   string `json:"remedy,omitempty"`
 }
 
+func (r Refusal) name() string {
+	if r.Device != "" {
+		return r.Device
+	}
+	return r.Platform
+}
+
 // Decision is the one record of where a request went and why. It is in the log,
 // the metrics, the response headers and `accel explain`.
 type Decision struct {
-	Model   string    `json:"model"`
-	Class   string    `json:"class"`
-	Policy  Policy    `json:"policy"`
-	Wanted  []string  `json:"wanted"` // the route: platforms in order
+	Model  string   `json:"model"`
+	Class  string   `json:"class"`
+	Policy Policy   `json:"policy"`
+	Wanted []string `json:"wanted"` // the route: platforms or devices in order
+	// First is the platform or device that should answer: the preferred one, else
+	// the first of the route that the machine has.
+	First   string    `json:"first"`
 	Chosen  Choice    `json:"chosen"`
 	Refused []Refusal `json:"refused,omitempty"`
 	// Replays are the deaths that the request lived through: where it ran before,
@@ -49,30 +58,38 @@ type Decision struct {
 	Replays []Refusal `json:"replays,omitempty"`
 }
 
-// Fallback reports whether another platform than the first wanted one answered.
+// Fallback reports whether another than the first device answered.
 func (d *Decision) Fallback() bool {
-	return len(d.Wanted) > 0 && d.Chosen.Platform != "" && d.Chosen.Platform != d.Wanted[0]
+	return d.First != "" && d.Chosen.Device != "" && !names(d.First, d.Chosen.Platform, d.Chosen.Device)
 }
 
-// Summary says in one line what was passed over and what was lived through, or
-// nothing if nothing was.
+// Summary says in one line what was passed over and what was lived through; it is
+// empty if nothing was. Platforms that the machine simply does not have are left
+// out unless one of them was asked for.
 func (d *Decision) Summary() string {
 	var parts []string
-	for _, r := range d.Refused {
-		parts = append(parts, name(r)+": "+r.Reason)
+	if d.Fallback() {
+		passed := false
+		for _, r := range d.Refused {
+			if passed = passed || names(d.First, r.Platform, r.Device); passed {
+				parts = append(parts, r.name()+": "+r.Reason)
+			}
+		}
 	}
 	for _, r := range d.Replays {
-		parts = append(parts, name(r)+" died and the request was replayed: "+r.Reason)
+		parts = append(parts, r.name()+" died ("+r.Reason+") and the request was replayed")
 	}
 	if len(parts) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s answered; %s", d.Chosen.Device, strings.Join(parts, "; "))
+	who := d.Chosen.Device + " answered"
+	if d.Fallback() {
+		who += " instead of " + d.First
+	}
+	return who + ": " + strings.Join(parts, "; ")
 }
 
-func name(r Refusal) string {
-	if r.Device != "" {
-		return r.Device
-	}
-	return r.Platform
+// names reports whether a wanted name, platform or platform:id, means this device.
+func names(wanted, platform, device string) bool {
+	return wanted == device || wanted == platform
 }
