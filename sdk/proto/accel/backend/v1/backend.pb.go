@@ -1393,6 +1393,7 @@ type ValueInfo struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	ElementType   int32                  `protobuf:"varint,2,opt,name=element_type,json=elementType,proto3" json:"element_type,omitempty"`
 	Dims          []*Dim                 `protobuf:"bytes,3,rep,name=dims,proto3" json:"dims,omitempty"`
+	Unranked      bool                   `protobuf:"varint,4,opt,name=unranked,proto3" json:"unranked,omitempty"` // dims is empty because not even the rank is known; outputs only
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1446,6 +1447,13 @@ func (x *ValueInfo) GetDims() []*Dim {
 		return x.Dims
 	}
 	return nil
+}
+
+func (x *ValueInfo) GetUnranked() bool {
+	if x != nil {
+		return x.Unranked
+	}
+	return false
 }
 
 type Dim struct {
@@ -2233,6 +2241,9 @@ func (x *ChunkedData) GetLength() uint64 {
 	return 0
 }
 
+// Slice is a range of bytes of a region or buffer. In a region the offset is a
+// multiple of the element's size (of 8 bytes for larger elements), since tensors
+// are used where they lie. An input's length is that of the tensor.
 type Slice struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            *Id                    `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2295,6 +2306,8 @@ func (x *Slice) GetLength() uint64 {
 
 // Chunk carries a part of a tensor too large for one message. Chunks of one
 // tensor come in order and before the message that binds it, under the same seq.
+// A Chunk of a request is not answered; what is wrong with it is said in the
+// answer to the command that binds it.
 type Chunk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2468,7 +2481,8 @@ func (x *CopyRange) GetLength() uint64 {
 	return 0
 }
 
-// Cancel asks that a command end early. The command itself still answers, with
+// Cancel asks that a command end early. It is answered at once by an empty Done,
+// whether or not there is such a command. The command itself still answers, with
 // CANCELLED or, where it was faster, its result; only then is its memory free.
 type Cancel struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2514,7 +2528,8 @@ func (x *Cancel) GetTarget() uint64 {
 	return 0
 }
 
-// Fence is answered when every command before it has been.
+// Fence is answered when every command before it has been. Commands after it do
+// not wait for it.
 type Fence struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2926,11 +2941,12 @@ const file_accel_backend_v1_backend_proto_rawDesc = "" +
 	"executable\x12\x16\n" +
 	"\x06memory\x18\x02 \x01(\x04R\x06memory\x123\n" +
 	"\x06inputs\x18\x03 \x03(\v2\x1b.accel.backend.v1.ValueInfoR\x06inputs\x125\n" +
-	"\aoutputs\x18\x04 \x03(\v2\x1b.accel.backend.v1.ValueInfoR\aoutputs\"m\n" +
+	"\aoutputs\x18\x04 \x03(\v2\x1b.accel.backend.v1.ValueInfoR\aoutputs\"\x89\x01\n" +
 	"\tValueInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\felement_type\x18\x02 \x01(\x05R\velementType\x12)\n" +
-	"\x04dims\x18\x03 \x03(\v2\x15.accel.backend.v1.DimR\x04dims\"1\n" +
+	"\x04dims\x18\x03 \x03(\v2\x15.accel.backend.v1.DimR\x04dims\x12\x1a\n" +
+	"\bunranked\x18\x04 \x01(\bR\bunranked\"1\n" +
 	"\x03Dim\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x03R\x04size\x12\x16\n" +
 	"\x06symbol\x18\x02 \x01(\tR\x06symbol\"\x85\x01\n" +
