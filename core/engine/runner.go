@@ -1,0 +1,413 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/accelhq/accel/core/lower"
+	"github.com/accelhq/accel/core/route"
+	"github.com/accelhq/accel/sdk/backend"
+	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+const (
+	// maxPlacements bounds the compiled shapes that one graph keeps.
+	maxPlacements = 16
+	// soloAfter is the number of deaths that a request was in flight at after which
+	// it runs alone; one more, and it is refused (design section 6).
+	soloAfter = 2
+	// compileDeaths is how often a device may die compiling a graph before the
+	// graph stays away from it, for compileRest.
+	compileDeaths = 2
+	compileRest   = time.Minute
+	// maxStale bounds how often one request finds its executable gone without a
+	// death of its own.
+	maxStale = 8
+)
+
+// Runner runs one graph wherever the route says. It compiles on demand, one
+// executable a device (and shape bucket, for static devices), and replays a
+// request whose device died.
+type Runner struct {
+	fleet    Fleet
+	store    *lower.Store
+	source   lower.Source
+	paddable []string // symbolic dimensions whose padding with zeros is masked out
+	query    route.Query
+	log      hclog.Logger
+	progress func(stage string, fraction float64) // nil: nobody looks
+
+	mu     sync.Mutex
+	placed map[placeKey]*placement
+	uses   uint64
+	deaths map[string]compileRecord // by device
+	closed bool
+}
+
+type placeKey struct{ device, dims string }
+
+type compileRecord struct {
+	count int
+	last  time.Time
+	how   string
+}
+
+// placement is a graph on a device. Users hold it while they run.
+type placement struct {
+	key     placeKey
+	ready   chan struct{} // closed when lowered and exe, or err, are set
+	lowered *lower.Lowered
+	exe     Executable
+	err     error
+	users   int
+	used    uint64
+	dropped bool
+}
+
+// Run computes the wanted outputs and writes into d where and why. d begins
+// empty and is handed on through all runs of one request, for what a request
+// lived through decides how it goes on.
+func (r *Runner) Run(ctx context.Context, d *route.Decision, inputs map[string]tensor.Tensor, wanted []string) (map[string]tensor.Tensor, error) {
+	asked, err := bind(r.source.Graph.Graph, inputs)
+	if err != nil {
+		return nil, &backend.Error{Code: backend.CodeInvalid, Argument: "inputs", Message: err.Error()}
+	}
+	excluded := map[string]route.Refusal{}
+	stale := 0
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		dev, err := r.choose(d, excluded)
+		if err != nil {
+			return nil, err
+		}
+		if dev.Presence == route.Returning {
+			if err := r.await(ctx, dev); err != nil {
+				return nil, err
+			}
+			if ready, _ := r.presence(dev.Ref); ready.Presence != route.Ready {
+				excluded[dev.Ref] = route.Refusal{Platform: dev.Platform, Device: dev.Ref,
+					Reason: fmt.Sprintf("did not come back within %v: %s", r.query.RestartWait, ready.Reason), Remedy: ready.Remedy}
+			}
+			continue
+		}
+		p, f, err := r.place(ctx, dev, asked)
+		if err == nil {
+			var out map[string]tensor.Tensor
+			out, err = r.run(ctx, p, f, inputs, wanted, len(d.Replays) >= soloAfter)
+			if err == nil {
+				d.Chosen = route.Choice{Platform: dev.Platform, Device: dev.Ref, Kind: dev.Kind}
+				return out, nil
+			}
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if death, died := r.fleet.Died(err); died {
+			var c *compileError
+			if errors.As(err, &c) {
+				r.compileDied(dev.Ref, death.Reason)
+			}
+			d.Replays = append(d.Replays, route.Refusal{Platform: dev.Platform, Device: dev.Ref, Reason: death.Reason})
+			r.log.Warn("a device died under a request", "model", r.query.Model, "device", dev.Ref, "reason", death.Reason, "deaths", len(d.Replays))
+			if len(d.Replays) > soloAfter {
+				return nil, &PoisonedError{Model: r.query.Model, Deaths: d.Replays, Stderr: death.Stderr}
+			}
+			continue
+		}
+		if errors.Is(err, &backend.Error{Code: backend.CodeBadState}) {
+			if stale++; stale <= maxStale {
+				continue // the device restarted under somebody else's request
+			}
+		}
+		refusal, next := refusalOf(dev, err)
+		if !next {
+			return nil, err
+		}
+		excluded[dev.Ref] = refusal
+	}
+}
+
+// choose plans and takes the best device; d's record begins anew each time, its
+// replays excepted.
+func (r *Runner) choose(d *route.Decision, excluded map[string]route.Refusal) (route.Device, error) {
+	q := r.query
+	q.Excluded = excluded
+	for ref, rec := range r.restingDevices() {
+		if _, ok := excluded[ref]; !ok {
+			q.Excluded[ref] = rec
+		}
+	}
+	usable, plan, err := route.Plan(q, r.fleet.Devices())
+	if err != nil {
+		return route.Device{}, err
+	}
+	plan.Replays = d.Replays
+	*d = plan
+	if len(usable) == 0 {
+		return route.Device{}, &NoPlatformError{Decision: plan}
+	}
+	return usable[0], nil
+}
+
+func (r *Runner) presence(ref string) (route.Device, bool) {
+	for _, d := range r.fleet.Devices() {
+		if d.Ref == ref {
+			return d, true
+		}
+	}
+	return route.Device{Presence: route.Undetected, Reason: "its backend is gone"}, false
+}
+
+// await waits for a device that restarts, no longer than the policy says.
+func (r *Runner) await(ctx context.Context, dev route.Device) error {
+	wait, cancel := context.WithTimeout(ctx, r.query.RestartWait)
+	defer cancel()
+	if err := r.fleet.WaitReady(wait, dev.Ref); err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// refusalOf says why a device could not serve, and whether the next on the route
+// may.
+func refusalOf(dev route.Device, err error) (route.Refusal, bool) {
+	r := route.Refusal{Platform: dev.Platform, Device: dev.Ref, Reason: err.Error()}
+	var refused *lower.RefusedError
+	if errors.As(err, &refused) {
+		r.Remedy = "see `accel explain`"
+		return r, true
+	}
+	var e *backend.Error
+	if !errors.As(err, &e) {
+		return r, false
+	}
+	switch e.Code {
+	case backend.CodeInvalid, backend.CodeCancelled:
+		return r, false
+	}
+	return r, true
+}
+
+// compileError marks what went wrong while a graph was brought onto a device.
+type compileError struct{ err error }
+
+func (e *compileError) Error() string { return e.err.Error() }
+func (e *compileError) Unwrap() error { return e.err }
+
+func (r *Runner) compileDied(ref, how string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rec := r.deaths[ref]
+	rec.count++
+	rec.last, rec.how = time.Now(), how
+	r.deaths[ref] = rec
+}
+
+// restingDevices are those that died compiling this graph too often.
+func (r *Runner) restingDevices() map[string]route.Refusal {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := map[string]route.Refusal{}
+	for ref, rec := range r.deaths {
+		switch {
+		case time.Since(rec.last) > compileRest:
+			delete(r.deaths, ref)
+		case rec.count >= compileDeaths:
+			out[ref] = route.Refusal{Device: ref, Reason: fmt.Sprintf("it died %d times compiling this model (%s)", rec.count, rec.how),
+				Remedy: fmt.Sprintf("it is tried again after %v", compileRest)}
+		}
+	}
+	return out
+}
+
+// run runs on a placement that place returned, and lets go of it.
+func (r *Runner) run(ctx context.Context, p *placement, f fit, inputs map[string]tensor.Tensor, wanted []string, solo bool) (map[string]tensor.Tensor, error) {
+	in, err := f.inputs(inputs)
+	if err != nil {
+		r.release(p, false)
+		return nil, &backend.Error{Code: backend.CodeInvalid, Argument: "inputs", Message: err.Error()}
+	}
+	out, err := p.exe.Run(ctx, in, wanted, solo)
+	if err != nil {
+		_, died := r.fleet.Died(err)
+		r.release(p, died || errors.Is(err, &backend.Error{Code: backend.CodeBadState}))
+		return nil, err
+	}
+	r.release(p, false)
+	return f.outputs(out)
+}
+
+// place returns the graph on a device, brought there first if need be, held for
+// one run.
+func (r *Runner) place(ctx context.Context, dev route.Device, asked dims) (*placement, fit, error) {
+	info, ok := r.fleet.Device(dev.Ref)
+	if !ok {
+		return nil, fit{}, backend.BadState("device %s is gone", dev.Ref)
+	}
+	f := fit{asked: asked, padded: asked, source: r.source.Graph.Graph}
+	key := placeKey{device: dev.Ref}
+	var fixed dims
+	if info.StaticShapes {
+		f.padded = dims{}
+		for name, n := range asked {
+			if slices.Contains(r.paddable, name) {
+				n = bucket(n)
+			}
+			f.padded[name] = n
+		}
+		fixed = f.padded
+		key.dims = fixed.key()
+	}
+	p, mine, err := r.hold(key)
+	if err != nil {
+		return nil, fit{}, err
+	}
+	if mine {
+		r.bring(ctx, p, info, dev.Ref, fixed, asked)
+	}
+	select {
+	case <-p.ready:
+	case <-ctx.Done():
+		r.release(p, false)
+		return nil, fit{}, ctx.Err()
+	}
+	if p.err != nil {
+		r.release(p, true)
+		return nil, fit{}, p.err
+	}
+	f.device = p.lowered.Graph.Graph
+	return p, f, nil
+}
+
+// hold takes a placement, or makes an empty one that the caller must bring.
+func (r *Runner) hold(key placeKey) (p *placement, mine bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, false, errors.New("the model was closed")
+	}
+	r.uses++
+	p = r.placed[key]
+	if p == nil {
+		p = &placement{key: key, ready: make(chan struct{})}
+		r.placed[key] = p
+		mine = true
+	}
+	p.users++
+	p.used = r.uses
+	return p, mine, nil
+}
+
+// release lets go of a placement; drop takes it out of use, and the last to let go
+// of a dropped one frees it.
+func (r *Runner) release(p *placement, drop bool) {
+	r.mu.Lock()
+	var free []*placement
+	p.users--
+	if drop && !p.dropped {
+		r.drop(p)
+	}
+	if p.dropped && p.users == 0 {
+		free = append(free, p)
+	}
+	if len(r.placed) > maxPlacements {
+		if old := r.oldestIdle(); old != nil {
+			r.drop(old)
+			free = append(free, old)
+		}
+	}
+	r.mu.Unlock()
+	for _, p := range free {
+		r.free(p)
+	}
+}
+
+func (r *Runner) drop(p *placement) {
+	p.dropped = true
+	if r.placed[p.key] == p {
+		delete(r.placed, p.key)
+	}
+}
+
+func (r *Runner) oldestIdle() *placement {
+	var old *placement
+	for _, p := range r.placed {
+		if p.users == 0 && (old == nil || p.used < old.used) {
+			old = p
+		}
+	}
+	return old
+}
+
+func (r *Runner) free(p *placement) {
+	<-p.ready
+	if p.exe != nil {
+		if err := p.exe.Close(); err != nil {
+			r.log.Debug("an executable could not be released", "device", p.key.device, "error", err)
+		}
+	}
+	if p.lowered != nil {
+		if err := p.lowered.Release(); err != nil {
+			r.log.Warn("a lowered folder could not be released", "dir", p.lowered.Dir, "error", err)
+		}
+		p.lowered.Graph.Close()
+	}
+}
+
+// bring lowers and compiles in the background of all who wait for p: a request
+// that gives up does not stop it for the others. The smoke run has the sizes of
+// the request at hand, for sizes of one's own choosing may contradict each other.
+func (r *Runner) bring(ctx context.Context, p *placement, info backend.Device, ref string, fixed, asked dims) {
+	ctx = context.WithoutCancel(ctx)
+	go func() {
+		defer close(p.ready)
+		begun := time.Now()
+		target := lower.Target{Device: ref, StaticShapes: info.StaticShapes,
+			Assess: func(ctx context.Context, dir string) (backend.Assessment, error) {
+				return r.fleet.Assess(ctx, ref, dir)
+			}}
+		lowered, err := r.store.Lower(ctx, r.source, target, fixed)
+		if err != nil {
+			p.err = &compileError{err}
+			return
+		}
+		exe, err := r.fleet.Compile(ctx, ref, backend.CompileSpec{Dir: lowered.Dir, SmokeDims: asked}, r.progress)
+		if err != nil {
+			p.err = &compileError{errors.Join(err, lowered.Release())}
+			lowered.Graph.Close()
+			return
+		}
+		p.lowered, p.exe = lowered, exe
+		r.log.Info("placed a model", "model", r.query.Model, "device", ref, "kind", string(info.Kind), "shapes", p.key.dims,
+			"rewrites", len(lowered.Rewrites), "memory", exe.Memory(), "took", time.Since(begun).Round(time.Millisecond))
+	}()
+}
+
+// Close frees everything once nobody runs any more.
+func (r *Runner) Close() {
+	r.mu.Lock()
+	r.closed = true
+	var free []*placement
+	for _, p := range r.placed {
+		r.drop(p)
+		if p.users == 0 {
+			free = append(free, p)
+		}
+	}
+	r.mu.Unlock()
+	for _, p := range free {
+		r.free(p)
+	}
+}
+
+// Graph is the graph as the class made it, before any lowering.
+func (r *Runner) Graph() *graph.Graph { return r.source.Graph.Graph }
