@@ -1,0 +1,176 @@
+// Package config is what users say: defaults, then a file (YAML or JSON), then
+// ACCEL_* variables, then flags, each over the one before. One typed Config comes
+// out of it; whatever it can't hold is refused, with its place and a remedy.
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Config is all that can be configured. The tags are the one description of a
+// key: its name, what it is for, and what it takes. Checks, variables, `accel
+// config show` and the JSON Schema are made from them.
+//
+//	doc       what it is for
+//	enum      the values it takes
+//	min       smallest number, or fewest entries of a list
+//	path      a relative one in a file is meant from that file's folder
+//	env       its variable, where that isn't ACCEL_ and the key in capitals
+//	list      path: its variable is split as PATH is
+//	format    name of a check in formats
+//	required  it must not end up empty
+type Config struct {
+	Models   map[string]Model    `koanf:"models" doc:"Models by the name that requests ask for."`
+	Route    map[string][]string `koanf:"route" min:"1" format:"platform" doc:"Platforms in order of preference, by model class; 'default' is for classes that are not named. The first that is there is taken."`
+	Fallback Fallback            `koanf:"fallback" doc:"What may happen when a wanted platform can't serve."`
+	Backends map[string]Backend  `koanf:"backends" doc:"Backends by name. Those found on the search path need no entry here."`
+	Hosts    Hosts               `koanf:"hosts" doc:"How backend processes are found, started and restarted."`
+	Cache    Cache               `koanf:"cache" doc:"Where lowered models are kept."`
+	Server   Server              `koanf:"server" doc:"The HTTP server of 'accel serve'."`
+	Log      Log                 `koanf:"log" doc:"What is logged, to standard error."`
+}
+
+// Model says where a model lies and what is wanted of it.
+type Model struct {
+	Path      string `koanf:"path" path:"true" required:"true" doc:"Folder of the model."`
+	Task      string `koanf:"task" enum:"embed" doc:"What the model is for; empty: as its files say."`
+	Platform  string `koanf:"platform" format:"platform" doc:"Preferred platform or device, such as cpu or simulation:static; empty: as the route says."`
+	Precision string `koanf:"precision" enum:"f32" doc:"Precision to run in; empty: as the policy says."`
+	Fallback  string `koanf:"fallback" enum:"deny,warn,allow" doc:"Overrides fallback.policy for this model."`
+}
+
+// Fallback says what may happen when a wanted platform can't serve.
+type Fallback struct {
+	Policy      string        `koanf:"policy" enum:"deny,warn,allow" doc:"deny: an error. warn: the next platform of the route, with a warning in the log. allow: the next platform of the route."`
+	RestartWait time.Duration `koanf:"restart_wait" doc:"How long a request waits for its device to come back before it goes to the next platform."`
+}
+
+// Backend overrides what discovery finds for one backend.
+type Backend struct {
+	Path     string            `koanf:"path" path:"true" doc:"Executable; empty: accel-backend-NAME on the search path."`
+	Args     []string          `koanf:"args" doc:"Arguments of the executable."`
+	Env      map[string]Secret `koanf:"env" doc:"Variables added to its environment. Never shown."`
+	Settings map[string]any    `koanf:"settings" doc:"Settings of the backend itself, checked against the schema that it declares."`
+	Disabled bool              `koanf:"disabled" doc:"Leave this backend alone."`
+}
+
+// Hosts says how backend processes are found, started and restarted.
+type Hosts struct {
+	SearchPath   []string      `koanf:"search_path" env:"ACCEL_BACKEND_PATH" list:"path" path:"true" doc:"Folders looked through for accel-backend-NAME, before the folder 'backends' beside the accel program."`
+	StartTimeout time.Duration `koanf:"start_timeout" min:"1" doc:"How long a backend may take to start and describe itself."`
+	Backoff      Backoff       `koanf:"backoff" doc:"Waits between restarts: doubled from first up to max, and forgotten after a while without a death."`
+}
+
+// Backoff bounds the wait between restarts.
+type Backoff struct {
+	First time.Duration `koanf:"first" min:"1" doc:"Wait before the first restart."`
+	Max   time.Duration `koanf:"max" min:"1" doc:"Longest wait before a restart."`
+}
+
+// Cache says where lowered models are kept.
+type Cache struct {
+	Dir      string `koanf:"dir" env:"ACCEL_CACHE" path:"true" required:"true" doc:"Folder of the cache; by default 'accel' in the user's cache folder."`
+	MaxBytes Bytes  `koanf:"max_bytes" min:"0" doc:"Bytes it may take, links to checkpoints not counted; what nobody holds and was used longest ago goes first. 0: no bound."`
+}
+
+// Server configures the HTTP server.
+type Server struct {
+	Listen       string   `koanf:"listen" format:"address" doc:"Address and port. Port 0 takes a free one."`
+	APIKeys      []Secret `koanf:"api_keys" doc:"Keys that clients must show one of (Authorization: Bearer KEY). Never shown."`
+	APIKeyFile   string   `koanf:"api_key_file" path:"true" doc:"File with more keys, one a line; empty lines and lines that begin with # are skipped."`
+	AllowPublic  bool     `koanf:"allow_public" doc:"Listen beyond loopback even without a key."`
+	AllowOrigins []string `koanf:"allow_origins" format:"origin" doc:"Origins of web pages that may call the server (CORS), such as https://app.example.com."`
+	MaxBodyBytes Bytes    `koanf:"max_body_bytes" min:"1" doc:"Longest request body; longer ones are answered 413."`
+	MaxInputs    int      `koanf:"max_inputs" min:"1" doc:"Most inputs in one request."`
+	Queue        Queue    `koanf:"queue" doc:"Admission. Requests beyond it are answered 429 with Retry-After."`
+	Timeouts     Timeouts `koanf:"timeouts" doc:"Bounds on waiting for clients and models."`
+}
+
+// Queue bounds the requests that the server has taken on.
+type Queue struct {
+	MaxRunning int           `koanf:"max_running" min:"1" doc:"Requests given to the engine at a time."`
+	MaxWaiting int           `koanf:"max_waiting" min:"0" doc:"Requests that may wait for one of those places."`
+	MaxWait    time.Duration `koanf:"max_wait" min:"0" doc:"Longest wait for a place."`
+}
+
+// Timeouts of the HTTP server.
+type Timeouts struct {
+	ReadHeader time.Duration `koanf:"read_header" min:"1" doc:"For a client to send its request's header."`
+	ReadBody   time.Duration `koanf:"read_body" min:"1" doc:"For a client to send its request's body."`
+	Request    time.Duration `koanf:"request" min:"1" doc:"For a request to be answered, waiting included; then 504."`
+	Write      time.Duration `koanf:"write" min:"1" doc:"For a client to take its answer."`
+	Idle       time.Duration `koanf:"idle" min:"1" doc:"For an idle connection to be kept."`
+	DrainDelay time.Duration `koanf:"drain_delay" min:"0" doc:"Between SIGTERM, when /readyz begins to fail, and the listener's closing; load balancers need some."`
+	Drain      time.Duration `koanf:"drain" min:"0" doc:"For requests in flight to finish after the listener has closed."`
+}
+
+// Log says what is logged.
+type Log struct {
+	Level  string `koanf:"level" enum:"trace,debug,info,warn,error,off" doc:"Least serious level that is logged."`
+	Format string `koanf:"format" enum:"auto,json,text" doc:"auto: text on a terminal, else JSON."`
+}
+
+// Run is one piece of work: what stands in a run file beside any of Config's
+// sections.
+type Run struct {
+	Task      string `koanf:"task" enum:"embed" required:"true" doc:"What to do."`
+	Model     string `koanf:"model" required:"true" doc:"A name under models, or the path of a model's folder."`
+	Platform  string `koanf:"platform" format:"platform" doc:"Preferred platform or device; overrides the model's."`
+	Precision string `koanf:"precision" enum:"f32" doc:"Precision to run in; overrides the model's."`
+	Inputs    Inputs `koanf:"inputs" doc:"What to do it to: a file, or texts."`
+	Output    Output `koanf:"output" doc:"What to do with the answers."`
+}
+
+// Inputs of a run. Exactly one is given.
+type Inputs struct {
+	File  string   `koanf:"file" path:"true" doc:"Text file in UTF-8, one input a line; empty lines are skipped."`
+	Texts []string `koanf:"texts" doc:"The inputs themselves."`
+}
+
+// Output of a run.
+type Output struct {
+	Format string `koanf:"format" enum:"table,json,jsonl,npy" doc:"table: the nearest pairs, for people. json: one object. jsonl: one object an input. npy: the vectors as a NumPy array of float32."`
+	File   string `koanf:"file" path:"true" doc:"Where to write; empty: standard output."`
+	Pairs  int    `koanf:"pairs" min:"0" doc:"Most pairs in the table."`
+}
+
+// Default is the configuration of a machine where nothing was configured. The
+// routes are those of configs/policy/routes.yaml.
+func Default() Config {
+	var cache string
+	if dir, err := os.UserCacheDir(); err == nil {
+		cache = filepath.Join(dir, "accel")
+	}
+	return Config{
+		Route:    policyRoutes(),
+		Fallback: Fallback{Policy: "warn", RestartWait: 5 * time.Second},
+		Hosts: Hosts{
+			StartTimeout: 15 * time.Second,
+			Backoff:      Backoff{First: 100 * time.Millisecond, Max: 30 * time.Second},
+		},
+		Cache: Cache{Dir: cache, MaxBytes: 50 << 30},
+		Server: Server{
+			Listen:       "127.0.0.1:8399",
+			MaxBodyBytes: 32 << 20,
+			MaxInputs:    2048,
+			Queue:        Queue{MaxRunning: 32, MaxWaiting: 512, MaxWait: 30 * time.Second},
+			Timeouts: Timeouts{
+				ReadHeader: 5 * time.Second,
+				ReadBody:   30 * time.Second,
+				Request:    60 * time.Second,
+				Write:      30 * time.Second,
+				Idle:       120 * time.Second,
+				DrainDelay: time.Second,
+				Drain:      30 * time.Second,
+			},
+		},
+		Log: Log{Level: "info", Format: "auto"},
+	}
+}
+
+// defaultRun is a run of which nothing was said.
+func defaultRun() Run {
+	return Run{Output: Output{Format: "table", Pairs: 10}}
+}

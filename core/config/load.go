@@ -1,0 +1,251 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/knadh/koanf/providers/confmap"
+	"github.com/knadh/koanf/v2"
+)
+
+// delim stands between keys inside koanf. Names of models hold dots and slashes,
+// so it is one that no name may hold.
+const delim = "\x1f"
+
+// Sources is where a configuration comes from, in order of precedence: each is
+// laid over the one before. Maps are merged name by name, lists replaced.
+type Sources struct {
+	Defaults Config
+	File     string // YAML or JSON; empty: none
+	RunFile  string // a file that also says what to run; empty: none
+	Environ  []string
+	Flags    []Flag
+}
+
+// Flag is a value that was given on the command line.
+type Flag struct {
+	Name  string   // as the user writes it, with its dashes
+	Key   []string // of the configuration, or of a run file where there is one
+	Value any      // string, bool, int, []string or map[string]any
+}
+
+// Loaded is a checked configuration that knows where each value came from.
+type Loaded struct {
+	Config Config
+	Run    *Run // nil without a run file
+
+	origins map[string]Origin
+}
+
+// layer is what one source says.
+type layer struct {
+	origin Origin
+	dir    string
+	root   *node
+}
+
+// Load reads, checks and merges the sources. Its error is of type Errors.
+func Load(src Sources) (*Loaded, error) {
+	var errs Errors
+	layers := src.layers(&errs)
+
+	root := configSpec
+	defaults := any(src.Defaults)
+	if src.RunFile != "" {
+		root, defaults = runSpec, runFile{Config: src.Defaults, Run: defaultRun()}
+	}
+	k := koanf.New(delim)
+	if err := k.Load(confmap.Provider(root.plain(reflect.ValueOf(defaults)), ""), nil); err != nil {
+		return nil, fmt.Errorf("config: defaults: %w", err)
+	}
+	l := &Loaded{origins: map[string]Origin{}}
+	for _, layer := range layers {
+		c := &checker{origin: layer.origin, dir: layer.dir, origins: l.origins, errs: &errs}
+		values := c.section(root, layer.root, nil)
+		if err := k.Load(confmap.Provider(values, ""), nil); err != nil {
+			return nil, fmt.Errorf("config: %v: %w", layer.origin, err)
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	var out runFile
+	strict := koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{ErrorUnused: true}}
+	if err := k.UnmarshalWithConf("", &out, strict); err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	l.Config = out.Config
+	if src.RunFile != "" {
+		l.Run = &out.Run
+		l.checkRun(filepath.Dir(src.RunFile), &errs)
+	}
+	l.checkWhole(&errs)
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	return l, nil
+}
+
+func (src *Sources) layers(errs *Errors) []layer {
+	var layers []layer
+	for _, file := range []string{src.File, src.RunFile} {
+		if file == "" {
+			continue
+		}
+		origin := Origin{Kind: FromFile, Name: file}
+		root, err := parseFile(file)
+		if err != nil {
+			*errs = append(*errs, fileError(origin, err))
+			continue
+		}
+		layers = append(layers, layer{origin, filepath.Dir(file), root})
+	}
+	layers = append(layers, readEnv(src.Environ, errs)...)
+	for _, f := range src.Flags {
+		layers = append(layers, layer{origin: Origin{Kind: FromFlag, Name: f.Name}, root: wrap(f.Key, fromPlain(f.Value))})
+	}
+	return layers
+}
+
+func fileError(origin Origin, err error) *Error {
+	e := &Error{Origin: origin, Problem: err.Error(), Remedy: "a configuration is a YAML or JSON file; `accel config schema` describes it"}
+	var pe *parseError
+	switch {
+	case errors.As(err, &pe):
+		e.Origin.Line = pe.line
+		e.Remedy = ""
+	case errors.Is(err, fs.ErrNotExist):
+		e.Problem, e.Remedy = "there is no such file", "check the path"
+	}
+	return e
+}
+
+// checkRun checks what a run file must say.
+func (l *Loaded) checkRun(dir string, errs *Errors) {
+	l.required(runOnlySpec, reflect.ValueOf(*l.Run), errs)
+	if in := l.Run.Inputs; (in.File == "") == (len(in.Texts) == 0) {
+		*errs = append(*errs, &Error{Key: "inputs", Origin: l.Origin("inputs.file"),
+			Problem: "want either a file or texts", Remedy: "give `file: FILE`, one text a line, or `texts: [...]`"})
+	}
+	if l.Run.Model != "" {
+		l.nameRunModel(dir)
+	}
+}
+
+// nameRunModel gives the run's model a name under models where a path was given,
+// so that there is one way for a model to be known.
+func (l *Loaded) nameRunModel(dir string) {
+	r := l.Run
+	m, named := l.Config.Models[r.Model]
+	if !named {
+		from := l.origins["model"]
+		c := checker{}
+		if from.Kind == FromFile {
+			c.dir = dir
+		}
+		m = Model{Path: c.resolve(r.Model)}
+		name := filepath.Base(m.Path)
+		if _, taken := l.Config.Models[name]; taken {
+			name = m.Path
+		}
+		l.origins[keyPath{"models", name, "path"}.String()] = from
+		r.Model = name
+	}
+	if r.Platform != "" {
+		m.Platform = r.Platform
+		l.origins[keyPath{"models", r.Model, "platform"}.String()] = l.origins["platform"]
+	}
+	if r.Precision != "" {
+		m.Precision = r.Precision
+		l.origins[keyPath{"models", r.Model, "precision"}.String()] = l.origins["precision"]
+	}
+	if l.Config.Models == nil {
+		l.Config.Models = map[string]Model{}
+	}
+	l.Config.Models[r.Model] = m
+}
+
+// checkWhole checks what no single source can know: that nothing required is
+// missing, and values that bound each other.
+func (l *Loaded) checkWhole(errs *Errors) {
+	l.required(configSpec, reflect.ValueOf(l.Config), errs)
+	if b := l.Config.Hosts.Backoff; b.First > b.Max {
+		*errs = append(*errs, &Error{Key: "hosts.backoff.first", Value: b.First.String(), Origin: l.Origin("hosts.backoff.first"),
+			Problem: fmt.Sprintf("it is longer than hosts.backoff.max (%v)", b.Max), Remedy: "lower it, or raise the other"})
+	}
+}
+
+func (l *Loaded) required(root *spec, v reflect.Value, errs *Errors) {
+	root.walk(v, nil, func(key keyPath, s *spec, v reflect.Value) {
+		if !s.required || !v.IsZero() {
+			return
+		}
+		e := &Error{Key: key.String(), Origin: l.Origin(key.String()), Problem: "it is required and not set", Remedy: "set it"}
+		if s.env != "" {
+			e.Remedy = "set it, or $" + s.env
+		}
+		// An entry of a table that lacks a key has a place of its own.
+		if o, ok := l.origins[key[:len(key)-1].String()]; ok && e.Origin.Kind == FromDefault {
+			e.Origin = o
+		}
+		*errs = append(*errs, e)
+	})
+}
+
+// walk calls visit with every value below a section, in the order of the struct
+// and, in tables, of the names. Sections themselves are not visited.
+func (s *spec) walk(v reflect.Value, key keyPath, visit func(keyPath, *spec, reflect.Value)) {
+	for _, f := range s.fields {
+		f.walkValue(v.FieldByIndex(f.index), key.child(f.name), visit)
+	}
+}
+
+func (s *spec) walkValue(v reflect.Value, key keyPath, visit func(keyPath, *spec, reflect.Value)) {
+	switch {
+	case s.kind == section:
+		s.walk(v, key, visit)
+	case s.kind == table && v.Len() > 0:
+		names := v.MapKeys()
+		slices.SortFunc(names, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
+		for _, n := range names {
+			s.elem.walkValue(v.MapIndex(n), key.child(n.String()), visit)
+		}
+	default:
+		visit(key, s, v)
+	}
+}
+
+// Origin returns where the value of a dotted key comes from.
+func (l *Loaded) Origin(key string) Origin {
+	if o, ok := l.origins[key]; ok {
+		return o
+	}
+	return Origin{Kind: FromDefault}
+}
+
+// plain returns a section's values as nested maps, empty tables left out.
+func (s *spec) plain(v reflect.Value) map[string]any {
+	out := map[string]any{}
+	s.walk(v, nil, func(key keyPath, f *spec, v reflect.Value) {
+		if f.kind == table {
+			return
+		}
+		m := out
+		for _, k := range key[:len(key)-1] {
+			next, ok := m[k].(map[string]any)
+			if !ok {
+				next = map[string]any{}
+				m[k] = next
+			}
+			m = next
+		}
+		m[key[len(key)-1]] = v.Interface()
+	})
+	return out
+}
