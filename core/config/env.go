@@ -13,11 +13,14 @@ import (
 // reserved are ACCEL_ variables that are not keys of the configuration. One that
 // ends in an underscore stands for all that begin so.
 var reserved = []string{
-	"ACCEL_CONFIG",  // the configuration file, read by the command line
-	"ACCEL_CPU_ISA", // forces the CPU backend's instruction set
-	"ACCEL_PLUGIN_", // between the core and its backend processes
-	"ACCEL_SHARED",  // test data
-	"ACCEL_TEST_",   // tests
+	"ACCEL_BACKEND",     // between the core and its backend processes
+	"ACCEL_BIN",         // tests: the built programs
+	"ACCEL_CONFIG",      // the configuration file, read by the command line
+	"ACCEL_CPU_ISA",     // forces the CPU backend's instruction set
+	"ACCEL_PARENT_PIPE", // between the core and its backend processes
+	"ACCEL_PEER_PYTHON", // benchmarks: what to measure against
+	"ACCEL_SHARED",      // test data
+	"ACCEL_TEST_",       // tests
 }
 
 // envNames maps each variable to its key.
