@@ -213,17 +213,11 @@ func (b *Builder) Node(n *Node, outputs int) []string {
 	return n.Outputs
 }
 
-// Function adds a model-local function, once however often it is given.
+// Function attaches a model-local function, once however often it is given.
 func (b *Builder) Function(f *Function) {
-	for _, g := range b.s.m.Functions {
-		if g.ID() == f.ID() {
-			if g != f {
-				b.fail("function %s is given twice", f.ID())
-			}
-			return
-		}
+	if err := b.s.m.Attach(f); err != nil {
+		b.fail("%w", err)
 	}
-	b.s.m.Functions = append(b.s.m.Functions, f)
 }
 
 // Output makes a value an output of the graph under the given name. The type may
@@ -248,13 +242,6 @@ func (b *Builder) Model() (*Model, error) {
 	m := b.s.m
 	if err := errors.Join(b.s.errs...); err != nil {
 		return nil, err
-	}
-	for _, f := range m.Functions {
-		for domain, version := range f.Opsets {
-			if _, ok := m.Opsets[domain]; !ok {
-				m.Opsets[domain] = version
-			}
-		}
 	}
 	rename(m.Graph.Nodes, b.s.outputs)
 	if err := m.Check(); err != nil {

@@ -217,7 +217,7 @@ func recursion(all []*Function, byID map[FunctionID]*Function) string {
 	var nodes func(ns []*Node) string
 	nodes = func(ns []*Node) string {
 		for _, n := range ns {
-			if f := byID[n.function()]; f != nil {
+			if f := byID[n.ID()]; f != nil {
 				if s := visit(f); s != "" {
 					return s
 				}

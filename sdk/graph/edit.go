@@ -156,15 +156,12 @@ func sorted(nodes []*Node) ([]*Node, error) {
 // be in topological order.
 func (m *Model) Prune() {
 	prune(m.Graph)
-	byID := make(map[FunctionID]*Function, len(m.Functions))
-	for _, f := range m.Functions {
-		byID[f.ID()] = f
-	}
+	byID := m.functions()
 	called := map[FunctionID]bool{}
 	var mark func(nodes []*Node)
 	mark = func(nodes []*Node) {
 		for _, n := range nodes {
-			if f := byID[n.function()]; f != nil && !called[f.ID()] {
+			if f := byID[n.ID()]; f != nil && !called[f.ID()] {
 				called[f.ID()] = true
 				mark(f.Nodes)
 			}

@@ -101,7 +101,7 @@ func TestCheck(t *testing.T) {
 		{"attribute twice", modelOf(graphOf("x", "y", node("A(x)->y", IntAttr("a", 1), IntAttr("a", 1)))), `attribute "a" is given twice`},
 		{"reference outside a function", modelOf(graphOf("x", "y", node("A(x)->y", RefAttr("a", AttrInt, "p")))), `refers to "p"`},
 		{"reference to nothing", modelOf(graphOf("x", "y", nodes("A(x)->y")...), badRef), `refers to "q"`},
-		{"two functions", modelOf(graphOf("x", "y", nodes("A(x)->y")...), ref, ref), "defined twice"},
+		{"two functions", modelOf(graphOf("x", "y", nodes("A(x)->y")...), ref, badRef), "defined twice"},
 		{"recursion", modelOf(graphOf("x", "y", nodes("A(x)->y")...), fn("F", "f:G(a)->b"), fn("G", "f:F(a)->b")), `function "f.F" calls itself`},
 		{"function output", modelOf(graphOf("x", "y", nodes("A(x)->y")...), fn("F", "A(a)->c")), `output "b"`},
 	}
