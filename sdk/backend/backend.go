@@ -14,7 +14,9 @@ import (
 
 // Backend drives one vendor runtime. Calls may come from several goroutines.
 // Errors that the core should act upon are of type *Error; any other error is
-// reported as the backend's own fault (CodeInternal).
+// reported as the backend's own fault (CodeInternal). A panic is reported so too,
+// and the process goes on. CodeDeviceLost, from any call, ends the device's epoch:
+// all that was made on it is closed.
 type Backend interface {
 	// Describe says what the backend is and which vendor libraries it found. It
 	// opens no device.
@@ -23,14 +25,16 @@ type Backend interface {
 	// accepts, at most once and before any device is used.
 	Configure(ctx context.Context, settings json.RawMessage) (warnings []string, err error)
 	// Watch calls update with all devices, at once and after each change, until
-	// ctx ends. The epoch of a device is the SDK's: a device that was reported
-	// unhealthy and comes back healthy begins a new one.
+	// ctx ends. To return nil earlier says that nothing will change any more. The
+	// epoch of a device is the SDK's: a device that was reported unhealthy and comes
+	// back healthy begins a new one. Only healthy devices are used.
 	Watch(ctx context.Context, update func([]Device)) error
 	// Assess says for each node of the main graph whether the device takes it.
 	// dir holds model.onnx and its external data. Nothing is allocated.
 	Assess(ctx context.Context, device, dir string) (Assessment, error)
 	// Compile makes an executable of the graph in dir. The folder stays until the
 	// executable is closed, so weights may be mapped from it.
+	// The SDK then runs it once on zeros; it need not.
 	Compile(ctx context.Context, spec CompileSpec, progress func(stage string, fraction float64)) (Executable, error)
 	// Alloc makes a zeroed buffer of so many bytes on the device.
 	Alloc(ctx context.Context, device string, bytes int64) (Buffer, error)
@@ -41,9 +45,14 @@ type Backend interface {
 // Executable is a compiled graph. Run is called by one goroutine at a time, Close
 // once and after the last Run has returned.
 type Executable interface {
+	// Info describes the executable; it does not change. Inputs are tensors of known
+	// rank, outputs tensors.
 	Info() ExecutableInfo
 	// Run computes the outputs that out wants. inputs stand in the order of
-	// Info().Inputs. It should end soon with ctx.Err() when ctx ends.
+	// Info().Inputs and have the types and shapes that it says; tensors are aligned to
+	// their elements. They may be memory that others read: Run does not write to
+	// them, and keeps none after it returns. It should end soon with ctx.Err() when
+	// ctx ends.
 	Run(ctx context.Context, inputs []Value, out Outputs) error
 	Close() error
 }
@@ -57,19 +66,27 @@ type Value struct {
 	Offset int64  // bytes into Buffer
 }
 
-// Outputs is where a run's results go.
+// Outputs is where a run's results go. Every output that is wanted is given by
+// Place, or by Filled, once. It is used by one goroutine at a time, and not after
+// Run has returned.
 type Outputs interface {
 	// Wanted reports whether output i (as in Info().Outputs) is asked for.
 	Wanted(i int) bool
-	// Buffer returns the buffer that output i is bound to, if it is to one.
-	Buffer(i int) (Value, bool)
 	// Place returns host memory for output i, once its type and shape are known.
 	// The tensor's data is not zeroed; the backend fills it before Run returns.
-	// It is called at most once an output.
+	// What belongs into a buffer the SDK then copies there. An error is CodeInvalid
+	// where the caller gave too little room; Run returns it.
 	Place(i int, d tensor.DType, s tensor.Shape) (tensor.Tensor, error)
+	// Buffer returns the buffer that output i is bound to, if it is to one, for a
+	// backend that writes into its own buffers without host memory between. Room
+	// ends where the binding does: no more than room bytes from Offset.
+	Buffer(i int) (at Value, room int64, ok bool)
+	// Filled says that output i, of this type and shape, lies in its buffer.
+	Filled(i int, d tensor.DType, s tensor.Shape) error
 }
 
-// Buffer is memory on a device, zeroed when made.
+// Buffer is memory on a device, zeroed when made. Calls that touch one buffer come
+// one after another.
 type Buffer interface {
 	Size() int64
 	ReadAt(p []byte, offset int64) (int, error)

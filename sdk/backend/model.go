@@ -1,0 +1,18 @@
+package backend
+
+import "github.com/accelhq/accel/sdk/graph"
+
+// LoadModel reads and checks the model in a graph folder, as Assess and Compile
+// receive one. What is wrong with the folder is CodeInvalid, argument graph_dir.
+// The model's Close unmaps its weights.
+func LoadModel(dir string) (*graph.Model, error) {
+	m, err := graph.Load(dir)
+	if err != nil {
+		return nil, Invalid("graph_dir", "%v", err)
+	}
+	if err := m.Check(); err != nil {
+		_ = m.Close() // read only; the check's error is the one to tell
+		return nil, Invalid("graph_dir", "%v", err)
+	}
+	return m, nil
+}
