@@ -1,0 +1,545 @@
+package checkpoint
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+// maxHeader is the longest header that is read, in bytes: the limit of the
+// format's own library.
+const maxHeader = 100_000_000
+
+// maxRank bounds the shapes that a header may state.
+const maxRank = 64
+
+// headerAlign is what WriteSafetensors pads headers to, so that data that starts
+// the file is aligned for every kernel.
+const headerAlign = 64
+
+// storedType is an element type of the format.
+type storedType struct {
+	name  string
+	dtype tensor.DType
+	bits  int64
+}
+
+// storedTypes are the element types of the safetensors format, ordered as its
+// writers order tensors: widest alignment last. The two 6 bit types have no
+// counterpart in ONNX: files with them open, their tensors don't.
+var storedTypes = []storedType{
+	{"BOOL", tensor.Bool, 8},
+	{"F4", tensor.Float4E2M1, 4},
+	{"F6_E2M3", tensor.Undefined, 6},
+	{"F6_E3M2", tensor.Undefined, 6},
+	{"U8", tensor.Uint8, 8},
+	{"I8", tensor.Int8, 8},
+	{"F8_E5M2", tensor.Float8E5M2, 8},
+	{"F8_E4M3", tensor.Float8E4M3, 8},
+	{"F8_E8M0", tensor.Float8E8M0, 8},
+	{"F8_E4M3FNUZ", tensor.Float8E4M3UZ, 8},
+	{"F8_E5M2FNUZ", tensor.Float8E5M2UZ, 8},
+	{"I16", tensor.Int16, 16},
+	{"U16", tensor.Uint16, 16},
+	{"F16", tensor.Float16, 16},
+	{"BF16", tensor.BFloat16, 16},
+	{"I32", tensor.Int32, 32},
+	{"U32", tensor.Uint32, 32},
+	{"F32", tensor.Float32, 32},
+	{"C64", tensor.Complex64, 64},
+	{"F64", tensor.Float64, 64},
+	{"I64", tensor.Int64, 64},
+	{"U64", tensor.Uint64, 64},
+}
+
+// strangers are files that people take for safetensors, by how they begin.
+var strangers = []struct{ magic, what, remedy string }{
+	{"version https://git-lfs", "a Git LFS pointer, not the file it points to", "fetch the file with `git lfs pull`"},
+	{"PK\x03\x04", "a zip archive, most likely PyTorch's pickle format", pickleRemedy},
+	{"\x80\x02", "a pickle", pickleRemedy},
+	{"GGUF", "a GGUF file", "use the model's Hugging Face folder"},
+	{"<!DOCTYPE", "an HTML page", "the download went wrong: fetch the file again"},
+	{"<html", "an HTML page", "the download went wrong: fetch the file again"},
+}
+
+const (
+	pickleRemedy   = "pickles can run code and are not opened: convert the model to safetensors"
+	downloadRemedy = "the download is incomplete or damaged: fetch the file again"
+)
+
+// Entry says what a stored tensor is and where its bytes lie.
+type Entry struct {
+	DType  tensor.DType // Undefined where ONNX has no such type
+	Stored string       // the type as the file names it
+	Shape  tensor.Shape
+	File   string // absolute path with symbolic links resolved
+	Offset int64  // bytes into File
+	Length int64  // bytes
+}
+
+// Safetensors is an open safetensors file, mapped read-only. Its methods may be
+// called from several goroutines. The file must not be shortened while it is open;
+// replace it by renaming.
+type Safetensors struct {
+	Metadata map[string]string
+
+	file    string
+	data    []byte
+	header  int64 // bytes of the file before the tensors' data
+	entries map[string]Entry
+	names   []string
+	unmap   func() error
+	mtime   int64 // of the mapped file, in nanoseconds
+	inode   uint64
+}
+
+// OpenSafetensors maps a file and checks its header: every tensor lies inside the
+// file, has the length that type and shape say, and together they fill the file
+// without overlap or hole (https://huggingface.co/docs/safetensors). Errors are
+// *Error.
+func OpenSafetensors(path string) (*Safetensors, error) {
+	real, err := resolve(path)
+	if err != nil {
+		return nil, &Error{File: path, Err: err}
+	}
+	f, info, err := openRegular(real)
+	if err != nil {
+		return nil, &Error{File: path, Err: err}
+	}
+	defer f.Close()
+	data, unmap, err := mapWhole(f, info)
+	if err != nil {
+		return nil, &Error{File: path, Err: err}
+	}
+	s, err := ParseSafetensors(real, data)
+	if err != nil {
+		return nil, errors.Join(err, unmap())
+	}
+	s.unmap, s.mtime, s.inode = unmap, info.ModTime().UnixNano(), inode(f, info)
+	return s, nil
+}
+
+// resolve makes a path absolute and follows its links: a hard link to what it
+// names must be one to the file, not to a link in the hub's cache.
+func resolve(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(abs)
+}
+
+// mapWhole maps a regular file read-only, or reads it where mapping is not to be
+// had.
+func mapWhole(f *os.File, info fs.FileInfo) (data []byte, unmap func() error, err error) {
+	none := func() error { return nil }
+	if info.Size() == 0 {
+		return nil, none, nil
+	}
+	if int64(int(info.Size())) != info.Size() {
+		return nil, nil, fmt.Errorf("%d bytes are more than this machine can address", info.Size())
+	}
+	data, unmap, err = mapFile(f, int(info.Size()))
+	if errors.Is(err, errors.ErrUnsupported) {
+		data, err = io.ReadAll(f)
+		return data, none, err
+	}
+	return data, unmap, err
+}
+
+// ParseSafetensors reads a file that is already in memory; its tensors share data.
+// file is only what entries and errors call it.
+func ParseSafetensors(file string, data []byte) (*Safetensors, error) {
+	header, err := headerOf(data)
+	if err == nil {
+		s := &Safetensors{file: file, data: data, header: int64(8 + len(header))}
+		if err = s.parse(header); err == nil {
+			return s, nil
+		}
+	}
+	err.File = file
+	return nil, err
+}
+
+// headerOf cuts out the header: its length in 8 bytes little endian, then JSON.
+func headerOf(data []byte) ([]byte, *Error) {
+	for _, s := range strangers {
+		if bytes.HasPrefix(data, []byte(s.magic)) {
+			return nil, &Error{Found: "it is " + s.what, Wanted: "a safetensors file", Remedy: s.remedy}
+		}
+	}
+	if len(data) < 8 {
+		return nil, &Error{Found: fmt.Sprintf("the file has %d bytes", len(data)), Wanted: "the 8 bytes of the header's length at least", Remedy: downloadRemedy}
+	}
+	n := binary.LittleEndian.Uint64(data)
+	if n > maxHeader {
+		return nil, &Error{Field: "header", Found: fmt.Sprintf("its length is stated as %d bytes", n), Wanted: fmt.Sprintf("at most %d", maxHeader),
+			Remedy: "the file is no safetensors file, or damaged: fetch it again"}
+	}
+	if n > uint64(len(data)-8) {
+		return nil, &Error{Field: "header", Found: fmt.Sprintf("it is stated to end at byte %d, but the file ends at byte %d", n+8, len(data)), Remedy: downloadRemedy}
+	}
+	header := data[8 : 8+n]
+	if !utf8.Valid(header) || len(header) == 0 || header[0] != '{' {
+		return nil, &Error{Field: "header", Found: "it is not a JSON object in UTF-8", Remedy: "the file is no safetensors file, or damaged: fetch it again"}
+	}
+	return header, nil
+}
+
+// parse reads the header into entries and checks that they tile the data.
+func (s *Safetensors) parse(header []byte) *Error {
+	h := headerReader{json.NewDecoder(bytes.NewReader(header))}
+	h.dec.UseNumber()
+	s.entries = map[string]Entry{}
+	err := h.object(func(name string) error {
+		if name == "__metadata__" {
+			s.Metadata = map[string]string{}
+			return h.object(func(key string) (err error) {
+				s.Metadata[key], err = h.string()
+				return err
+			})
+		}
+		e, err := h.entry(s.header)
+		if err != nil {
+			return fmt.Errorf("tensor %q: %w", name, err)
+		}
+		e.File = s.file
+		s.entries[name] = e
+		return nil
+	})
+	if err == nil && len(bytes.TrimSpace(header[h.dec.InputOffset():])) > 0 {
+		err = fmt.Errorf("something follows the object at byte %d", h.dec.InputOffset())
+	}
+	if err != nil {
+		return &Error{Field: "header", Err: err, Remedy: "the file is damaged or not what it claims to be: fetch or write it again"}
+	}
+
+	s.names = make([]string, 0, len(s.entries))
+	for name := range s.entries {
+		s.names = append(s.names, name)
+	}
+	sort.Slice(s.names, func(i, j int) bool {
+		a, b := s.entries[s.names[i]], s.entries[s.names[j]]
+		if a.Offset != b.Offset {
+			return a.Offset < b.Offset
+		}
+		if a.Length != b.Length {
+			return a.Length < b.Length
+		}
+		return s.names[i] < s.names[j]
+	})
+	end, last := s.header, "the header"
+	for _, name := range s.names {
+		e := s.entries[name]
+		if e.Offset != end {
+			what := "a hole"
+			if e.Offset < end {
+				what = "an overlap"
+			}
+			return &Error{Field: "tensor " + strconv.Quote(name), Found: fmt.Sprintf("%s: it begins at byte %d, and %s ends at byte %d", what, e.Offset, last, end),
+				Wanted: "tensors that follow one another", Remedy: "the file is damaged or not what it claims to be: fetch or write it again"}
+		}
+		end, last = e.Offset+e.Length, strconv.Quote(name)
+		if end > int64(len(s.data)) {
+			return &Error{Field: "tensor " + strconv.Quote(name), Found: fmt.Sprintf("it ends at byte %d, but the file at byte %d", end, len(s.data)), Remedy: downloadRemedy}
+		}
+	}
+	if end != int64(len(s.data)) {
+		return &Error{Found: fmt.Sprintf("%d bytes follow the last tensor", int64(len(s.data))-end), Wanted: "none", Remedy: "the file is damaged or not what it claims to be: fetch or write it again"}
+	}
+	sort.Strings(s.names)
+	return nil
+}
+
+// headerReader reads a header token by token, for encoding/json alone would let
+// keys occur twice and numbers be fractions.
+type headerReader struct{ dec *json.Decoder }
+
+func (h headerReader) next() (json.Token, error) {
+	t, err := h.dec.Token()
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return nil, fmt.Errorf("no valid JSON at byte %d: %w", h.dec.InputOffset(), err)
+	}
+	return t, nil
+}
+
+func (h headerReader) open(d json.Delim) error {
+	t, err := h.next()
+	if err == nil && t != d {
+		err = fmt.Errorf("found %v, wanted %v", t, d)
+	}
+	return err
+}
+
+// object reads an object, calling value for each key, none of which may occur
+// twice. value must read the value.
+func (h headerReader) object(value func(key string) error) error {
+	if err := h.open('{'); err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for h.dec.More() {
+		key, err := h.string()
+		if err != nil {
+			return err
+		}
+		if seen[key] {
+			return fmt.Errorf("%q occurs twice", key)
+		}
+		seen[key] = true
+		if err := value(key); err != nil {
+			return err
+		}
+	}
+	return h.open('}')
+}
+
+func (h headerReader) string() (string, error) {
+	t, err := h.next()
+	if err != nil {
+		return "", err
+	}
+	s, ok := t.(string)
+	if !ok {
+		return "", fmt.Errorf("found %v, wanted a string", t)
+	}
+	return s, nil
+}
+
+// numbers reads an array of at most max whole numbers that are not negative.
+func (h headerReader) numbers(max int) ([]int64, error) {
+	if err := h.open('['); err != nil {
+		return nil, err
+	}
+	list := []int64{}
+	for h.dec.More() {
+		t, err := h.next()
+		if err != nil {
+			return nil, err
+		}
+		n, ok := t.(json.Number)
+		if !ok {
+			return nil, fmt.Errorf("found %v, wanted a number", t)
+		}
+		v, err := strconv.ParseUint(n.String(), 10, 63)
+		if err != nil {
+			return nil, fmt.Errorf("found %s, wanted a whole number from 0 to 2^63-1", n)
+		}
+		if len(list) == max {
+			return nil, fmt.Errorf("found more than %d numbers", max)
+		}
+		list = append(list, int64(v))
+	}
+	return list, h.open(']')
+}
+
+// entry reads what the header says of one tensor; base is where data begins.
+func (h headerReader) entry(base int64) (Entry, error) {
+	var e Entry
+	var bits, begin, end int64
+	given := map[string]bool{}
+	err := h.object(func(key string) (err error) {
+		given[key] = true
+		switch key {
+		case "dtype":
+			if e.Stored, err = h.string(); err != nil {
+				break
+			}
+			i := slices.IndexFunc(storedTypes, func(t storedType) bool { return t.name == e.Stored })
+			if i < 0 {
+				return fmt.Errorf("dtype %q is not known", e.Stored)
+			}
+			e.DType, bits = storedTypes[i].dtype, storedTypes[i].bits
+		case "shape":
+			e.Shape, err = h.numbers(maxRank)
+		case "data_offsets":
+			var list []int64
+			list, err = h.numbers(2)
+			if err == nil && len(list) != 2 {
+				err = fmt.Errorf("found %d numbers, wanted 2", len(list))
+			}
+			if err == nil {
+				begin, end = list[0], list[1]
+			}
+		default:
+			return fmt.Errorf("field %q is not known", key)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return Entry{}, err
+	}
+	for _, key := range []string{"dtype", "shape", "data_offsets"} {
+		if !given[key] {
+			return Entry{}, fmt.Errorf("%s is missing", key)
+		}
+	}
+	e.Length = end - begin
+	if e.Length < 0 || end > 1<<62 {
+		return Entry{}, fmt.Errorf("data_offsets: found [%d,%d], wanted a range", begin, end)
+	}
+	e.Offset = base + begin
+	n, err := e.Shape.Elements()
+	if err != nil {
+		return Entry{}, err
+	}
+	if n > 1<<56 || n*bits%8 != 0 || n*bits/8 != e.Length {
+		return Entry{}, fmt.Errorf("data_offsets: found %d bytes for %s%v of %d elements of %d bits", e.Length, e.Stored, e.Shape, n, bits)
+	}
+	return e, nil
+}
+
+// Names lists the tensors in alphabetical order.
+func (s *Safetensors) Names() []string { return s.names }
+
+// Entry says what the tensor of that name is and where it lies.
+func (s *Safetensors) Entry(name string) (Entry, bool) {
+	e, ok := s.entries[name]
+	return e, ok
+}
+
+// Tensor returns a tensor without copying: its data is valid until Close, must not
+// be written, and may be unaligned for its element type (tensor.Tensor.Aligned).
+func (s *Safetensors) Tensor(name string) (tensor.Tensor, error) {
+	e, ok := s.entries[name]
+	if !ok {
+		return tensor.Tensor{}, missing(s.file, name, s.names)
+	}
+	if e.DType == tensor.Undefined {
+		return tensor.Tensor{}, &Error{File: s.file, Field: "tensor " + strconv.Quote(name), Found: "it is of type " + e.Stored,
+			Wanted: "a type that ONNX has", Remedy: "convert the weights"}
+	}
+	return tensor.Tensor{DType: e.DType, Shape: e.Shape.Clone(), Data: s.data[e.Offset : e.Offset+e.Length : e.Offset+e.Length]}, nil
+}
+
+// Close unmaps the file.
+func (s *Safetensors) Close() error {
+	s.data, s.entries, s.names = nil, nil, nil
+	if s.unmap == nil {
+		return nil
+	}
+	unmap := s.unmap
+	s.unmap = nil
+	return unmap()
+}
+
+// missing is the error for a tensor that is not there; it names those like it.
+func missing(file, name string, names []string) *Error {
+	e := &Error{File: file, Field: "tensor " + strconv.Quote(name), Found: "it is not there"}
+	if alike := Alike(name, names, 3); len(alike) > 0 {
+		e.Remedy = "there are names alike: " + strings.Join(alike, ", ")
+	}
+	return e
+}
+
+// WriteSafetensors writes tensors, ordered as the format's own writers do: by
+// alignment, then by name. The header is padded so that the data begins at a
+// multiple of 64 bytes.
+func WriteSafetensors(w io.Writer, tensors map[string]tensor.Tensor, metadata map[string]string) error {
+	rank := map[tensor.DType]int{}
+	for i, t := range storedTypes {
+		if t.dtype != tensor.Undefined {
+			rank[t.dtype] = i
+		}
+	}
+	names := make([]string, 0, len(tensors))
+	for name, t := range tensors {
+		if name == "__metadata__" || !utf8.ValidString(name) {
+			return fmt.Errorf("write safetensors: no tensor can be called %q", name)
+		}
+		if _, ok := rank[t.DType]; !ok {
+			return fmt.Errorf("write safetensors: tensor %q: the format has no type for %s", name, t.DType)
+		}
+		if err := t.Check(); err != nil {
+			return fmt.Errorf("write safetensors: tensor %q: %w", name, err)
+		}
+		if n := int64(t.Len()) * int64(t.DType.Bits()); n%8 != 0 {
+			return fmt.Errorf("write safetensors: tensor %q: %s%v ends within a byte, which the format can't hold", name, t.DType, t.Shape)
+		}
+		names = append(names, name)
+	}
+	sort.Slice(names, func(i, j int) bool {
+		a, b := rank[tensors[names[i]].DType], rank[tensors[names[j]].DType]
+		if a != b {
+			return a > b
+		}
+		return names[i] < names[j]
+	})
+
+	header := []byte{'{'}
+	member := func(key string, value any) error {
+		k, err := json.Marshal(key)
+		if err != nil {
+			return err
+		}
+		v, err := json.Marshal(value)
+		if err != nil {
+			return err
+		}
+		if len(header) > 1 {
+			header = append(header, ',')
+		}
+		header = append(append(append(header, k...), ':'), v...)
+		return nil
+	}
+	if metadata != nil {
+		if err := member("__metadata__", metadata); err != nil {
+			return err
+		}
+	}
+	var offset int64
+	for _, name := range names {
+		t := tensors[name]
+		shape := []int64(t.Shape)
+		if shape == nil {
+			shape = []int64{}
+		}
+		err := member(name, struct {
+			DType   string   `json:"dtype"`
+			Shape   []int64  `json:"shape"`
+			Offsets [2]int64 `json:"data_offsets"`
+		}{storedTypes[rank[t.DType]].name, shape, [2]int64{offset, offset + int64(len(t.Data))}})
+		if err != nil {
+			return err
+		}
+		offset += int64(len(t.Data))
+	}
+	header = append(header, '}')
+	for (8+len(header))%headerAlign != 0 {
+		header = append(header, ' ')
+	}
+	if len(header) > maxHeader {
+		return fmt.Errorf("write safetensors: the header has %d bytes, more than the %d that readers take", len(header), maxHeader)
+	}
+	if _, err := w.Write(binary.LittleEndian.AppendUint64(nil, uint64(len(header)))); err != nil {
+		return err
+	}
+	if _, err := w.Write(header); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if _, err := w.Write(tensors[name].Data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
