@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unsafe"
+
+	"github.com/ebitengine/purego"
 )
 
 // EnvISA names the environment variable that forces an instruction set where
@@ -101,6 +103,7 @@ type cRunArgs struct {
 type frame struct {
 	args   cRunArgs
 	result cResult
+	words  [3]uintptr // the call's arguments, here because a variadic list would be allocated
 }
 
 func (r *cResult) err() error {
@@ -203,8 +206,9 @@ func (r *Runner) run(p *Program, buffers []Buffer, cancel *atomic.Int32, ns []in
 		opNSCount:    int64(len(ns)),
 	}
 	f.result.code = 0
-	call(r.lib.fn.run, r.handle, uintptr(unsafe.Pointer(&f.args)), uintptr(unsafe.Pointer(&f.result)))
-	err := f.result.err()
+	f.words = [3]uintptr{r.handle, uintptr(unsafe.Pointer(&f.args)), uintptr(unsafe.Pointer(&f.result))}
+	purego.SyscallN(r.lib.fn.run, f.words[:]...)
+	err := f.result.err() // the frame has kept all that args point to alive until here
 	f.args = cRunArgs{}
 	r.frames.Put(f)
 	return err

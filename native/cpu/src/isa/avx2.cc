@@ -1,0 +1,14 @@
+// x86-64 with AVX2, FMA and F16C.
+#define VEC_AVX2
+#define VEC_LANES 8
+#define VEC_ROWS 6
+#define VEC_COLS 2
+#include "../kernels/attention.h"
+#include "../kernels/map.h"
+#include "../kernels/rows.h"
+
+namespace accelcpu {
+
+const Kernels kernels_avx2 = {"avx2", "f32-p16", kPanel, pack, gemm, matmul, attention, norm, softmax, map, embed, reduce};
+
+}  // namespace accelcpu

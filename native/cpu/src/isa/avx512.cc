@@ -1,0 +1,14 @@
+// x86-64 with AVX-512 F, BW, VL and DQ.
+#define VEC_AVX512
+#define VEC_LANES 16
+#define VEC_ROWS 14
+#define VEC_COLS 2
+#include "../kernels/attention.h"
+#include "../kernels/map.h"
+#include "../kernels/rows.h"
+
+namespace accelcpu {
+
+const Kernels kernels_avx512 = {"avx512", "f32-p32", kPanel, pack, gemm, matmul, attention, norm, softmax, map, embed, reduce};
+
+}  // namespace accelcpu

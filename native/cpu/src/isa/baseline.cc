@@ -1,0 +1,14 @@
+// The instruction set that every processor of an architecture has (x86-64-v1: SSE2), through
+// the compiler's own vectors.
+#define VEC_LANES 4
+#define VEC_ROWS 4
+#define VEC_COLS 2
+#include "../kernels/attention.h"
+#include "../kernels/map.h"
+#include "../kernels/rows.h"
+
+namespace accelcpu {
+
+const Kernels kernels_baseline = {"baseline", "f32-p8", kPanel, pack, gemm, matmul, attention, norm, softmax, map, embed, reduce};
+
+}  // namespace accelcpu

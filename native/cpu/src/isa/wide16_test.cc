@@ -1,0 +1,14 @@
+// Sixteen lanes from the compiler's own vectors, compiled for AVX2: for tests of the
+// 16-lane logic on machines without AVX-512. In the test library only.
+#define VEC_LANES 16
+#define VEC_ROWS 14
+#define VEC_COLS 2
+#include "../kernels/attention.h"
+#include "../kernels/map.h"
+#include "../kernels/rows.h"
+
+namespace accelcpu {
+
+const Kernels kernels_wide16_test = {"wide16-test", "f32-p32", kPanel, pack, gemm, matmul, attention, norm, softmax, map, embed, reduce};
+
+}  // namespace accelcpu

@@ -1,0 +1,96 @@
+// What the instruction sets' objects and the common code know of one another.
+#ifndef ACCELCPU_KERNELS_H
+#define ACCELCPU_KERNELS_H
+
+#include <atomic>
+#include <cstdint>
+
+#include "../include/accelcpu.h"
+#include "pool.h"
+
+namespace accelcpu {
+
+// What went wrong while a kernel ran, as far as that depends on data. The first
+// thread to tell is heard.
+class Fault {
+ public:
+  __attribute__((always_inline)) void set(accelcpu_code code, int64_t value, int64_t limit) {
+    bool none = false;
+    if (!taken_.compare_exchange_strong(none, true)) return;
+    code_ = code;
+    value_ = value;
+    limit_ = limit;
+  }
+  // To be read when no kernel runs any more.
+  accelcpu_code code() const { return code_; }
+  int64_t value() const { return value_; }
+  int64_t limit() const { return limit_; }
+
+ private:
+  std::atomic<bool> taken_{false};
+  accelcpu_code code_ = ACCELCPU_OK;
+  int64_t value_ = 0, limit_ = 0;
+};
+
+// Where a kernel finds its threads.
+struct Workers {
+  Pool* pool;
+  void* scratch;  // the calling thread's
+  Fault fault;
+
+  // Inlined, as all that instruction sets' objects call from here: a copy that the linker
+  // shared between them would hold the instructions of one.
+  __attribute__((always_inline)) int threads() const { return pool->threads(); }
+  // f(index, scratch) for every index.
+  template <class F>
+  __attribute__((always_inline)) void each(int64_t count, const F& f) {
+    pool->run(
+        count, [](void* arg, int64_t i, void* memory) { (*static_cast<const F*>(arg))(i, memory); },
+        const_cast<void*>(static_cast<const void*>(&f)), scratch);
+  }
+};
+
+// The operands of an operation as addresses, in the order of its struct; absent ones are
+// null. The struct was checked, and so were the extents.
+struct PackData { const float* src; float* dst; };
+struct GemmData { const float *a, *b, *bias, *residual; float* c; };
+struct MatMulData { const float *a, *b, *bias; float* c; };
+struct AttentionData { const float *q, *k, *v; const void* mask; const int64_t* lengths; float* o; };
+struct NormData { const float *x, *residual, *gamma, *beta; float *sum, *y; };
+struct SoftmaxData { const float* x; float* y; };
+struct MapData { const void* in[ACCELCPU_MAP_INPUTS]; void* out; };
+struct CopyData { const char* src; char* dst; };
+struct GatherData { const char* data; const void* index; char* y; };
+struct EmbedData { const float* table[ACCELCPU_EMBED_TABLES]; const void* ids[ACCELCPU_EMBED_TABLES]; const float *gamma, *beta; float* y; };
+struct ReduceData { const float *x, *weight; float* y; };
+
+// One instruction set.
+struct Kernels {
+  const char* isa;
+  const char* layout_f32;
+  int panel;  // columns of B that are packed side by side
+  void (*pack)(Workers&, const accelcpu_pack&, const PackData&);
+  void (*gemm)(Workers&, const accelcpu_gemm&, const GemmData&);
+  void (*matmul)(Workers&, const accelcpu_matmul&, const MatMulData&);
+  void (*attention)(Workers&, const accelcpu_attention&, const AttentionData&);
+  void (*norm)(Workers&, const accelcpu_norm&, const NormData&);
+  void (*softmax)(Workers&, const accelcpu_softmax&, const SoftmaxData&);
+  void (*map)(Workers&, const accelcpu_map&, const MapData&);
+  void (*embed)(Workers&, const accelcpu_embed&, const EmbedData&);
+  void (*reduce)(Workers&, const accelcpu_reduce&, const ReduceData&);
+};
+
+extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512, kernels_neon, kernels_wide16_test;
+
+// Memory movers, the same for every instruction set.
+void copy(Workers&, const accelcpu_copy&, const CopyData&);
+void gather(Workers&, const accelcpu_gather&, const GatherData&);
+void cast(Workers&, const accelcpu_cast&, const void* src, void* dst);
+
+// Bytes of an element; 0 for a type that there is no code for.
+int dtype_bytes(uint32_t dtype);
+// dst[i] = src[i] for dense runs, by the rules of accelcpu_cast.
+void convert(const void* src, uint32_t src_type, void* dst, uint32_t dst_type, int64_t n);
+
+}  // namespace accelcpu
+#endif

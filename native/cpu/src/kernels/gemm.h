@@ -1,0 +1,182 @@
+// Matrix products: a register tile of kRows x kPanel, fed from panels of B.
+#ifndef ACCELCPU_GEMM_H
+#define ACCELCPU_GEMM_H
+
+#include <utility>
+
+#include "../kernels.h"
+#include "math.h"
+#include "vec.h"
+
+namespace accelcpu {
+namespace {
+
+// The register tile. VEC_ROWS * VEC_COLS accumulators, VEC_COLS of B and one of A
+// have to fit the instruction set's registers.
+constexpr int kRows = VEC_ROWS;
+constexpr int kCols = VEC_COLS;
+constexpr int kPanel = kCols * kLanes;
+constexpr int kTile = kRows * kPanel;
+
+// Rows of A and steps of k in one block: A's block stays in L2 while panels of B,
+// which stay in L1, pass by.
+constexpr int64_t kBlockM = (127 / kRows + 1) * kRows;
+constexpr int64_t kBlockK = 256;
+constexpr int64_t kMaxGroup = 16;
+static_assert((kBlockM / kRows + 1) * kMaxGroup * kTile * 4 <= kScratchBytes, "sums fit the scratch");
+
+// tile[i*kPanel + j] (+)= sum over k of a[i*lda + k] * b[k*ldb + j], for R rows.
+// With few rows the sum is split over `Split` chains, to hide the latency of addition.
+template <int R, int Split>
+__attribute__((noinline)) void tile_product(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t k, float* tile, bool add) {
+  Vec acc[R][kCols];
+  if (add) {
+    for (int i = 0; i < R; i++)
+      for (int j = 0; j < kCols; j++) acc[i][j] = load(tile + i * kPanel + j * kLanes);
+  } else {
+    for (int i = 0; i < R; i++)
+      for (int j = 0; j < kCols; j++) acc[i][j] = Vec{};
+  }
+  if constexpr (Split > 1) {
+    Vec more[Split - 1][R][kCols] = {};
+    for (; k >= Split; k -= Split, a += Split, b += Split * ldb) {
+      for (int s = 0; s < Split; s++) {
+        for (int j = 0; j < kCols; j++) {
+          const Vec bj = load(b + s * ldb + j * kLanes);
+          for (int i = 0; i < R; i++) {
+            Vec& sum = s == 0 ? acc[i][j] : more[s - 1][i][j];
+            sum = fma(splat(a[i * lda + s]), bj, sum);
+          }
+        }
+      }
+    }
+    for (int s = 0; s < Split - 1; s++)
+      for (int i = 0; i < R; i++)
+        for (int j = 0; j < kCols; j++) acc[i][j] += more[s][i][j];
+  }
+  for (; k > 0; k--, a++, b += ldb) {
+    Vec bj[kCols];
+    for (int j = 0; j < kCols; j++) bj[j] = load(b + j * kLanes);
+    for (int i = 0; i < R; i++) {
+      const Vec ai = splat(a[i * lda]);
+      for (int j = 0; j < kCols; j++) acc[i][j] = fma(ai, bj[j], acc[i][j]);
+    }
+  }
+  for (int i = 0; i < R; i++)
+    for (int j = 0; j < kCols; j++) store(tile + i * kPanel + j * kLanes, acc[i][j]);
+}
+
+using TileFn = void (*)(const float*, int64_t, const float*, int64_t, int64_t, float*, bool);
+
+template <class>
+struct TileTable;
+template <int... I>
+struct TileTable<std::integer_sequence<int, I...>> {
+  static constexpr TileFn fn[] = {&tile_product<I + 1, 1>...};
+};
+// For 1 <= rows <= kRows, at [rows - 1].
+constexpr auto& kTileProduct = TileTable<std::make_integer_sequence<int, kRows>>::fn;
+
+// Cuts `size` into `count` parts that differ by one at most; part i begins here. Tiles of rows
+// are cut so because one thin tile costs as much as a full one.
+INLINE int64_t part(int64_t i, int64_t size, int64_t count) { return i * size / count; }
+
+// The way from a tile of sums to C.
+struct Epilogue {
+  float alpha;
+  const float *bias, *residual;  // of C's first column, first element; may be null
+  float* c;
+  int64_t ldc, ldr;
+};
+
+template <int Activation>
+void finish(const Epilogue& e, const float* tile, int64_t row, int rows, int64_t column, int columns) {
+  for (int j = 0; j < columns; j += kLanes) {
+    const int n = min_of(kLanes, columns - j);
+    const Vec bias = !e.bias ? Vec{} : n == kLanes ? load(e.bias + column + j) : load_n(e.bias + column + j, n);
+    for (int i = 0; i < rows; i++) {
+      Vec v = activate<Activation>(fma(load(tile + i * kPanel + j), splat(e.alpha), bias));
+      float* c = e.c + (row + i) * e.ldc + column + j;
+      const float* r = e.residual + (row + i) * e.ldr + column + j;
+      if (n == kLanes) {
+        if (e.residual) v += load(r);
+        store(c, v);
+      } else {
+        if (e.residual) v += load_n(r, n);
+        store_n(c, v, n);
+      }
+    }
+  }
+}
+using Finish = void (*)(const Epilogue&, const float*, int64_t, int, int64_t, int);
+constexpr Finish kFinish[kActivations] = {finish<0>, finish<1>, finish<2>, finish<3>, finish<4>, finish<5>, finish<6>};
+
+void pack(Workers& w, const accelcpu_pack& o, const PackData& d) {
+  w.each(ceil_div(o.n, kPanel), [&](int64_t p, void*) {
+    const int columns = static_cast<int>(min_of<int64_t>(kPanel, o.n - p * kPanel));
+    const float* src = d.src + p * kPanel * o.n_stride;
+    float* dst = d.dst + p * kPanel * o.k;
+    for (int64_t k = 0; k < o.k; k++, dst += kPanel) {
+      for (int j = 0; j < columns; j++) dst[j] = src[j * o.n_stride + k * o.k_stride];
+      for (int j = columns; j < kPanel; j++) dst[j] = 0.0f;
+    }
+  });
+}
+
+// The part of a product that one task computes: rows [m0, m1), columns [n0, n1), n0 at
+// a panel's beginning. `sums` holds a tile for each pair of row tile and panel.
+INLINE void gemm_block(const accelcpu_gemm& o, const GemmData& d, const Epilogue& e, Finish finish, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float* sums) {
+  const int64_t tiles = ceil_div(m1 - m0, kRows), blocks = max_of<int64_t>(1, ceil_div(o.k, kBlockK));
+  for (int64_t block = 0; block < blocks; block++) {
+    const int64_t k0 = part(block, o.k, blocks), k = part(block + 1, o.k, blocks) - k0;
+    const bool last = block + 1 == blocks;
+    float* sum = sums;
+    for (int64_t column = n0; column < n1; column += kPanel) {
+      const float* b = d.b + column * o.k + k0 * kPanel;
+      for (int64_t t = 0; t < tiles; t++) {
+        const int64_t row = m0 + part(t, m1 - m0, tiles);
+        const int rows = static_cast<int>(m0 + part(t + 1, m1 - m0, tiles) - row);
+        kTileProduct[rows - 1](d.a + row * o.lda + k0, o.lda, b, kPanel, k, sum, block > 0);
+        if (last) finish(e, sum, row, rows, column, static_cast<int>(min_of<int64_t>(kPanel, n1 - column)));
+        if (blocks > 1) sum += kTile;
+      }
+    }
+  }
+}
+
+// A few rows: no reuse of B to speak of, so that its panels are read once, front to back.
+template <int R, int Split>
+void gemm_thin(Workers& w, const accelcpu_gemm& o, const GemmData& d, const Epilogue& e, Finish finish) {
+  const int64_t panels = ceil_div(o.n, kPanel), group = max_of<int64_t>(1, (1 << 16) / (kPanel * max_of<int64_t>(o.k, 1)));
+  w.each(ceil_div(panels, group), [&](int64_t task, void*) {
+    alignas(64) float tile[R * kPanel];
+    for (int64_t p = task * group; p < min_of(panels, (task + 1) * group); p++) {
+      tile_product<R, Split>(d.a, o.lda, d.b + p * kPanel * o.k, kPanel, o.k, tile, false);
+      finish(e, tile, 0, R, p * kPanel, static_cast<int>(min_of<int64_t>(kPanel, o.n - p * kPanel)));
+    }
+  });
+}
+
+void gemm(Workers& w, const accelcpu_gemm& o, const GemmData& d) {
+  if (o.m == 0 || o.n == 0) return;
+  const Epilogue e{o.alpha, d.bias, d.residual, d.c, o.ldc, o.ldr};
+  const Finish finish = kFinish[o.activation];
+  switch (o.m) {
+    case 1: return gemm_thin<1, 4>(w, o, d, e, finish);
+    case 2: return gemm_thin<2, 2>(w, o, d, e, finish);
+  }
+  const int64_t panels = ceil_div(o.n, kPanel), row_blocks = ceil_div(o.m, kBlockM);
+  // Panels that one task takes: enough to use A's block while it is in L2, few enough that the
+  // threads end together.
+  const int64_t group = max_of<int64_t>(1, min_of<int64_t>(kMaxGroup, panels * row_blocks / (4 * w.threads())));
+  const int64_t groups = ceil_div(panels, group);
+  w.each(groups * row_blocks, [&](int64_t task, void* scratch) {
+    const int64_t row = task / groups, g = task % groups;
+    gemm_block(o, d, e, finish, part(row, o.m, row_blocks), part(row + 1, o.m, row_blocks), part(g, panels, groups) * kPanel,
+               min_of(o.n, part(g + 1, panels, groups) * kPanel), static_cast<float*>(scratch));
+  });
+}
+
+}  // namespace
+}  // namespace accelcpu
+#endif

@@ -1,0 +1,60 @@
+// accelcpu_layout: the structs' offsets, as this compiler laid them out.
+#include <cstddef>
+#include <cstring>
+
+#include "../include/accelcpu.h"
+
+namespace {
+
+struct Field {
+  const char *type, *name;
+  int64_t offset;
+};
+
+#define SIZE(type) {#type, nullptr, sizeof(accelcpu_##type)}
+#define AT(type, field) {#type, #field, offsetof(accelcpu_##type, field)}
+
+const Field kFields[] = {
+    SIZE(ref), AT(ref, buffer), AT(ref, offset),
+    SIZE(buffer), AT(buffer, data), AT(buffer, bytes),
+    SIZE(config), AT(config, isa), AT(config, threads), AT(config, pin), AT(config, spin_us),
+    SIZE(result), AT(result, code), AT(result, op), AT(result, value), AT(result, limit), AT(result, text),
+    SIZE(run_args), AT(run_args, program), AT(run_args, program_bytes), AT(run_args, buffers), AT(run_args, buffer_count),
+    AT(run_args, cancel), AT(run_args, op_ns), AT(run_args, op_ns_count),
+    SIZE(pack), AT(pack, op), AT(pack, src), AT(pack, dst), AT(pack, n), AT(pack, k), AT(pack, n_stride), AT(pack, k_stride), AT(pack, format),
+    SIZE(gemm), AT(gemm, op), AT(gemm, a), AT(gemm, b), AT(gemm, bias), AT(gemm, residual), AT(gemm, c), AT(gemm, m), AT(gemm, n), AT(gemm, k),
+    AT(gemm, lda), AT(gemm, ldc), AT(gemm, ldr), AT(gemm, alpha), AT(gemm, activation), AT(gemm, format),
+    SIZE(matmul), AT(matmul, op), AT(matmul, a), AT(matmul, b), AT(matmul, bias), AT(matmul, c), AT(matmul, m), AT(matmul, n), AT(matmul, k),
+    AT(matmul, a_row), AT(matmul, a_col), AT(matmul, b_row), AT(matmul, b_col), AT(matmul, c_row), AT(matmul, batch), AT(matmul, a_batch),
+    AT(matmul, b_batch), AT(matmul, c_batch), AT(matmul, rank), AT(matmul, alpha), AT(matmul, activation),
+    SIZE(attention), AT(attention, op), AT(attention, q), AT(attention, k), AT(attention, v), AT(attention, mask), AT(attention, kv_lengths),
+    AT(attention, o), AT(attention, batch), AT(attention, heads), AT(attention, kv_heads), AT(attention, q_len), AT(attention, kv_len),
+    AT(attention, head_dim), AT(attention, v_dim), AT(attention, q_stride), AT(attention, k_stride), AT(attention, v_stride),
+    AT(attention, o_stride), AT(attention, mask_stride), AT(attention, offset), AT(attention, window), AT(attention, scale),
+    AT(attention, softcap), AT(attention, mask_kind), AT(attention, causal),
+    SIZE(norm), AT(norm, op), AT(norm, x), AT(norm, residual), AT(norm, gamma), AT(norm, beta), AT(norm, sum), AT(norm, y), AT(norm, rows),
+    AT(norm, cols), AT(norm, ldx), AT(norm, ldr), AT(norm, lds), AT(norm, ldy), AT(norm, eps), AT(norm, norm),
+    SIZE(softmax), AT(softmax, op), AT(softmax, x), AT(softmax, y), AT(softmax, outer), AT(softmax, axis), AT(softmax, inner), AT(softmax, log),
+    SIZE(step), AT(step, fn), AT(step, a), AT(step, b), AT(step, c), AT(step, imm),
+    SIZE(map_operand), AT(map_operand, data), AT(map_operand, dtype), AT(map_operand, stride),
+    SIZE(map), AT(map, op), AT(map, compute), AT(map, rank), AT(map, inputs), AT(map, steps), AT(map, dims), AT(map, out), AT(map, in), AT(map, step),
+    SIZE(cast), AT(cast, op), AT(cast, src), AT(cast, dst), AT(cast, n), AT(cast, src_type), AT(cast, dst_type),
+    SIZE(copy), AT(copy, op), AT(copy, src), AT(copy, dst), AT(copy, rank), AT(copy, elem_bytes), AT(copy, dims), AT(copy, src_stride), AT(copy, dst_stride),
+    SIZE(gather), AT(gather, op), AT(gather, data), AT(gather, index), AT(gather, y), AT(gather, outer), AT(gather, axis), AT(gather, inner),
+    AT(gather, count), AT(gather, index_type),
+    SIZE(embed), AT(embed, op), AT(embed, table), AT(embed, ids), AT(embed, gamma), AT(embed, beta), AT(embed, y), AT(embed, table_rows),
+    AT(embed, period), AT(embed, count), AT(embed, width), AT(embed, ldy), AT(embed, tables), AT(embed, ids_type), AT(embed, eps), AT(embed, norm),
+    SIZE(reduce), AT(reduce, op), AT(reduce, x), AT(reduce, weight), AT(reduce, y), AT(reduce, outer), AT(reduce, axis), AT(reduce, inner),
+    AT(reduce, reduce), AT(reduce, eps),
+};
+
+}  // namespace
+
+extern "C" int64_t accelcpu_layout(const char* type, const char* field) {
+  if (!type) return -1;
+  for (const Field& f : kFields) {
+    if (std::strcmp(f.type, type) != 0) continue;
+    if (field ? f.name && std::strcmp(f.name, field) == 0 : !f.name) return f.offset;
+  }
+  return -1;
+}
