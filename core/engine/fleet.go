@@ -22,6 +22,9 @@ type Fleet interface {
 	// Died reports whether err means that the process or device of a call died
 	// while it was under way, and in what words.
 	Died(err error) (Death, bool)
+	// Replayable reports whether err only means that the executable, or what it ran
+	// on, was gone already: the same request may be made again.
+	Replayable(err error) bool
 }
 
 // Death is how a backend process or its device ended.
@@ -31,7 +34,7 @@ type Death struct {
 }
 
 // Executable is a graph compiled on one device. It lives no longer than the
-// device's epoch: afterwards Run answers with a backend.CodeBadState.
+// device's epoch: afterwards Run's error is Replayable.
 type Executable interface {
 	Memory() int64 // bytes held on the device
 	// Run computes the wanted outputs. solo runs it with nothing else on the device.

@@ -71,6 +71,11 @@ type placement struct {
 	dropped bool
 }
 
+func newRunner(f Fleet, store *lower.Store, source lower.Source, paddable []string, q route.Query, log hclog.Logger) *Runner {
+	return &Runner{fleet: f, store: store, source: source, paddable: paddable, query: q, log: log,
+		placed: map[placeKey]*placement{}, deaths: map[string]compileRecord{}}
+}
+
 // Run computes the wanted outputs and writes into d where and why. d begins
 // empty and is handed on through all runs of one request, for what a request
 // lived through decides how it goes on.
@@ -123,7 +128,7 @@ func (r *Runner) Run(ctx context.Context, d *route.Decision, inputs map[string]t
 			}
 			continue
 		}
-		if errors.Is(err, &backend.Error{Code: backend.CodeBadState}) {
+		if r.fleet.Replayable(err) {
 			if stale++; stale <= maxStale {
 				continue // the device restarted under somebody else's request
 			}
@@ -239,7 +244,7 @@ func (r *Runner) run(ctx context.Context, p *placement, f fit, inputs map[string
 	out, err := p.exe.Run(ctx, in, wanted, solo)
 	if err != nil {
 		_, died := r.fleet.Died(err)
-		r.release(p, died || errors.Is(err, &backend.Error{Code: backend.CodeBadState}))
+		r.release(p, died || r.fleet.Replayable(err))
 		return nil, err
 	}
 	r.release(p, false)

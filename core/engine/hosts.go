@@ -1,0 +1,112 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/accelhq/accel/core/hosts"
+	"github.com/accelhq/accel/core/route"
+	"github.com/accelhq/accel/sdk/backend"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+// fleet is the backend processes as engine sees them.
+type fleet struct{ manager *hosts.Manager }
+
+var _ Fleet = fleet{}
+
+func (f fleet) Devices() []route.Device {
+	var out []route.Device
+	for _, d := range f.manager.Devices() {
+		s := d.Status()
+		dev := route.Device{Platform: s.Platform, Ref: s.Ref, Kind: s.Kind, Reason: s.Reason, Remedy: s.Remedy}
+		switch {
+		case s.Health == backend.Healthy:
+			dev.Presence = route.Ready
+		case s.Returning:
+			dev.Presence = route.Returning
+			dev.ReadyIn = max(0, time.Until(s.NextTry))
+		case s.Health == backend.Undetected:
+			dev.Presence = route.Undetected
+		default:
+			dev.Presence = route.Unhealthy
+		}
+		out = append(out, dev)
+	}
+	return out
+}
+
+func (f fleet) find(ref string) (*hosts.Device, error) {
+	for _, d := range f.manager.Devices() {
+		if d.Ref() == ref {
+			return d, nil
+		}
+	}
+	return nil, backend.BadState("there is no device %s any more", ref)
+}
+
+func (f fleet) Device(ref string) (backend.Device, bool) {
+	d, err := f.find(ref)
+	if err != nil {
+		return backend.Device{}, false
+	}
+	return d.Status().Device, true
+}
+
+func (f fleet) WaitReady(ctx context.Context, ref string) error {
+	d, err := f.find(ref)
+	if err != nil {
+		return err
+	}
+	return d.WaitHealthy(ctx)
+}
+
+func (f fleet) Assess(ctx context.Context, ref, dir string) (backend.Assessment, error) {
+	d, err := f.find(ref)
+	if err != nil {
+		return backend.Assessment{}, err
+	}
+	return d.Assess(ctx, dir)
+}
+
+func (f fleet) Compile(ctx context.Context, ref string, spec backend.CompileSpec, progress func(string, float64)) (Executable, error) {
+	d, err := f.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	x, err := d.Compile(ctx, spec, progress)
+	if err != nil {
+		return nil, err
+	}
+	return executable{x}, nil
+}
+
+func (f fleet) Died(err error) (Death, bool) {
+	var crashed *hosts.CrashedError
+	if errors.As(err, &crashed) && crashed.InFlight {
+		d := Death{Reason: crashed.Exit, Stderr: crashed.Stderr}
+		if crashed.Reason != "" {
+			d.Reason = crashed.Reason + ": " + d.Reason
+		}
+		return d, true
+	}
+	var lost *hosts.DeviceLostError
+	if errors.As(err, &lost) && lost.InFlight {
+		return Death{Reason: lost.Reason}, true
+	}
+	return Death{}, false
+}
+
+func (f fleet) Replayable(err error) bool {
+	return hosts.Replayable(err) || errors.Is(err, &backend.Error{Code: backend.CodeBadState})
+}
+
+type executable struct{ *hosts.Executable }
+
+func (x executable) Memory() int64 { return x.Info().Memory }
+
+func (x executable) Run(ctx context.Context, inputs map[string]tensor.Tensor, wanted []string, solo bool) (map[string]tensor.Tensor, error) {
+	out, _, err := x.Executable.Run(ctx, inputs, wanted, solo)
+	return out, err
+}

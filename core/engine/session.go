@@ -1,0 +1,163 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/accelhq/accel/core/checkpoint"
+	"github.com/accelhq/accel/core/lower"
+	"github.com/accelhq/accel/core/models"
+	"github.com/accelhq/accel/core/route"
+	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+// onnxClass is the class that routes know plain ONNX models by.
+const onnxClass = "onnx"
+
+// SessionOptions say which graph of a model is opened, and where it may run.
+type SessionOptions struct {
+	Name      string // for records; empty: the path
+	Component string // models.Full, models.Encode, ...; an ONNX model has one graph and needs none
+	Preferred string // platform or device; empty: as the route says
+	Policy    route.Policy
+}
+
+// Session is one graph of a checkpoint, open to be run.
+type Session struct {
+	*Runner
+	Name   string
+	Class  string
+	Model  *models.Model // nil for an ONNX model
+	Source *graph.Model
+	Dir    string // of config.json and tokenizer
+
+	closers []func() error
+}
+
+// Open opens a graph of the checkpoint at path: a Hugging Face folder, an ONNX file
+// or folder. Nothing is compiled yet.
+func (e *Engine) Open(path string, o SessionOptions) (*Session, error) {
+	ck, err := checkpoint.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	s, err := e.open(ck, o)
+	if err != nil {
+		return nil, errors.Join(err, ck.Close())
+	}
+	s.closers = append(s.closers, ck.Close)
+	return s, nil
+}
+
+func (e *Engine) open(ck *checkpoint.Checkpoint, o SessionOptions) (*Session, error) {
+	identity, err := ck.Identity()
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{Name: o.Name, Class: onnxClass, Dir: ck.Dir}
+	if s.Name == "" {
+		s.Name = ck.Path
+	}
+	var paddable []string
+	if ck.Kind == checkpoint.ONNX {
+		if s.Source, err = graph.Load(ck.Path, graph.WithLinks()); err != nil {
+			return nil, err
+		}
+		s.closers = append(s.closers, s.Source.Close)
+	} else {
+		if s.Model, err = models.Load(ck); err != nil {
+			return nil, err
+		}
+		if s.Source, err = s.Model.Component(o.Component); err != nil {
+			return nil, err
+		}
+		s.Class = s.Model.Class
+		paddable = []string{models.Batch, models.Sequence}
+	}
+	q := route.Query{Model: s.Name, Class: s.Class, Preferred: o.Preferred, Policy: o.Policy,
+		Platforms: e.platforms(s.Class), RestartWait: e.config.Fallback.RestartWait}
+	s.Runner = newRunner(e.fleet, e.store, lower.Source{Graph: s.Source, Dir: ck.Dir, Identity: identity}, paddable, q, e.log)
+	return s, nil
+}
+
+// platforms is the route of a class.
+func (e *Engine) platforms(class string) []string {
+	if r, ok := e.config.Route[class]; ok {
+		return r
+	}
+	return e.config.Route["default"]
+}
+
+// Feeds completes and checks inputs as the model's class wants them; an ONNX model
+// takes them as they are.
+func (s *Session) Feeds(inputs map[string]tensor.Tensor) (map[string]tensor.Tensor, error) {
+	if s.Model == nil {
+		return inputs, nil
+	}
+	return s.Model.Feeds(inputs)
+}
+
+// Outputs are the names of the graph's outputs, in order.
+func (s *Session) Outputs() []string {
+	var names []string
+	for _, v := range s.Source.Graph.Outputs {
+		names = append(names, v.Name)
+	}
+	return names
+}
+
+// Infer runs the graph once on its own: Feeds, then Run.
+func (s *Session) Infer(ctx context.Context, inputs map[string]tensor.Tensor, wanted []string) (map[string]tensor.Tensor, route.Decision, error) {
+	var d route.Decision
+	feeds, err := s.Feeds(inputs)
+	if err != nil {
+		return nil, d, err
+	}
+	out, err := s.Run(ctx, &d, feeds, wanted)
+	return out, d, err
+}
+
+// Cost is what one run over inputs computes.
+type Cost struct {
+	Nodes int   `json:"nodes"`
+	FLOPs int64 `json:"flops"` // a multiply-add counts as two
+}
+
+// Cost counts the graph's nodes and operations at the inputs' shapes. Nodes whose
+// shapes only a run can tell count no operations.
+func (s *Session) Cost(inputs map[string]tensor.Tensor) (Cost, error) {
+	feeds, err := s.Feeds(inputs)
+	if err != nil {
+		return Cost{}, err
+	}
+	d, err := bind(s.Source.Graph, feeds)
+	if err != nil {
+		return Cost{}, err
+	}
+	m := s.Source.Clone()
+	defer m.Close()
+	nodes := len(m.Graph.Nodes)
+	if err := graph.Bind(m, d); err != nil {
+		return Cost{}, fmt.Errorf("fix the shapes of %s: %w", s.Name, err)
+	}
+	c := Cost{Nodes: nodes}
+	types := m.Graph.Types()
+	for _, n := range m.Graph.Nodes {
+		if f, ok := graph.FLOPs(n, types); ok {
+			c.FLOPs += f
+		}
+	}
+	return c, nil
+}
+
+// Close frees the graph wherever it was placed.
+func (s *Session) Close() error {
+	s.Runner.Close()
+	var errs []error
+	for _, c := range s.closers {
+		errs = append(errs, c())
+	}
+	return errors.Join(errs...)
+}

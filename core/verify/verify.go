@@ -1,0 +1,207 @@
+// Package verify runs models on a device and holds their outputs against recorded
+// ones: golden folders of Hugging Face models, and test folders of ONNX models.
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/accelhq/accel/core/engine"
+	"github.com/accelhq/accel/core/models"
+	"github.com/accelhq/accel/core/route"
+	"github.com/accelhq/accel/sdk/backend"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+// DefaultTolerance is the largest error of float32 outputs that passes: the largest
+// absolute difference over the largest recorded magnitude.
+const DefaultTolerance = 1e-4
+
+// Status is how one folder went on one platform.
+type Status string
+
+// Statuses.
+const (
+	Whole   Status = "whole"   // all of it ran on the platform, and right
+	Refused Status = "refused" // the platform is not there, or does not take the model
+	Wrong   Status = "wrong"   // an output is off
+	Failed  Status = "error"   // the folder, or the run, is broken
+)
+
+// Output is one output held against its record.
+type Output struct {
+	Name string `json:"name"`
+	// MaxRel is the error as DefaultTolerance measures it; nil where there is no
+	// number for it (another shape or type, not-a-number on one side only).
+	MaxRel    *float64 `json:"max_rel"`
+	Tolerance float64  `json:"tolerance"`
+	OK        bool     `json:"ok"`
+	Problem   string   `json:"problem,omitempty"`
+}
+
+// Result is one folder on one platform.
+type Result struct {
+	Path      string                 `json:"path"`
+	Platform  string                 `json:"platform"`
+	Device    string                 `json:"device,omitempty"`
+	Kind      backend.Kind           `json:"kind,omitempty"`
+	Precision string                 `json:"precision"`
+	Status    Status                 `json:"status"`
+	OK        bool                   `json:"ok"`
+	Placed    map[string]engine.Cost `json:"placed,omitempty"` // by platform
+	Outputs   []Output               `json:"outputs,omitempty"`
+	Error     string                 `json:"error,omitempty"`
+}
+
+// Report is all results.
+type Report struct {
+	Results []Result `json:"results"`
+	Passed  int      `json:"passed"`
+	Failed  int      `json:"failed"`
+	Refused int      `json:"refused"`
+}
+
+// Add counts a result in.
+func (r *Report) Add(res Result) {
+	r.Results = append(r.Results, res)
+	switch {
+	case res.OK:
+		r.Passed++
+	case res.Status == Refused:
+		r.Refused++
+	default:
+		r.Failed++
+	}
+}
+
+// Opener opens a graph to be run; an engine does.
+type Opener interface {
+	Open(path string, o engine.SessionOptions) (*engine.Session, error)
+}
+
+// Options say what is verified where.
+type Options struct {
+	Platforms []string // platforms or devices
+	Tolerance float64  // 0: DefaultTolerance
+}
+
+// test is a set of inputs and the outputs recorded for them.
+type test struct {
+	name    string // empty where there is only one
+	inputs  map[string]tensor.Tensor
+	outputs []named
+}
+
+type named struct {
+	name   string
+	tensor tensor.Tensor
+}
+
+// Run verifies each folder on each platform and hands every result to each as it
+// comes. Fallback is denied: a platform that can't is not replaced by another.
+func Run(ctx context.Context, o Opener, dirs []string, opts Options, each func(Result)) Report {
+	if opts.Tolerance == 0 {
+		opts.Tolerance = DefaultTolerance
+	}
+	var report Report
+	for _, dir := range dirs {
+		for _, platform := range opts.Platforms {
+			if ctx.Err() != nil {
+				return report
+			}
+			r := one(ctx, o, dir, platform, opts.Tolerance)
+			report.Add(r)
+			each(r)
+		}
+	}
+	return report
+}
+
+func one(ctx context.Context, o Opener, dir, platform string, tolerance float64) Result {
+	res := Result{Path: dir, Platform: platform, Precision: "f32"}
+	if err := run(ctx, o, &res, tolerance); err != nil {
+		res.Status, res.Error = Failed, err.Error()
+		var none *engine.NoPlatformError
+		if errors.As(err, &none) {
+			res.Status = Refused
+		}
+		return res
+	}
+	res.Status, res.OK = Whole, true
+	for _, out := range res.Outputs {
+		if !out.OK {
+			res.Status, res.OK = Wrong, false
+		}
+	}
+	return res
+}
+
+func run(ctx context.Context, o Opener, res *Result, tolerance float64) error {
+	s, err := o.Open(res.Path, engine.SessionOptions{Component: models.Full, Preferred: res.Platform, Policy: route.Deny})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	tests, err := load(res.Path, s)
+	if err != nil {
+		return err
+	}
+	for _, t := range tests {
+		if err := runTest(ctx, s, t, res, tolerance); err != nil {
+			if t.name != "" {
+				err = fmt.Errorf("%s: %w", t.name, err)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+func runTest(ctx context.Context, s *engine.Session, t test, res *Result, tolerance float64) error {
+	wanted := make([]string, len(t.outputs))
+	for i, o := range t.outputs {
+		wanted[i] = o.name
+	}
+	got, d, err := s.Infer(ctx, t.inputs, wanted)
+	if err != nil {
+		return err
+	}
+	res.Device, res.Kind = d.Chosen.Device, d.Chosen.Kind
+	cost, err := s.Cost(t.inputs)
+	if err != nil {
+		return err
+	}
+	if res.Placed == nil {
+		res.Placed = map[string]engine.Cost{}
+	}
+	sum := res.Placed[d.Chosen.Platform]
+	res.Placed[d.Chosen.Platform] = engine.Cost{Nodes: cost.Nodes, FLOPs: sum.FLOPs + cost.FLOPs}
+	for _, o := range t.outputs {
+		out := compare(got[o.name], o.tensor, t.inputs["attention_mask"], tolerance)
+		out.Name = o.name
+		if t.name != "" {
+			out.Name = t.name + "." + o.name
+		}
+		res.Outputs = append(res.Outputs, out)
+	}
+	return nil
+}
+
+// load reads what is recorded in a folder.
+func load(dir string, s *engine.Session) ([]test, error) {
+	golden := filepath.Join(dir, goldenFile)
+	if _, err := os.Stat(golden); err == nil {
+		return loadGolden(golden, s.Outputs())
+	}
+	sets, err := filepath.Glob(filepath.Join(dir, "test_data_set_*"))
+	if err != nil {
+		return nil, err
+	}
+	if len(sets) == 0 {
+		return nil, fmt.Errorf("%s holds neither %s nor test_data_set_0: there is nothing to verify against", dir, goldenFile)
+	}
+	return loadONNX(sets, s.Source.Graph)
+}

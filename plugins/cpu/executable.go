@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/accelhq/accel/plugins/cpu/kernels"
+	"github.com/accelhq/accel/sdk/backend"
+	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+// maxPlans bounds the shapes whose plans an executable keeps; the longest unused
+// goes.
+const maxPlans = 32
+
+// executable is a graph that plans itself for each set of shapes it meets.
+type executable struct {
+	model   *graph.Model
+	info    backend.ExecutableInfo
+	runner  *kernels.Runner
+	weights *packedWeights
+
+	plans []*planned // last used first
+	arena []byte
+}
+
+type planned struct {
+	*plan
+	wanted []bool
+}
+
+func newExecutable(m *graph.Model, runner *kernels.Runner, weights *packedWeights) (*executable, error) {
+	nameDims(m.Graph)
+	e := &executable{model: m, runner: runner, weights: weights}
+	constants := map[string]bool{}
+	for _, in := range m.Graph.Initializers {
+		constants[in.Name] = true
+	}
+	types := m.Graph.Types()
+	for _, v := range m.Graph.Inputs {
+		if !constants[v.Name] {
+			e.info.Inputs = append(e.info.Inputs, *v)
+		}
+	}
+	for _, v := range m.Graph.Outputs {
+		o := *v
+		if t := types[v.Name]; t != nil {
+			o.Type = t
+		}
+		e.info.Outputs = append(e.info.Outputs, o)
+	}
+	return e, nil
+}
+
+// nameDims gives a name to input dimensions that have neither name nor size, so
+// that every shape can be bound.
+func nameDims(g *graph.Graph) {
+	for _, v := range g.Inputs {
+		if v.Type == nil {
+			continue
+		}
+		for i := range v.Type.Dims {
+			if d := &v.Type.Dims[i]; d.Size < 0 && d.Param == "" {
+				d.Param = v.Name + "." + strconv.Itoa(i)
+			}
+		}
+	}
+}
+
+func (e *executable) Info() backend.ExecutableInfo { return e.info }
+
+func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backend.Outputs) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	p, err := e.planFor(inputs, out)
+	if err != nil {
+		return err
+	}
+	if int64(len(e.arena)) < p.arena {
+		e.arena = alignedBytes(p.arena)
+	}
+	f := &frame{runner: e.runner, buffers: p.buffers, heap: map[string]tensor.Tensor{}}
+	f.buffers[arenaBuffer] = kernels.BufferOf(e.arena)
+	for _, b := range p.inputs {
+		t, err := hostTensor(inputs[b.index])
+		if err != nil {
+			return err
+		}
+		f.buffers[b.buffer] = kernels.BufferOf(t.Data)
+		if b.shape == nil {
+			f.heap[b.name] = t
+		}
+	}
+	for _, b := range p.outputs {
+		if b.shape == nil {
+			continue
+		}
+		t, err := out.Place(b.index, b.dtype, b.shape)
+		if err != nil {
+			return err
+		}
+		f.buffers[b.buffer] = kernels.BufferOf(t.Data)
+	}
+	if ctx.Done() != nil {
+		f.cancel = &atomic.Int32{}
+		stop := context.AfterFunc(ctx, func() { f.cancel.Store(1) })
+		defer stop()
+	}
+	for _, s := range p.steps {
+		if err := s.run(ctx, f); err != nil {
+			return err
+		}
+	}
+	for _, b := range p.outputs {
+		if b.shape != nil {
+			continue
+		}
+		v, ok := f.heap[b.name]
+		if !ok {
+			return backend.Internal("output %s was not computed", b.name)
+		}
+		t, err := out.Place(b.index, v.DType, v.Shape)
+		if err != nil {
+			return err
+		}
+		copy(t.Data, v.Data)
+	}
+	return nil
+}
+
+// hostTensor is an input's memory; a buffer of this device is host memory too.
+func hostTensor(v backend.Value) (tensor.Tensor, error) {
+	t := v.Tensor
+	if v.Buffer == nil {
+		return t, nil
+	}
+	b, ok := v.Buffer.(*hostBuffer)
+	if !ok {
+		return t, backend.Invalid("inputs", "a buffer of another device was bound")
+	}
+	n, err := tensor.ByteSize(t.DType, t.Shape)
+	if err != nil || v.Offset < 0 || v.Offset+n > b.Size() {
+		return t, backend.Invalid("inputs", "%s%v at %d reaches beyond a buffer of %d bytes", t.DType, t.Shape, v.Offset, b.Size())
+	}
+	t.Data = b.data[v.Offset : v.Offset+n]
+	return t, nil
+}
+
+// planFor finds or makes the plan for these shapes and outputs.
+func (e *executable) planFor(inputs []backend.Value, out backend.Outputs) (*plan, error) {
+	for i, p := range e.plans {
+		if p.fits(inputs, out) {
+			copy(e.plans[1:i+1], e.plans[:i])
+			e.plans[0] = p
+			return p.plan, nil
+		}
+	}
+	p, err := e.makePlan(inputs, out)
+	if err != nil {
+		return nil, err
+	}
+	if len(e.plans) == maxPlans {
+		e.plans = e.plans[:maxPlans-1]
+	}
+	e.plans = slices.Insert(e.plans, 0, p)
+	return p.plan, nil
+}
+
+func (p *planned) fits(inputs []backend.Value, out backend.Outputs) bool {
+	for i, w := range p.wanted {
+		if w != out.Wanted(i) {
+			return false
+		}
+	}
+	for _, b := range p.inputs {
+		if b.shape != nil && !b.shape.Equal(inputs[b.index].Tensor.Shape) {
+			return false
+		}
+	}
+	return true
+}
+
+func (e *executable) makePlan(inputs []backend.Value, out backend.Outputs) (*planned, error) {
+	m := e.model.Clone()
+	defer m.Close()
+	dims := map[string]int64{}
+	inputIndex := map[string]int{}
+	for i, v := range e.info.Inputs {
+		inputIndex[v.Name] = i
+		if v.Type == nil || !v.Type.HasShape {
+			continue
+		}
+		for j, d := range v.Type.Dims {
+			if d.Param != "" {
+				dims[d.Param] = inputs[i].Tensor.Shape[j]
+			}
+		}
+	}
+	p := &planned{wanted: make([]bool, len(e.info.Outputs))}
+	outputIndex := map[string]int{}
+	m.Graph.Outputs = slices.DeleteFunc(m.Graph.Outputs, func(v *graph.Value) bool {
+		i := slices.IndexFunc(e.info.Outputs, func(o graph.Value) bool { return o.Name == v.Name })
+		p.wanted[i] = out.Wanted(i)
+		outputIndex[v.Name] = i
+		return !p.wanted[i]
+	})
+	m.Prune()
+	if err := graph.Bind(m, dims); err != nil {
+		return nil, backend.Invalid("inputs", "these shapes do not fit the graph: %v", err)
+	}
+	var err error
+	if p.plan, err = newPlan(m, inputIndex, outputIndex, e.runner, e.weights); err != nil {
+		return nil, fmt.Errorf("plan %s: %w", m.Graph.Name, err)
+	}
+	return p, nil
+}
+
+func (e *executable) Close() error {
+	e.plans, e.arena = nil, nil
+	err := e.weights.Close()
+	if cerr := e.model.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// alignedBytes is memory that begins at a cache line.
+func alignedBytes(n int64) []byte {
+	b := make([]byte, n+memoryAlign)
+	skip := -uintptr(unsafe.Pointer(unsafe.SliceData(b))) & (memoryAlign - 1)
+	return b[skip : int64(skip)+n : int64(skip)+n]
+}

@@ -1,0 +1,16 @@
+// Command accel-backend-cpu runs graphs on the processor: Accel's own kernels
+// (native/cpu) where there is one for a node, the reference operators elsewhere.
+package main
+
+import (
+	"os"
+
+	"github.com/accelhq/accel/sdk/backend"
+)
+
+// version is set by the build.
+var version = "unversioned"
+
+func main() {
+	os.Exit(backend.Serve(&cpu{}))
+}

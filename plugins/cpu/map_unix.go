@@ -1,0 +1,50 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// mapped remembers what came from mapFile: packed weights that could not be kept
+// on disk are ordinary memory.
+var mapped sync.Map
+
+func mapFile(path string, size int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() != size {
+		return nil, fmt.Errorf("it has %d bytes, wants %d", info.Size(), size)
+	}
+	if size == 0 {
+		return nil, nil
+	}
+	data, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map it: %w", err)
+	}
+	mapped.Store(unsafe.SliceData(data), true)
+	return data, nil
+}
+
+func unmap(data []byte) error {
+	if len(data) == 0 {
+		return nil
+	}
+	if _, ok := mapped.LoadAndDelete(unsafe.SliceData(data)); !ok {
+		return nil
+	}
+	return unix.Munmap(data)
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/accelhq/accel/plugins/cpu/kernels"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+// packedWeights keeps a graph's weights as Gemm reads them, in files beside the
+// graph: packed/<layout>/<weight>. They are written once and mapped read-only, so
+// that processes of the same layout share them.
+type packedWeights struct {
+	dir    string // of the layout
+	runner *kernels.Runner
+	log    hclog.Logger
+
+	mu   sync.Mutex
+	open map[string][]byte
+	size int64
+}
+
+func newPackedWeights(graphDir string, runner *kernels.Runner, log hclog.Logger) *packedWeights {
+	return &packedWeights{
+		dir:    filepath.Join(graphDir, "packed", runner.PackedLayout(kernels.PackF32)),
+		runner: runner, log: log, open: map[string][]byte{},
+	}
+}
+
+// key names a weight within its graph.
+func (w weight) key() string {
+	if w.transposed {
+		return w.name + ":nk"
+	}
+	return w.name + ":kn"
+}
+
+// get is the packed form of an [n,k] weight.
+func (p *packedWeights) get(w weight, n, k int64) (tensor.Tensor, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	data, ok := p.open[w.key()]
+	if !ok {
+		size, err := p.runner.PackedBytes(kernels.PackF32, n, k)
+		if err != nil {
+			return tensor.Tensor{}, err
+		}
+		if data, err = p.load(w, n, k, size); err != nil {
+			return tensor.Tensor{}, fmt.Errorf("pack weight %s: %w", w.name, err)
+		}
+		p.open[w.key()] = data
+		p.size += size
+	}
+	return tensor.Tensor{DType: tensor.Uint8, Shape: tensor.Shape{int64(len(data))}, Data: data}, nil
+}
+
+func (p *packedWeights) load(w weight, n, k, size int64) ([]byte, error) {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %d", w.key(), n, k))
+	path := filepath.Join(p.dir, hex.EncodeToString(sum[:12]))
+	data, err := mapFile(path, size)
+	if err == nil {
+		return data, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		p.log.Warn("packing a weight again", "weight", w.name, "file", path, "because", err)
+	}
+	packed, err := p.pack(w, n, k, size)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeWhole(path, packed); err != nil {
+		p.log.Warn("packed weights can't be kept; they stay in this process alone", "file", path, "error", err)
+		return packed, nil
+	}
+	return mapFile(path, size)
+}
+
+func (p *packedWeights) pack(w weight, n, k, size int64) ([]byte, error) {
+	src := w.init.Tensor.Aligned()
+	out, err := tensor.New(tensor.Uint8, tensor.Shape{size})
+	if err != nil {
+		return nil, err
+	}
+	prog := &kernels.Program{}
+	buffers := []kernels.Buffer{{}, kernels.BufferOf(src.Data), kernels.BufferOf(out.Data), {}}
+	from := kernels.Ref{Buffer: 1}
+	if src.DType != tensor.Float32 {
+		wide, err := tensor.New(tensor.Float32, src.Shape)
+		if err != nil {
+			return nil, err
+		}
+		buffers[3] = kernels.BufferOf(wide.Data)
+		from = kernels.Ref{Buffer: 3}
+		prog.Add(&kernels.Cast{Src: kernels.Ref{Buffer: 1}, Dst: from, N: n * k, SrcType: uint32(src.DType), DstType: uint32(tensor.Float32)})
+	}
+	op := &kernels.Pack{Src: from, Dst: kernels.Ref{Buffer: 2}, N: n, K: k, NStride: 1, KStride: n, Format: kernels.PackF32}
+	if w.transposed {
+		op.NStride, op.KStride = k, 1
+	}
+	prog.Add(op)
+	return out.Data, p.runner.Run(prog, buffers, nil)
+}
+
+// writeWhole makes a file appear whole or not at all.
+func writeWhole(path string, data []byte) (err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".writing-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// Close unmaps everything.
+func (p *packedWeights) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for _, data := range p.open {
+		errs = append(errs, unmap(data))
+	}
+	p.open = map[string][]byte{}
+	return errors.Join(errs...)
+}
