@@ -1,0 +1,177 @@
+package models
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/accelhq/accel/core/checkpoint"
+	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+// net builds one graph of a checkpoint's weights. Its methods are the blocks that
+// model classes are made of; scope is what the block is called in node names.
+// Mistakes are kept until model.
+type net struct {
+	*graph.Builder
+	w      *weights
+	placed map[string]bool   // initialisers that the graph has
+	casts  map[string]string // stored name -> its value as float32
+}
+
+func newNet(name string, w *weights) net {
+	return net{Builder: graph.NewBuilder(name), w: w, placed: map[string]bool{}, casts: map[string]string{}}
+}
+
+func (n net) in(scope string) net {
+	n.Builder = n.Builder.In(scope)
+	return n
+}
+
+// model ends the building.
+func (n net) model() (*graph.Model, error) {
+	if n.w.err != nil {
+		return nil, n.w.err
+	}
+	return n.Model()
+}
+
+// stored makes a tensor of the checkpoint an initialiser, as it is.
+func (n net) stored(name string, shape ...int64) (string, tensor.DType) {
+	name, e, ok := n.w.find(name, shape)
+	if !ok {
+		return "", tensor.Undefined
+	}
+	if !n.placed[name] {
+		n.placed[name] = true
+		n.Weight(name, e.DType, e.Shape, graph.External{Path: e.File, Offset: e.Offset, Length: e.Length})
+	}
+	return name, e.DType
+}
+
+// weight is a tensor of the checkpoint as float32.
+func (n net) weight(name string, shape ...int64) string {
+	name, d := n.stored(name, shape...)
+	if d == tensor.Float32 || d == tensor.Undefined {
+		return name
+	}
+	if _, ok := n.casts[name]; !ok {
+		n.casts[name] = n.cast(name, tensor.Float32)
+	}
+	return n.casts[name]
+}
+
+func (n net) cast(x string, to tensor.DType) string {
+	return n.Op("Cast", []string{x}, graph.IntAttr("to", int64(to)))
+}
+
+// embedding looks ids up in a table: [...] -> [..., width].
+func (n net) embedding(scope, ids, name string, rows, width int64) string {
+	n = n.in(scope)
+	table, d := n.stored(name, rows, width)
+	x := n.Op("Gather", []string{table, ids})
+	if d != tensor.Float32 {
+		x = n.cast(x, tensor.Float32) // the rows, not the table
+	}
+	return x
+}
+
+// linear multiplies by a stored matrix [out,in] and adds a stored bias:
+// [..., in] -> [..., out].
+func (n net) linear(scope, x, name string, in, out int64) string {
+	return n.in(scope).affine(x, name+".weight", name+".bias", in, out)
+}
+
+// affine is linear with names of its own for the matrix and the bias.
+func (n net) affine(x, matrix, bias string, in, out int64) string {
+	w := n.Op("Transpose", []string{n.weight(matrix, out, in)}, graph.IntsAttr("perm", 1, 0))
+	return n.Op("Add", []string{n.Op("MatMul", []string{x, w}), n.weight(bias, out)})
+}
+
+// rowLinear is linear for one row a text: [batch, in] -> [batch, out].
+func (n net) rowLinear(scope, x, name string, in, out int64) string {
+	n = n.in(scope)
+	return n.Op("Gemm", []string{x, n.weight(name+".weight", out, in), n.weight(name+".bias", out)}, graph.IntAttr("transB", 1))
+}
+
+// layerNorm normalises the last dimension.
+func (n net) layerNorm(scope, x, name string, width int64, eps float32) string {
+	n = n.in(scope)
+	return n.Op("LayerNormalization", []string{x, n.weight(name+".weight", width), n.weight(name+".bias", width)},
+		graph.IntAttr("axis", -1), graph.FloatAttr("epsilon", eps))
+}
+
+// residualNorm is layerNorm(x + residual), as post-norm transformers have it.
+func (n net) residualNorm(scope, x, residual, name string, width int64, eps float32) string {
+	return n.layerNorm(scope, n.in(scope).Op("Add", []string{x, residual}), name, width, eps)
+}
+
+// activations are the element-wise functions that configs name.
+var activations = map[string]func(net, string) string{
+	"gelu":              gelu("none"),
+	"gelu_python":       gelu("none"),
+	"gelu_new":          gelu("tanh"),
+	"gelu_fast":         gelu("tanh"),
+	"gelu_accurate":     gelu("tanh"),
+	"gelu_pytorch_tanh": gelu("tanh"),
+	"gelu_python_tanh":  gelu("tanh"),
+	"quick_gelu":        func(n net, x string) string { return n.gate(x, n.Op("Mul", []string{x, n.Float(1.702)})) },
+	"relu":              func(n net, x string) string { return n.Op("Relu", []string{x}) },
+	"silu":              func(n net, x string) string { return n.gate(x, x) },
+	"swish":             func(n net, x string) string { return n.gate(x, x) },
+	"tanh":              func(n net, x string) string { return n.Op("Tanh", []string{x}) },
+}
+
+func gelu(approximate string) func(net, string) string {
+	return func(n net, x string) string {
+		return n.Op("Gelu", []string{x}, graph.StringAttr("approximate", approximate))
+	}
+}
+
+// gate is x * sigmoid(by).
+func (n net) gate(x, by string) string {
+	return n.Op("Mul", []string{x, n.Op("Sigmoid", []string{by})})
+}
+
+// activation reads the name of one of the activations.
+func activation(f checkpoint.Fields, field, def string) string {
+	name := f.StringOr(field, def)
+	if _, ok := activations[name]; !ok && f.Err() == nil {
+		f.Fail(field, "found "+strconv.Quote(name), "one of "+strings.Join(slices.Sorted(maps.Keys(activations)), ", "), "")
+	}
+	return name
+}
+
+func (n net) activate(scope, kind, x string) string { return activations[kind](n.in(scope), x) }
+
+// attentionNames are the tensors of a self-attention block.
+type attentionNames struct{ q, k, v, out string }
+
+// selfAttention attends where mask is true: x [batch, sequence, width], mask
+// [batch, 1, 1, sequence] bool.
+func (n net) selfAttention(scope, x, mask string, names attentionNames, width, heads int64) string {
+	q := n.linear(scope+".q", x, names.q, width, width)
+	k := n.linear(scope+".k", x, names.k, width, width)
+	v := n.linear(scope+".v", x, names.v, width, width)
+	o := n.in(scope).Op("Attention", []string{q, k, v, mask}, graph.IntAttr("q_num_heads", heads), graph.IntAttr("kv_num_heads", heads))
+	return n.linear(scope+".o", o, names.out, width, width)
+}
+
+// mlp is two linears with an activation between them.
+func (n net) mlp(scope, x, up, down, act string, width, inner int64) string {
+	x = n.linear(scope+".up", x, up, width, inner)
+	return n.linear(scope+".down", n.activate(scope+".act", act, x), down, inner, width)
+}
+
+// first is the first token's row: [batch, sequence, width] -> [batch, width].
+func (n net) first(scope, x string) string {
+	return n.in(scope).Op("Gather", []string{x, n.Int(0)}, graph.IntAttr("axis", 1))
+}
+
+// keyMask is an attention mask [batch, sequence] int64 as selfAttention takes it.
+func (n net) keyMask(mask string) string {
+	n = n.in("mask")
+	return n.Op("Unsqueeze", []string{n.cast(mask, tensor.Bool), n.Ints(1, 2)})
+}

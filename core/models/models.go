@@ -1,0 +1,183 @@
+// Package models knows the classes of models: how a class's config.json becomes
+// graphs over the checkpoint's own weights. One file a class; what they share is
+// in blocks.go, weights.go and encoder.go.
+//
+// Graphs are ONNX opset 23. Weights are external initialisers that point into the
+// checkpoint's files, called as the checkpoint calls them, and kept as stored:
+// linears [out,in] with a Transpose, other float types with a Cast to float32.
+// Nodes are called SCOPE/Operator, where the scope ends with the layer's role, such
+// as encoder.layer.0.attention.q.
+package models
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/accelhq/accel/core/checkpoint"
+	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+// Class is a kind of model that can be built.
+type Class struct {
+	Name      string // by which routes and policies know it, such as "bert"
+	ModelType string // model_type of config.json, such as "roberta"
+
+	load func(*checkpoint.Checkpoint) (*Model, error)
+}
+
+// classes is the registry, by model_type.
+var classes = []Class{
+	{"bert", "bert", bert.load},
+	{"bert", "camembert", roberta.load},
+	{"bert", "distilbert", distilbert.load},
+	{"bert", "electra", electra.load},
+	{"bert", "roberta", roberta.load},
+	{"bert", "xlm-roberta", roberta.load},
+}
+
+// Classes lists all classes by model_type.
+func Classes() []Class { return slices.Clone(classes) }
+
+// UnknownTypeError says that no class has a model_type.
+type UnknownTypeError struct {
+	ModelType string
+	Known     []string // sorted
+	Nearest   string   // the known one that looks most like it; empty: none does
+}
+
+func (e *UnknownTypeError) Error() string {
+	s := fmt.Sprintf("model_type %q is not known", e.ModelType)
+	if e.Nearest != "" {
+		s += fmt.Sprintf("; did you mean %q?", e.Nearest)
+	}
+	return s + "; known are " + strings.Join(e.Known, ", ")
+}
+
+// Lookup finds the class of a model_type. The error is an *UnknownTypeError.
+func Lookup(modelType string) (Class, error) {
+	e := &UnknownTypeError{ModelType: modelType}
+	for _, c := range classes {
+		if c.ModelType == modelType {
+			return c, nil
+		}
+		e.Known = append(e.Known, c.ModelType)
+	}
+	if alike := checkpoint.Alike(modelType, e.Known, 1); len(alike) > 0 {
+		e.Nearest = alike[0]
+	}
+	return Class{}, e
+}
+
+// Names of components that are graphs for a purpose.
+const (
+	// Encode makes one vector of a text: output sentence_embedding
+	// [batch, Embedding.Dimension] float32.
+	Encode = "encode"
+	// Full has every output that the checkpoint's weights allow, called as
+	// transformers calls them.
+	Full = "full"
+)
+
+// Model is a checkpoint's graphs and what must be known to feed them.
+type Model struct {
+	Class      string
+	ModelType  string
+	Components []Component
+
+	VocabSize int64
+	MaxTokens int64 // of one text, special tokens included
+	PadToken  int64
+	Embedding *Embedding // how Encode makes its vector; nil where there is no Encode
+
+	// Notes say what was assumed or left out, a sentence each.
+	Notes []string
+	// Unused are tensors of the checkpoint that no graph reads, sorted.
+	Unused []string
+
+	feeds func(map[string]tensor.Tensor) (map[string]tensor.Tensor, error)
+}
+
+// Component is one graph of a model.
+type Component struct {
+	Name  string
+	Graph *graph.Model
+}
+
+// Embedding says how a text's vector is made of its tokens'.
+type Embedding struct {
+	Dimension int64
+	Pooling   []checkpoint.Pooling
+	Normalize bool
+	MaxTokens int64 // at which texts are cut; at most the model's MaxTokens
+	// Assumed: the checkpoint has no modules.json to say any of it.
+	Assumed bool
+}
+
+// Load builds the graphs of a checkpoint. It reads no weights. Errors are
+// *checkpoint.Error and *UnknownTypeError.
+func Load(ck *checkpoint.Checkpoint) (*Model, error) {
+	if ck.Kind != checkpoint.HuggingFace {
+		return nil, &checkpoint.Error{File: ck.Path, Found: "it is an ONNX model", Wanted: "a Hugging Face folder",
+			Remedy: "an ONNX model is run as it is, without a model class"}
+	}
+	f := ck.Config.Fields()
+	modelType := f.String("model_type")
+	if err := f.Err(); err != nil {
+		return nil, err
+	}
+	class, err := Lookup(modelType)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ck.Dir, err)
+	}
+	m, err := class.load(ck)
+	if err != nil {
+		return nil, err
+	}
+	m.Class, m.ModelType = class.Name, class.ModelType
+	return m, nil
+}
+
+// Component returns the graph of that name.
+func (m *Model) Component(name string) (*graph.Model, error) {
+	var names []string
+	for _, c := range m.Components {
+		if c.Name == name {
+			return c.Graph, nil
+		}
+		names = append(names, c.Name)
+	}
+	return nil, fmt.Errorf("a model of type %s has no component %q; it has %s", m.ModelType, name, strings.Join(names, ", "))
+}
+
+// Feeds completes and checks the inputs of the model's graphs: it makes those that
+// may be left out, and refuses before anything runs what the graphs can't take.
+// The given map and tensors stay as they are. Errors are *InputError.
+func (m *Model) Feeds(inputs map[string]tensor.Tensor) (map[string]tensor.Tensor, error) {
+	return m.feeds(inputs)
+}
+
+// InputError says what is wrong with an input of a model.
+type InputError struct {
+	Input  string
+	Index  []int64 // of the element; nil: the input as a whole
+	Found  string
+	Wanted string
+	Remedy string // empty where there is none
+}
+
+func (e *InputError) Error() string {
+	s := e.Input
+	if e.Index != nil {
+		s += tensor.Shape(e.Index).String()
+	}
+	s += ": " + e.Found
+	if e.Wanted != "" {
+		s += ", wanted " + e.Wanted
+	}
+	if e.Remedy != "" {
+		s += " (" + e.Remedy + ")"
+	}
+	return s
+}
