@@ -36,6 +36,9 @@ type planned struct {
 
 func newExecutable(m *graph.Model, runner *kernels.Runner, weights *packedWeights) (*executable, error) {
 	nameDims(m.Graph)
+	if err := graph.Infer(m); err != nil {
+		return nil, backend.Invalid("graph_dir", "%v", err)
+	}
 	e := &executable{model: m, runner: runner, weights: weights}
 	constants := map[string]bool{}
 	for _, in := range m.Graph.Initializers {

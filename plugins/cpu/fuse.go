@@ -47,7 +47,7 @@ func (p *planner) fuse() {
 	for _, n := range p.model.Graph.Nodes {
 		u := at[n]
 		if u == nil {
-			continue
+			continue // taken in by a later node's unit, or a constant
 		}
 		if u.emit == nil {
 			for _, w := range u.writes {

@@ -93,6 +93,10 @@ func newPlan(model *graph.Model, inputs, outputs map[string]int, runner *kernels
 	}
 	for i, n := range model.Graph.Nodes {
 		p.position[n] = i
+		if t, ok := n.Constant(); ok {
+			p.constants[n.Outputs[0]] = &graph.Initializer{Name: n.Outputs[0], Tensor: t}
+			p.done[n] = true
+		}
 	}
 	for _, v := range model.Graph.Inputs {
 		if p.constants[v.Name] == nil {

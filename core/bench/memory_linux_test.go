@@ -1,0 +1,83 @@
+package bench
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/accelhq/accel/core/engine"
+	"github.com/accelhq/accel/core/models"
+	"github.com/accelhq/accel/core/route"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+// pss is a process's proportional set size in bytes: pages that n processes share
+// count one n-th each.
+func pss(b *testing.B, pid int) int64 {
+	b.Helper()
+	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if v, ok := strings.CutPrefix(s.Text(), "Pss:"); ok {
+			n, err := strconv.ParseInt(strings.Fields(v)[0], 10, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			return n << 10
+		}
+	}
+	b.Fatal("no Pss in smaps_rollup")
+	return 0
+}
+
+// BenchmarkSharedWeights measures what a second backend process with the same
+// model costs.
+func BenchmarkSharedWeights(b *testing.B) {
+	for _, m := range []struct {
+		name string
+		dir  func(*testing.B) string
+	}{{"MiniLM-L6", minilm}, {"BERT-base", bertBase}} {
+		b.Run(m.name, func(b *testing.B) {
+			dir, cache := m.dir(b), b.TempDir()
+			var pids []int
+			load := func() {
+				e := newEngine(b, cache)
+				s, err := e.Open(dir, engine.SessionOptions{Component: models.Full, Preferred: "cpu", Policy: route.Deny})
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.Cleanup(func() { s.Close() })
+				// Every row of the embeddings is read once, so that the weights are there whole.
+				for id := int64(0); id < s.Model.VocabSize; id += 512 {
+					ids := make([]int64, 512)
+					for i := range ids {
+						ids[i] = min(id+int64(i), s.Model.VocabSize-1)
+					}
+					in := map[string]tensor.Tensor{"input_ids": tensor.Ints(tensor.Shape{4, 128}, ids...)}
+					if _, _, err := s.Infer(b.Context(), in, []string{"last_hidden_state"}); err != nil {
+						b.Fatal(err)
+					}
+				}
+				for _, h := range e.Hosts().Backends() {
+					if h.Name == "cpu" {
+						pids = append(pids, h.PID)
+					}
+				}
+			}
+			load()
+			one := pss(b, pids[0])
+			load()
+			two := pss(b, pids[0]) + pss(b, pids[1])
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(float64(one)/(1<<20), "one-MiB")
+			b.ReportMetric(float64(two)/(1<<20), "two-MiB")
+			b.ReportMetric(float64(two)/float64(one), "x-of-one")
+		})
+	}
+}
