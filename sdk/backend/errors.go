@@ -1,7 +1,6 @@
 package backend
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -76,11 +75,10 @@ func Internal(format string, args ...any) *Error {
 	return &Error{Code: CodeInternal, Message: fmt.Sprintf(format, args...)}
 }
 
-// CodeOf is the code of an error made by this package, or CodeInternal.
+// CodeOf is the code that err has for the core, see AsError; empty for nil.
 func CodeOf(err error) Code {
-	var e *Error
-	if errors.As(err, &e) {
-		return e.Code
+	if err == nil {
+		return ""
 	}
-	return CodeInternal
+	return AsError(err).Code
 }

@@ -1,6 +1,9 @@
 package backend
 
-import "github.com/accelhq/accel/sdk/graph"
+import (
+	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/tensor"
+)
 
 // LoadModel reads and checks the model in a graph folder, as Assess and Compile
 // receive one. What is wrong with the folder is CodeInvalid, argument graph_dir.
@@ -15,4 +18,17 @@ func LoadModel(dir string) (*graph.Model, error) {
 		return nil, Invalid("graph_dir", "%v", err)
 	}
 	return m, nil
+}
+
+// Host is the value as a tensor in host memory: the tensor itself, or a copy of
+// what the buffer holds.
+func (v Value) Host() (tensor.Tensor, error) {
+	if v.Buffer == nil {
+		return v.Tensor, nil
+	}
+	t, err := tensor.New(v.Tensor.DType, v.Tensor.Shape)
+	if err != nil {
+		return tensor.Tensor{}, err
+	}
+	return t, readAll(v.Buffer, t.Data, v.Offset)
 }
