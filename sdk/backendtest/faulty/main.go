@@ -1,0 +1,539 @@
+// Command faulty is a backend for tests: a good one, unless ACCEL_FAULT names a
+// fault. It runs graphs of Identity (any type), Neg, Add and Mul (float32, equal
+// shapes) on one device, "0", whose kind is simulated.
+//
+// ACCEL_FAULT is one of
+//
+//	stdout          prints to standard output before the handshake
+//	hang_start      hangs before the handshake
+//	exit_start      says why on standard error and exits with 7 before the handshake
+//	version         speaks protocol version 99 only
+//	noise           prints to descriptor 1 in every call, which must do no harm
+//	no_kind         reports a device without a kind
+//	twice           reports its device twice in one list
+//	unhealthy       reports an unhealthy device
+//	flap            is unhealthy for a moment after each Compile
+//	assess_short    gives a verdict too few
+//	compile_exit    exits with 7 in Compile
+//	compile_hang    hangs in Compile, whatever is cancelled
+//	compile_panic   panics in Compile
+//	accept_all      compiles graphs that it cannot run: its outputs stay undone
+//	run_exit        exits with 7 in Run
+//	run_segv        dies of SIGSEGV in Run
+//	run_kill        dies of SIGKILL in Run
+//	run_hang        hangs in Run, whatever is cancelled
+//	run_panic       panics in Run
+//	run_lost        answers DEVICE_LOST in Run
+//	run_wrong       adds 1 to every float32 result
+//	run_shape       says one more in the last dimension of every result
+//	run_type        says int32 instead of the result's type
+//	run_missing     gives no output
+//	ignore_cancel   runs for a second, whatever is cancelled
+//	unordered       forgets what a buffer held before the last write
+//	alloc_dirty     allocates buffers that are not zeroed
+//	alloc_any       allocates any size
+//	leak            keeps an open file for every Compile and Alloc
+//	ignore_term     hangs in Close
+//
+// Run faults happen outside the smoke run only. They can be narrowed:
+//
+//	ACCEL_FAULT_ONCE=PATH   no fault where the file PATH exists; it is made before the first
+//	ACCEL_FAULT_POISON=N    only in runs whose first input's first float32 is N
+//	ACCEL_FAULT_DELAY=D     every run takes D, or until it is cancelled; works without a fault
+//	ACCEL_FAULT_PLATFORM=P  the device's platform, by default simulation
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+
+	"github.com/accelhq/accel/sdk/backend"
+	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+const (
+	deviceID = "0"
+	capacity = 1 << 30 // bytes of the device's memory
+)
+
+func main() {
+	b, err := newFaulty()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	switch {
+	case b.now("stdout"):
+		fmt.Println("vendor runtime 1.2.3 loaded")
+	case b.now("hang_start"):
+		select {}
+	case b.now("exit_start"):
+		fmt.Fprintln(os.Stderr, "libvendor.so.1: cannot open shared object file")
+		os.Exit(7)
+	case b.now("version"):
+		plugin.Serve(&plugin.ServeConfig{
+			HandshakeConfig:  backend.Handshake,
+			VersionedPlugins: map[int]plugin.PluginSet{99: {backend.PluginName: future{}}},
+			GRPCServer:       plugin.DefaultGRPCServer,
+		})
+		os.Exit(0)
+	}
+	backend.Serve(b)
+}
+
+// future serves nothing.
+type future struct{ plugin.NetRPCUnsupportedPlugin }
+
+func (future) GRPCServer(*plugin.GRPCBroker, *grpc.Server) error { return nil }
+
+func (future) GRPCClient(context.Context, *plugin.GRPCBroker, *grpc.ClientConn) (any, error) {
+	return nil, errors.New("a server only")
+}
+
+// faulty implements backend.Backend.
+type faulty struct {
+	fault    string
+	once     string
+	poison   float32
+	poisoned bool // only poison brings the fault
+	delay    time.Duration
+	platform string
+
+	flaps chan struct{}
+
+	mu     sync.Mutex
+	used   int64
+	leaked []*os.File
+}
+
+func newFaulty() (*faulty, error) {
+	b := &faulty{
+		fault: os.Getenv("ACCEL_FAULT"), once: os.Getenv("ACCEL_FAULT_ONCE"),
+		platform: os.Getenv("ACCEL_FAULT_PLATFORM"), flaps: make(chan struct{}, 1),
+	}
+	if b.platform == "" {
+		b.platform = "simulation"
+	}
+	if v := os.Getenv("ACCEL_FAULT_POISON"); v != "" {
+		f, err := strconv.ParseFloat(v, 32)
+		if err != nil {
+			return nil, err
+		}
+		b.poison, b.poisoned = float32(f), true
+	}
+	if v := os.Getenv("ACCEL_FAULT_DELAY"); v != "" {
+		d, err := time.ParseDuration(v)
+		if err != nil {
+			return nil, err
+		}
+		b.delay = d
+	}
+	return b, nil
+}
+
+// now reports whether this is the fault, and it is to happen.
+func (b *faulty) now(fault string) bool {
+	if b.fault != fault {
+		return false
+	}
+	if b.once == "" {
+		return true
+	}
+	f, err := os.OpenFile(b.once, os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return true
+}
+
+func (b *faulty) noise() {
+	if b.now("noise") {
+		printToDescriptor1("vendor runtime: 1|1|unix|/nowhere|grpc|\n")
+		fmt.Println("printed by Go")
+	}
+}
+
+func (b *faulty) Describe(context.Context) (backend.Info, error) {
+	b.noise()
+	return backend.Info{
+		Name: "faulty", Version: "1.0.0",
+		Libraries:    []backend.Library{{Name: "libvendor.so.1", Reason: "this backend has no vendor", Remedy: "use a real one"}},
+		ConfigSchema: `{"type":"object","properties":{"threads":{"type":"integer","minimum":1}},"additionalProperties":false}`,
+	}, nil
+}
+
+func (b *faulty) Configure(_ context.Context, settings json.RawMessage) ([]string, error) {
+	b.noise()
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(settings, &keys); err != nil {
+		return nil, backend.Invalid("settings_json", "%v", err)
+	}
+	var warnings []string
+	for key, v := range keys {
+		if key != "threads" {
+			return nil, backend.Invalid("settings_json", "there is no setting %q; there is threads", key)
+		}
+		var n int
+		if err := json.Unmarshal(v, &n); err != nil || n < 1 {
+			return nil, backend.Invalid("settings_json", "threads is %s, wants an integer of at least 1", v)
+		}
+		if n > 1 {
+			warnings = append(warnings, "threads: this backend uses one")
+		}
+	}
+	return warnings, nil
+}
+
+func (b *faulty) device() backend.Device {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return backend.Device{
+		ID: deviceID, Platform: b.platform, Name: "faulty device", Kind: backend.Simulated, Health: backend.Healthy,
+		MemoryTotal: capacity, MemoryFree: capacity - b.used,
+		ElementTypes: []tensor.DType{tensor.Float32, tensor.Int64, tensor.Int32, tensor.Uint8, tensor.Bool},
+		Attention:    backend.AttentionBody, RuntimeVersion: "1",
+	}
+}
+
+func (b *faulty) Watch(ctx context.Context, update func([]backend.Device)) error {
+	b.noise()
+	d := b.device()
+	sick := d
+	sick.Health, sick.Reason, sick.Remedy = backend.Unhealthy, "the fan does not turn", "turn it"
+	switch {
+	case b.now("no_kind"):
+		d.Kind = ""
+	case b.now("unhealthy"):
+		d = sick
+	case b.now("twice"):
+		update([]backend.Device{d, d})
+		return nil
+	}
+	update([]backend.Device{d})
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-b.flaps:
+			update([]backend.Device{sick})
+			time.Sleep(20 * time.Millisecond)
+			update([]backend.Device{b.device()})
+		}
+	}
+}
+
+func (b *faulty) Assess(_ context.Context, _, dir string) (backend.Assessment, error) {
+	b.noise()
+	m, err := backend.LoadModel(dir)
+	if err != nil {
+		return backend.Assessment{}, err
+	}
+	defer m.Close()
+	var a backend.Assessment
+	for _, n := range m.Graph.Nodes {
+		switch {
+		case n.Domain != graph.DomainONNX:
+			a.Nodes = append(a.Nodes, backend.Refuse(backend.RefusedOperator, "domain "+n.Domain))
+		case !known(n.OpType):
+			a.Nodes = append(a.Nodes, backend.Refuse(backend.RefusedOperator, "operator "+n.OpType))
+		default:
+			a.Nodes = append(a.Nodes, backend.Accept)
+		}
+	}
+	if b.now("assess_short") && len(a.Nodes) > 0 {
+		a.Nodes = a.Nodes[1:]
+	}
+	return a, nil
+}
+
+func known(op string) bool {
+	return op == "Identity" || op == "Neg" || op == "Add" || op == "Mul"
+}
+
+func (b *faulty) Compile(ctx context.Context, spec backend.CompileSpec, progress func(string, float64)) (backend.Executable, error) {
+	b.noise()
+	switch {
+	case b.now("compile_exit"):
+		fmt.Fprintln(os.Stderr, "vendor compiler: internal error 0x42")
+		os.Exit(7)
+	case b.now("compile_hang"):
+		select {}
+	case b.now("compile_panic"):
+		panic("no code for this")
+	case b.now("flap"):
+		defer func() { b.flaps <- struct{}{} }()
+	}
+	progress("read", 0)
+	m, err := backend.LoadModel(spec.Dir)
+	if err != nil {
+		return nil, err
+	}
+	e := &executable{b: b, m: m}
+	if err := e.plan(); err != nil {
+		m.Close()
+		return nil, err
+	}
+	if budget := spec.MemoryBudget; budget > 0 && e.info.Memory > budget {
+		m.Close()
+		return nil, backend.OutOfMemory("the graph", e.info.Memory, budget)
+	}
+	b.leak()
+	progress("plan", 0.5)
+	return e, ctx.Err()
+}
+
+func (b *faulty) leak() {
+	if !b.now("leak") {
+		return
+	}
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		panic(err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.leaked = append(b.leaked, f)
+}
+
+func (b *faulty) Alloc(_ context.Context, _ string, bytes int64) (backend.Buffer, error) {
+	b.noise()
+	b.leak()
+	if b.now("alloc_any") {
+		return &buffer{b: b, data: make([]byte, min(bytes, 1<<20)), size: bytes}, nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if bytes > capacity-b.used {
+		return nil, backend.OutOfMemory("the buffer", bytes, capacity-b.used)
+	}
+	b.used += bytes
+	f := &buffer{b: b, data: make([]byte, bytes), size: bytes}
+	if b.fault == "alloc_dirty" {
+		f.data[0] = 1
+	}
+	return f, nil
+}
+
+func (b *faulty) Close() error {
+	if b.now("ignore_term") {
+		select {}
+	}
+	return nil
+}
+
+// buffer is host memory that plays a device's.
+type buffer struct {
+	b    *faulty
+	data []byte
+	size int64
+}
+
+func (f *buffer) Size() int64 { return f.size }
+
+func (f *buffer) ReadAt(p []byte, offset int64) (int, error) { return copy(p, f.data[offset:]), nil }
+
+func (f *buffer) WriteAt(p []byte, offset int64) (int, error) {
+	if f.b.now("unordered") {
+		clear(f.data)
+	}
+	return copy(f.data[offset:], p), nil
+}
+
+func (f *buffer) Close() error {
+	f.b.mu.Lock()
+	defer f.b.mu.Unlock()
+	f.b.used -= int64(len(f.data))
+	return nil
+}
+
+// executable interprets its graph node by node.
+type executable struct {
+	b      *faulty
+	m      *graph.Model
+	info   backend.ExecutableInfo
+	warmed bool // the smoke run is over
+}
+
+// plan refuses what Run could not do.
+func (e *executable) plan() error {
+	types := map[string]tensor.DType{}
+	for _, i := range e.m.Graph.Initializers {
+		types[i.Name] = i.Tensor.DType
+		e.info.Memory += int64(len(i.Tensor.Data))
+	}
+	for _, v := range e.m.Graph.Inputs {
+		if _, constant := types[v.Name]; constant {
+			continue
+		}
+		if v.Type.Kind != graph.KindTensor {
+			return backend.Unsupported("input " + v.Name + " is no tensor")
+		}
+		types[v.Name] = v.Type.Elem
+		e.info.Inputs = append(e.info.Inputs, *v)
+	}
+	var refused []string
+	for _, n := range e.m.Graph.Nodes {
+		if n.Domain != graph.DomainONNX || !known(n.OpType) {
+			refused = append(refused, n.Name)
+			continue
+		}
+		t := types[n.Inputs[0]]
+		if n.OpType != "Identity" && t != tensor.Float32 {
+			refused = append(refused, n.Name)
+		}
+		types[n.Outputs[0]] = t
+	}
+	if len(refused) > 0 && !e.b.now("accept_all") {
+		return backend.Unsupported("faulty knows Identity, and Neg, Add and Mul of float32", refused...)
+	}
+	for _, v := range e.m.Graph.Outputs {
+		e.info.Outputs = append(e.info.Outputs, *v)
+	}
+	return nil
+}
+
+func (e *executable) Info() backend.ExecutableInfo { return e.info }
+
+func (e *executable) Close() error { return e.m.Close() }
+
+func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backend.Outputs) error {
+	values := map[string]tensor.Tensor{}
+	for _, i := range e.m.Graph.Initializers {
+		values[i.Name] = i.Tensor
+	}
+	for i, v := range inputs {
+		t, err := v.Host()
+		if err != nil {
+			return err
+		}
+		values[e.info.Inputs[i].Name] = t
+	}
+	fault := e.fault(values)
+	switch fault {
+	case "run_exit":
+		fmt.Fprintln(os.Stderr, "vendor runtime: assertion failed: queue != NULL")
+		os.Exit(7)
+	case "run_segv", "run_kill":
+		die(fault)
+	case "run_hang":
+		select {}
+	case "run_panic":
+		panic("index out of luck")
+	case "run_lost":
+		return backend.DeviceLost("the device fell off the bus")
+	case "run_missing":
+		return nil
+	case "ignore_cancel":
+		time.Sleep(time.Second)
+	}
+	if e.b.delay > 0 {
+		select {
+		case <-time.After(e.b.delay):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	e.b.noise()
+	for _, n := range e.m.Graph.Nodes {
+		t, err := apply(n, values)
+		if err != nil {
+			if fault == "accept_all" {
+				continue
+			}
+			return err
+		}
+		values[n.Outputs[0]] = t
+	}
+	for i, v := range e.info.Outputs {
+		if !out.Wanted(i) {
+			continue
+		}
+		if err := e.deliver(out, i, values[v.Name], fault); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fault is the fault of this run. The smoke run has none.
+func (e *executable) fault(values map[string]tensor.Tensor) string {
+	smoke := !e.warmed
+	e.warmed = true
+	if smoke {
+		return ""
+	}
+	if e.b.poisoned {
+		t := values[e.info.Inputs[0].Name]
+		if t.DType != tensor.Float32 || len(t.Data) == 0 || tensor.View[float32](t)[0] != e.b.poison {
+			return ""
+		}
+	}
+	if e.b.now(e.b.fault) {
+		return e.b.fault
+	}
+	return ""
+}
+
+func (e *executable) deliver(out backend.Outputs, i int, t tensor.Tensor, fault string) error {
+	d, s := t.DType, t.Shape
+	switch {
+	case fault == "run_shape" && len(s) > 0:
+		s = s.Clone()
+		s[len(s)-1]++
+	case fault == "run_type":
+		d = tensor.Int32
+	}
+	p, err := out.Place(i, d, s)
+	if err != nil {
+		return err
+	}
+	copy(p.Data, t.Data)
+	if fault == "run_wrong" && d == tensor.Float32 {
+		for k := range tensor.View[float32](p) {
+			tensor.View[float32](p)[k]++
+		}
+	}
+	return nil
+}
+
+func apply(n *graph.Node, values map[string]tensor.Tensor) (tensor.Tensor, error) {
+	x := values[n.Inputs[0]]
+	if n.OpType == "Identity" {
+		return x, nil
+	}
+	y, err := tensor.New(x.DType, x.Shape)
+	if err != nil {
+		return tensor.Tensor{}, err
+	}
+	a, z := tensor.View[float32](x), tensor.View[float32](y)
+	if n.OpType == "Neg" {
+		for i := range z {
+			z[i] = -a[i]
+		}
+		return y, nil
+	}
+	w := values[n.Inputs[1]]
+	if !w.Shape.Equal(x.Shape) {
+		return tensor.Tensor{}, backend.Unsupported(fmt.Sprintf("%s of shapes %v and %v", n.OpType, x.Shape, w.Shape), n.Name)
+	}
+	b := tensor.View[float32](w)
+	for i := range z {
+		if n.OpType == "Add" {
+			z[i] = a[i] + b[i]
+		} else {
+			z[i] = a[i] * b[i]
+		}
+	}
+	return y, nil
+}

@@ -1,0 +1,165 @@
+package backendtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-plugin"
+
+	"github.com/accelhq/accel/sdk/backend"
+	backendv1 "github.com/accelhq/accel/sdk/proto/accel/backend/v1"
+)
+
+// Build builds a main package as backends are built, without cgo, and returns the
+// program's path. The package is named as for `go build`.
+func Build(t testing.TB, pkg string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "accel-backend-test")
+	if runtime.GOOS == "windows" {
+		path += ".exe"
+	}
+	cmd := exec.Command("go", "build", "-o", path, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("cannot build the backend %s: %v\n%s", pkg, err, out)
+	}
+	return path
+}
+
+// Process is a backend process, started the way the core starts one. It is for
+// tests: a host does more.
+type Process struct {
+	RPC backendv1.BackendClient
+
+	client *plugin.Client
+	cmd    *exec.Cmd
+	host   *os.File // while it is open, the backend has a host
+	dir    string   // of the socket
+	stderr *tail
+	stdout *tail
+	exited chan struct{}
+}
+
+// startTimeout is how long a backend may take to say that it is there.
+const startTimeout = 20 * time.Second
+
+// Start starts a backend process. The test's end ends it.
+func Start(t testing.TB, target Target) (*Process, error) {
+	t.Helper()
+	return start(t, target, startTimeout)
+}
+
+func start(t testing.TB, target Target, timeout time.Duration) (*Process, error) {
+	t.Helper()
+	// Not t.TempDir: a socket's path is at most about 100 bytes.
+	dir, err := os.MkdirTemp("", "accel")
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	p := &Process{dir: dir, stderr: &tail{}, stdout: &tail{}, exited: make(chan struct{})}
+	theirs, ours, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	p.host = ours
+	p.cmd = exec.Command(target.Command[0], target.Command[1:]...)
+	p.cmd.Env = append(append(os.Environ(), target.Env...), backend.EnvSocketDir+"="+dir, backend.EnvLogLevel+"=debug")
+	if err := inherit(p.cmd, theirs); err != nil {
+		return nil, errors.Join(err, ours.Close(), theirs.Close())
+	}
+	p.client = plugin.NewClient(&plugin.ClientConfig{
+		HandshakeConfig:  backend.Handshake,
+		VersionedPlugins: backend.HostPlugins(),
+		Cmd:              p.cmd,
+		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
+		AutoMTLS:         runtime.GOOS == "windows",
+		StartTimeout:     timeout,
+		Logger:           hclog.NewNullLogger(),
+		Stderr:           p.stderr,
+		SyncStdout:       p.stdout,
+		SyncStderr:       p.stderr,
+		GRPCDialOptions:  backend.DialOptions(),
+	})
+	t.Cleanup(p.Kill)
+	protocol, err := p.client.Client()
+	theirs.Close()
+	if err != nil {
+		p.Kill()
+		return nil, fmt.Errorf("%w; the backend's standard error ends: %s", err, p.stderr)
+	}
+	raw, err := protocol.Dispense(backend.PluginName)
+	if err != nil {
+		p.Kill()
+		return nil, err
+	}
+	p.RPC = raw.(backendv1.BackendClient)
+	return p, nil
+}
+
+// PID is the process's number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Stderr is the end of what the process wrote to standard error.
+func (p *Process) Stderr() string { return p.stderr.String() }
+
+// CloseHost does what the host's death does.
+func (p *Process) CloseHost() error { return p.host.Close() }
+
+// Signal sends the process a signal.
+func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
+
+// WaitExit waits until the process has ended.
+func (p *Process) WaitExit(timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	for !p.client.Exited() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("process %d still runs after %v", p.PID(), timeout)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// Kill ends the process: politely, and after two seconds not.
+func (p *Process) Kill() {
+	p.client.Kill()
+	_ = p.host.Close() // may be closed by the test
+}
+
+// tail keeps the end of what is written to it.
+type tail struct {
+	mu   sync.Mutex
+	data []byte
+}
+
+const tailBytes = 16 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.data = append(t.data, p...)
+	if over := len(t.data) - tailBytes; over > 0 {
+		t.data = bytes.Clone(t.data[over:])
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.TrimSpace(string(t.data))
+}
