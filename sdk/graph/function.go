@@ -90,11 +90,11 @@ func (e *InlineError) Error() string {
 // two versions is an error. Errors are *InlineError, *LimitError (a body that
 // would grow past the default limit of nodes) and *CheckError. On error the
 // model is unchanged.
-func Inline(m *Model, keep func(domain, name string) bool) error {
+func Inline(m *Model, keep func(FunctionID) bool) error {
 	return inlineWithin(m, keep, Limits{}.orDefaults().Nodes)
 }
 
-func inlineWithin(m *Model, keep func(domain, name string) bool, limit int64) error {
+func inlineWithin(m *Model, keep func(FunctionID) bool, limit int64) error {
 	if err := m.Check(); err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func inlineWithin(m *Model, keep func(domain, name string) bool, limit int64) er
 	in := &inliner{functions: map[FunctionID]*Function{}, used: map[string]bool{}, limit: limit}
 	var kept []*Function
 	for _, f := range c.Functions {
-		if keep != nil && keep(f.Domain, f.Name) {
+		if keep != nil && keep(f.ID()) {
 			kept = append(kept, f)
 		} else {
 			in.functions[f.ID()] = f
@@ -177,8 +177,8 @@ type inliner struct {
 	functions map[FunctionID]*Function
 	opsets    map[string]int64 // of the model or function that is expanded
 	used      map[string]bool
-	made      int64           // nodes
-	limit     int64           // of those
+	made      int64 // nodes
+	limit     int64 // of those
 }
 
 // unique claims a name that nothing has.

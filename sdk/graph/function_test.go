@@ -42,7 +42,7 @@ func TestInline(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			m := modelOf(tt.graph.Clone(), cloneAll(tt.fs, (*Function).Clone)...)
-			if err := Inline(m, func(domain, name string) bool { return name == tt.keep }); err != nil {
+			if err := Inline(m, func(id FunctionID) bool { return id.Name == tt.keep }); err != nil {
 				t.Fatal(err)
 			}
 			mustEqual(t, "nodes", text(m.Graph.Nodes), tt.want)

@@ -154,7 +154,7 @@ type Type struct {
 
 // Dim is a dimension: known (Size >= 0 and Param empty), symbolic (Param not
 // empty, Size -1) or unknown (Size -1, Param empty). Param is a name or an
-// arithmetic expression of names, such as "2*seq+1".
+// arithmetic expression of names, such as "2*seq + 1".
 type Dim struct {
 	Size  int64
 	Param string
