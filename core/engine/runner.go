@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -227,7 +228,8 @@ func (r *Runner) restingDevices() map[string]route.Refusal {
 		case time.Since(rec.last) > compileRest:
 			delete(r.deaths, ref)
 		case rec.count >= compileDeaths:
-			out[ref] = route.Refusal{Device: ref, Reason: fmt.Sprintf("it died %d times compiling this model (%s)", rec.count, rec.how),
+			platform, _, _ := strings.Cut(ref, ":")
+			out[ref] = route.Refusal{Platform: platform, Device: ref, Reason: fmt.Sprintf("it died %d times compiling this model (%s)", rec.count, rec.how),
 				Remedy: fmt.Sprintf("it is tried again after %v", compileRest)}
 		}
 	}
