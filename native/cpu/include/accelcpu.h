@@ -305,7 +305,8 @@ enum accelcpu_fn {
   ACCELCPU_FN_MOD = 23,       // sign of the divisor (ONNX Mod, fmod=0); f32 too
   ACCELCPU_FN_FMOD = 24,      // sign of the dividend (C's fmod)
   ACCELCPU_FN_POW = 25,       // i64: a negative exponent gives 0 unless |a| is 1
-  // f32 only; the greatest error in ulp (of the exact result) stands behind
+  // f32 only; the greatest error in ulp of the exact result stands behind. Results below
+  // 2^-126 may come out as zero.
   ACCELCPU_FN_SQRT = 32,      // 0.5
   ACCELCPU_FN_RSQRT = 33,     // 1.5, 1/sqrt
   ACCELCPU_FN_RECIP = 34,     // 0.5
@@ -313,9 +314,9 @@ enum accelcpu_fn {
   ACCELCPU_FN_LOG = 36,       // 1
   ACCELCPU_FN_TANH = 37,      // 2
   ACCELCPU_FN_ERF = 38,       // 2
-  ACCELCPU_FN_SIGMOID = 39,   // 2
-  ACCELCPU_FN_SILU = 40,      // 3
-  ACCELCPU_FN_GELU_ERF = 41,  // 4 for x > -1; below, 4 ulp of |x| * 2^-24
+  ACCELCPU_FN_SIGMOID = 39,   // 2.5
+  ACCELCPU_FN_SILU = 40,      // 3 for x > -87; below, |x| * 2^-124
+  ACCELCPU_FN_GELU_ERF = 41,  // 4 for x > -1; below, |x| * 2^-22
   ACCELCPU_FN_GELU_TANH = 42, // likewise
   ACCELCPU_FN_RELU = 43,
   ACCELCPU_FN_FLOOR = 44,
@@ -332,7 +333,7 @@ enum accelcpu_fn {
   ACCELCPU_FN_ASINH = 55,
   ACCELCPU_FN_ACOSH = 56,
   ACCELCPU_FN_ATANH = 57,
-  ACCELCPU_FN_SOFTPLUS = 58,
+  ACCELCPU_FN_SOFTPLUS = 58,  // 3
   ACCELCPU_FN_ISNAN = 59,
 };
 

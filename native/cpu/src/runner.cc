@@ -233,7 +233,7 @@ void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_matmul& o) {
     c.size("batch", o.batch[i]);
     c.stride("a_batch", o.a_batch[i]);
     c.stride("b_batch", o.b_batch[i]);
-    c.stride("c_batch", o.c_batch[i], o.batch[i] > 1 ? 1 : 0);
+    c.stride("c_batch", o.c_batch[i], o.batch[i] > 1 && o.m > 0 && o.n > 0 ? 1 : 0);
     a.dim(o.batch[i], o.a_batch[i]);
     b.dim(o.batch[i], o.b_batch[i]);
     out.dim(o.batch[i], o.c_batch[i]);
@@ -326,7 +326,11 @@ void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_map& o) {
   c.require(o.inputs <= ACCELCPU_MAP_INPUTS, ACCELCPU_INVALID, "too many inputs", o.inputs);
   c.require(o.steps >= 1 && o.steps <= ACCELCPU_MAP_STEPS, ACCELCPU_INVALID, "steps are not within 1 and 24", o.steps);
   if (!c.ok()) return;
-  for (uint32_t i = 0; i < o.rank; i++) c.size("dims", o.dims[i]);
+  bool empty = false;
+  for (uint32_t i = 0; i < o.rank; i++) {
+    c.size("dims", o.dims[i]);
+    empty |= o.dims[i] == 0;
+  }
   for (uint32_t s = 0; s < o.steps; s++) {
     const accelcpu_step& st = o.step[s];
     const int count = operands(st.fn, o.compute);
@@ -343,7 +347,7 @@ void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_map& o) {
     c.require(bytes > 0 && x.dtype != ACCELCPU_F64 && (o.compute == ACCELCPU_F32 || !floats), ACCELCPU_UNSUPPORTED, "an operand's type does not go with the compute type", x.dtype);
     Extent e;
     for (uint32_t i = 0; i < o.rank; i++) {
-      c.stride(name, x.stride[i], o.dims[i] > 1 ? least : -kMaxSize);
+      c.stride(name, x.stride[i], o.dims[i] > 1 && !empty ? least : -kMaxSize);
       e.dim(o.dims[i], x.stride[i]);
     }
     return c.required<void>(name, x.data, e, bytes);
@@ -367,11 +371,13 @@ void run(Checker& c, const Kernels&, Workers& w, const accelcpu_copy& o) {
   c.require(o.rank <= ACCELCPU_COPY_RANK, ACCELCPU_INVALID, "too many dimensions", o.rank);
   c.require(o.elem_bytes == 1 || o.elem_bytes == 2 || o.elem_bytes == 4 || o.elem_bytes == 8, ACCELCPU_UNSUPPORTED, "elements are not of 1, 2, 4 or 8 bytes", o.elem_bytes);
   if (!c.ok()) return;
+  bool empty = false;
+  for (uint32_t i = 0; i < o.rank; i++) empty |= o.dims[i] == 0;
   Extent src, dst;
   for (uint32_t i = 0; i < o.rank; i++) {
     c.size("dims", o.dims[i]);
     c.stride("src_stride", o.src_stride[i]);
-    c.stride("dst_stride", o.dst_stride[i], o.dims[i] > 1 ? 1 : 0);
+    c.stride("dst_stride", o.dst_stride[i], o.dims[i] > 1 && !empty ? 1 : 0);
     src.dim(o.dims[i], o.src_stride[i]);
     dst.dim(o.dims[i], o.dst_stride[i]);
   }

@@ -72,8 +72,15 @@ INLINE Vec log1p_small(Vec t) {  // t in [0, 1]
   return u == 1.0f ? t : log(u) * (t / (u - 1.0f));
 }
 
-INLINE Vec sigmoid(Vec x) { return 1.0f / (1.0f + exp(-x)); }
-INLINE Vec silu(Vec x) { return x / (1.0f + exp(-x)); }
+// By e^-|x|, which can't overflow.
+INLINE Vec sigmoid(Vec x) {
+  const Vec e = exp(-abs(x));
+  return (x < 0.0f ? e : splat(1.0f)) / (1.0f + e);
+}
+INLINE Vec silu(Vec x) {
+  const Vec e = exp(-abs(x));
+  return (x < 0.0f ? x * e : x) / (1.0f + e);
+}
 
 INLINE Vec tanh(Vec x) {
   const Vec a = abs(x), s = x * x;

@@ -1,0 +1,224 @@
+package kernels
+
+import (
+	"fmt"
+	"math"
+	"testing"
+)
+
+func activate(a Activation, x float64) float64 {
+	switch a {
+	case ActRelu:
+		if x < 0 {
+			return 0
+		}
+	case ActGeluErf:
+		return x / 2 * math.Erfc(-x/math.Sqrt2)
+	case ActGeluTanh:
+		return x / 2 * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(x+0.044715*x*x*x)))
+	case ActSilu:
+		return x / (1 + math.Exp(-x))
+	case ActTanh:
+		return math.Tanh(x)
+	case ActSigmoid:
+		return 1 / (1 + math.Exp(-x))
+	}
+	return x
+}
+
+// The row and column counts lie around the tiles and panels of the instruction sets, the depths
+// around the blocks.
+func TestGemm(t *testing.T) {
+	onEveryISA(t, func(t *testing.T, r *Runner) {
+		rng := newRand()
+		type shape struct{ m, n, k int64 }
+		shapes := []shape{{0, 5, 3}, {5, 0, 3}, {5, 3, 0}, {129, 65, 257}, {257, 33, 31}, {300, 17, 513}}
+		for _, m := range []int64{1, 2, 3, 5, 6, 7, 13, 15, 29} {
+			for _, n := range []int64{1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 130} {
+				shapes = append(shapes, shape{m, n, []int64{1, 2, 3, 4, 5, 7, 8, 31, 64, 65, 127, 255, 256, 257, 300}[rng.IntN(15)]})
+			}
+		}
+		for i, s := range shapes {
+			act := Activation(i % 7)
+			bias, residual, inPlace, transposed := i%2 == 0, i%3 == 0, i%6 == 0, i%5 == 0
+			lda, ldc, ldr := s.k+int64(i%3), s.n+int64(i%4), s.n+int64(i%4)
+			alpha := []float32{1, 0.5}[i%2]
+			t.Run(fmt.Sprintf("%dx%dx%d", s.m, s.n, s.k), func(t *testing.T) {
+				mem := newMemory()
+				a, av := put(mem, randoms(rng, max(0, s.m*lda)))
+				w, wv := put(mem, randoms(rng, s.n*s.k))
+				size, err := r.PackedBytes(PackF32, s.n, s.k)
+				if err != nil {
+					t.Fatal(err)
+				}
+				packed, _ := put(mem, make([]float32, size/4))
+				c, cv := put(mem, fill(s.m*ldc, 77))
+				pack := &Pack{Src: w, Dst: packed, N: s.n, K: s.k, NStride: s.k, KStride: 1}
+				at := func(j, k int64) int64 { return j*s.k + k }
+				if transposed {
+					pack.NStride, pack.KStride = 1, s.n
+					at = func(j, k int64) int64 { return k*s.n + j }
+				}
+				g := &Gemm{A: a, B: packed, C: c, M: s.m, N: s.n, K: s.k, LDA: lda, LDC: ldc, LDR: ldr, Alpha: alpha, Activation: act}
+				var bv, rv []float32
+				if bias {
+					g.Bias, bv = put(mem, randoms(rng, s.n))
+				}
+				if inPlace {
+					copy(cv, randoms(rng, s.m*ldc))
+					g.Residual, rv = c, append([]float32(nil), cv...)
+				} else if residual {
+					g.Residual, rv = put(mem, randoms(rng, s.m*ldr))
+				}
+				before := append([]float32(nil), cv...)
+				mem.run(t, r, pack, g)
+				for i := range s.m {
+					for j := range ldc {
+						if j >= s.n {
+							if cv[i*ldc+j] != before[i*ldc+j] {
+								t.Fatalf("element [%d,%d] between the rows was written", i, j)
+							}
+							continue
+						}
+						var sum, scale float64
+						for k := range s.k {
+							p := float64(av[i*lda+k]) * float64(wv[at(j, k)])
+							sum += p
+							scale += math.Abs(p)
+						}
+						sum *= float64(alpha)
+						if bias {
+							sum += float64(bv[j])
+							scale++
+						}
+						want := activate(act, sum)
+						if rv != nil {
+							want += float64(rv[i*ldr+j])
+						}
+						if !near(cv[i*ldc+j], want, 1e-6*scale+4e-7*math.Abs(want)+1e-7) {
+							t.Fatalf("[%d,%d] = %g, want %g", i, j, cv[i*ldc+j], want)
+						}
+					}
+				}
+			})
+		}
+	})
+}
+
+func TestGemmPropagatesNaN(t *testing.T) {
+	onEveryISA(t, func(t *testing.T, r *Runner) {
+		const m, n, k = 7, 19, 9
+		mem := newMemory()
+		a, av := put(mem, fill(m*k, 1))
+		w, _ := put(mem, fill(n*k, 1))
+		size, _ := r.PackedBytes(PackF32, n, k)
+		packed, _ := put(mem, make([]float32, size/4))
+		c, cv := put(mem, fill(m*n, 0))
+		av[2*k+3] = float32(math.NaN())
+		av[4*k+1] = float32(math.Inf(1))
+		mem.run(t, r, &Pack{Src: w, Dst: packed, N: n, K: k, NStride: k, KStride: 1},
+			&Gemm{A: a, B: packed, C: c, M: m, N: n, K: k, LDA: k, LDC: n, Alpha: 1, Activation: ActRelu})
+		for i, v := range cv {
+			want := 9.0
+			switch i / n {
+			case 2:
+				want = math.NaN()
+			case 4:
+				want = math.Inf(1)
+			}
+			if !near(v, want, 0) {
+				t.Fatalf("[%d,%d] = %g, want %g", i/n, i%n, v, want)
+			}
+		}
+	})
+}
+
+func TestMatMul(t *testing.T) {
+	onEveryISA(t, func(t *testing.T, r *Runner) {
+		rng := newRand()
+		for i := range 120 {
+			pick := func(v ...int64) int64 { return v[rng.IntN(len(v))] }
+			m, n, k := pick(1, 2, 3, 4, 5, 7, 12, 17, 65, 150), pick(1, 2, 7, 8, 15, 16, 17, 33, 64, 130), pick(0, 1, 2, 3, 8, 16, 31, 64, 257, 300)
+			batch := [2]int64{pick(1, 2, 3), pick(1, 2)}
+			if i == 0 {
+				m, n, k, batch = 300, 170, 520, [2]int64{1, 1}
+			}
+			op := &MatMul{M: m, N: n, K: k, ARow: k + pick(0, 3), ACol: 1, BRow: n + pick(0, 1), BCol: 1, CRow: n + pick(0, 2), Rank: 2, Alpha: 1}
+			aSize, bSize := m*op.ARow, k*op.BRow
+			if i%3 == 1 { // A transposed
+				op.ARow, op.ACol = 1, m
+				aSize = m * k
+			}
+			if i%2 == 1 { // B transposed
+				op.BRow, op.BCol = 1, k
+				bSize = n * k
+			}
+			cSize := m * op.CRow
+			op.Batch = [MatMulRank]int64{batch[0], batch[1]}
+			op.CBatch = [MatMulRank]int64{cSize * batch[1], cSize}
+			op.ABatch = [MatMulRank]int64{aSize * batch[1], aSize}
+			op.BBatch = [MatMulRank]int64{bSize, 0} // broadcast along the second
+			op.Activation = Activation(i % 7)
+			op.Alpha = float32(pick(1, 2))
+			mem := newMemory()
+			var av, bv, cv, biases []float32
+			op.A, av = put(mem, randoms(rng, aSize*batch[0]*batch[1]))
+			op.B, bv = put(mem, randoms(rng, bSize*batch[0]))
+			op.C, cv = put(mem, fill(cSize*batch[0]*batch[1], 5))
+			if i%4 == 0 {
+				op.Bias, biases = put(mem, randoms(rng, n))
+			}
+			mem.run(t, r, op)
+			for b0 := range batch[0] {
+				for b1 := range batch[1] {
+					for i := range m {
+						for j := range n {
+							var sum, scale float64
+							for x := range k {
+								p := float64(av[b0*op.ABatch[0]+b1*op.ABatch[1]+i*op.ARow+x*op.ACol]) * float64(bv[b0*op.BBatch[0]+x*op.BRow+j*op.BCol])
+								sum += p
+								scale += math.Abs(p)
+							}
+							sum *= float64(op.Alpha)
+							if biases != nil {
+								sum += float64(biases[j])
+							}
+							want := activate(op.Activation, sum)
+							got := cv[b0*op.CBatch[0]+b1*op.CBatch[1]+i*op.CRow+j]
+							if !near(got, want, 2e-6*scale+1e-6*math.Abs(want)+1e-6) {
+								t.Fatalf("%+v: [%d,%d,%d,%d] = %g, want %g", op, b0, b1, i, j, got, want)
+							}
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+// What comes out may not depend on who computed it, nor on how many rows there are beside.
+func TestGemmDoesNotDependOnThreads(t *testing.T) {
+	const m, n, k = 131, 200, 600
+	rng := newRand()
+	a, w := randoms(rng, m*k), randoms(rng, n*k)
+	var first []float32
+	for _, threads := range []int{1, 2, 5} {
+		r := newRunner(t, Config{Threads: threads})
+		mem := newMemory()
+		ar, _ := put(mem, a)
+		wr, _ := put(mem, w)
+		size, _ := r.PackedBytes(PackF32, n, k)
+		packed, _ := put(mem, make([]float32, size/4))
+		c, cv := put(mem, make([]float32, m*n))
+		mem.run(t, r, &Pack{Src: wr, Dst: packed, N: n, K: k, NStride: k, KStride: 1},
+			&Gemm{A: ar, B: packed, C: c, M: m, N: n, K: k, LDA: k, LDC: n, Alpha: 1})
+		if first == nil {
+			first = cv
+		}
+		for i := range cv {
+			if cv[i] != first[i] {
+				t.Fatalf("%d threads give %g at %d, one gives %g", threads, cv[i], i, first[i])
+			}
+		}
+	}
+}
