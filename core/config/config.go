@@ -60,12 +60,12 @@ type Backend struct {
 type Hosts struct {
 	SearchPath   []string      `koanf:"search_path" env:"ACCEL_BACKEND_PATH" list:"path" path:"true" doc:"Folders looked through for accel-backend-NAME, before the folder 'backends' beside the accel program."`
 	StartTimeout time.Duration `koanf:"start_timeout" min:"1" doc:"How long a backend may take to start and describe itself."`
-	Backoff      Backoff       `koanf:"backoff" doc:"Waits between restarts: doubled from first up to max, and forgotten after a while without a death."`
+	Backoff      Backoff       `koanf:"backoff" doc:"Waits between restarts in a row, doubled from first up to max. The first restart is immediate, and a while without a death ends the row."`
 }
 
 // Backoff bounds the wait between restarts.
 type Backoff struct {
-	First time.Duration `koanf:"first" min:"1" doc:"Wait before the first restart."`
+	First time.Duration `koanf:"first" min:"1" doc:"Wait before the second restart in a row."`
 	Max   time.Duration `koanf:"max" min:"1" doc:"Longest wait before a restart."`
 }
 
@@ -127,6 +127,8 @@ type Run struct {
 type Inputs struct {
 	File  string   `koanf:"file" path:"true" doc:"Text file in UTF-8, one input a line; empty lines are skipped."`
 	Texts []string `koanf:"texts" doc:"The inputs themselves."`
+	// Without it a longer input is an error.
+	Truncate bool `koanf:"truncate" doc:"Cut inputs that are longer than the model takes."`
 }
 
 // Output of a run.
