@@ -92,7 +92,7 @@ var translations = []func(error) *problem{
 	}),
 	as(func(e *backend.Error) *problem {
 		switch e.Code {
-		case backend.CodeOutOfMemory, backend.CodeDeviceLost:
+		case backend.CodeOutOfMemory, backend.CodeDeviceLost, backend.CodeBadState:
 			return &problem{Status: http.StatusServiceUnavailable, Type: serverError, Code: string(e.Code), Message: e.Error(), RetryAfter: 2 * time.Second}
 		}
 		return nil
