@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -221,15 +220,15 @@ func (c *Checkpoint) openIndex(index string) error {
 	}
 	var shards []string
 	for _, name := range slices.Sorted(maps.Keys(places)) {
-		field := "weight_map." + strconv.Quote(name)
+		field := "weight_map." + quote(name)
 		file := places[name]
 		// Only plain names: an index that came from elsewhere must not reach out
 		// of its folder.
 		if !filepath.IsLocal(file) || strings.ContainsAny(file, `/\:`) {
-			return &Error{File: index, Field: field, Found: "found " + strconv.Quote(file), Wanted: "the plain name of a file in the folder"}
+			return &Error{File: index, Field: field, Found: "found " + quote(file), Wanted: "the plain name of a file in the folder"}
 		}
 		if !strings.HasSuffix(file, ".safetensors") {
-			return &Error{File: index, Field: field, Found: "found " + strconv.Quote(file), Wanted: "a safetensors file", Remedy: refusal(file)}
+			return &Error{File: index, Field: field, Found: "found " + quote(file), Wanted: "a safetensors file", Remedy: refusal(file)}
 		}
 		shards = append(shards, file)
 	}
@@ -245,7 +244,7 @@ func (c *Checkpoint) openIndex(index string) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(places)) {
 		if s, ok := c.entries[name]; !ok || s.name != places[name] {
-			return &Error{File: index, Field: "weight_map." + strconv.Quote(name), Found: "the tensor is not in " + strconv.Quote(places[name]),
+			return &Error{File: index, Field: "weight_map." + quote(name), Found: "the tensor is not in " + quote(places[name]),
 				Remedy: "the index and the shards are of different models: fetch both again"}
 		}
 	}
@@ -269,7 +268,7 @@ func (c *Checkpoint) openShards(files []string, places map[string]string) error 
 			case !twice || placed && place == file:
 				c.entries[name] = s
 			case !placed:
-				return &Error{File: st.file, Field: "tensor " + strconv.Quote(name), Found: "it is in " + other.name + " too",
+				return &Error{File: st.file, Field: "tensor " + quote(name), Found: "it is in " + other.name + " too",
 					Remedy: "the shards are of different models: fetch them again"}
 			}
 		}

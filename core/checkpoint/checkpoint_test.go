@@ -331,7 +331,7 @@ func TestIdentity(t *testing.T) {
 	}{
 		{"another config", func() { write(t, dir, map[string]string{"config.json": config + " "}) }, ""},
 		{"another time of the weights", func() {
-			if err := os.Chtimes(file, time.Now(), info.ModTime().Add(2 * time.Second)); err != nil {
+			if err := os.Chtimes(file, time.Now(), info.ModTime().Add(2*time.Second)); err != nil {
 				t.Fatal(err)
 			}
 		}, ""},

@@ -2,16 +2,17 @@ package checkpoint
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -77,6 +78,7 @@ var strangers = []struct{ magic, what, remedy string }{
 
 const (
 	pickleRemedy   = "pickles can run code and are not opened: convert the model to safetensors"
+	damagedRemedy  = "the file is damaged or not what it claims to be: fetch or write it again"
 	downloadRemedy = "the download is incomplete or damaged: fetch the file again"
 )
 
@@ -176,186 +178,250 @@ func ParseSafetensors(file string, data []byte) (*Safetensors, error) {
 
 // headerOf cuts out the header: its length in 8 bytes little endian, then JSON.
 func headerOf(data []byte) ([]byte, *Error) {
-	for _, s := range strangers {
-		if bytes.HasPrefix(data, []byte(s.magic)) {
-			return nil, &Error{Found: "it is " + s.what, Wanted: "a safetensors file", Remedy: s.remedy}
+	var n uint64
+	if len(data) >= 8 {
+		n = binary.LittleEndian.Uint64(data)
+	}
+	var e *Error
+	switch {
+	case len(data) < 8:
+		e = &Error{Found: fmt.Sprintf("the file has %d bytes", len(data)), Wanted: "the 8 bytes of the header's length at least", Remedy: downloadRemedy}
+	case n > maxHeader:
+		e = &Error{Field: "header", Found: fmt.Sprintf("its length is stated as %d bytes", n), Wanted: fmt.Sprintf("at most %d", maxHeader), Remedy: damagedRemedy}
+	case n > uint64(len(data)-8):
+		e = &Error{Field: "header", Found: fmt.Sprintf("it is stated to end at byte %d, but the file ends at byte %d", n+8, len(data)), Remedy: downloadRemedy}
+	}
+	if e != nil {
+		// What is no safetensors file may be known by how it begins.
+		for _, s := range strangers {
+			if bytes.HasPrefix(data, []byte(s.magic)) {
+				return nil, &Error{Found: "it is " + s.what, Wanted: "a safetensors file", Remedy: s.remedy}
+			}
 		}
-	}
-	if len(data) < 8 {
-		return nil, &Error{Found: fmt.Sprintf("the file has %d bytes", len(data)), Wanted: "the 8 bytes of the header's length at least", Remedy: downloadRemedy}
-	}
-	n := binary.LittleEndian.Uint64(data)
-	if n > maxHeader {
-		return nil, &Error{Field: "header", Found: fmt.Sprintf("its length is stated as %d bytes", n), Wanted: fmt.Sprintf("at most %d", maxHeader),
-			Remedy: "the file is no safetensors file, or damaged: fetch it again"}
-	}
-	if n > uint64(len(data)-8) {
-		return nil, &Error{Field: "header", Found: fmt.Sprintf("it is stated to end at byte %d, but the file ends at byte %d", n+8, len(data)), Remedy: downloadRemedy}
+		return nil, e
 	}
 	header := data[8 : 8+n]
 	if !utf8.Valid(header) || len(header) == 0 || header[0] != '{' {
-		return nil, &Error{Field: "header", Found: "it is not a JSON object in UTF-8", Remedy: "the file is no safetensors file, or damaged: fetch it again"}
+		return nil, &Error{Field: "header", Found: "it is not a JSON object in UTF-8", Remedy: damagedRemedy}
 	}
 	return header, nil
 }
 
 // parse reads the header into entries and checks that they tile the data.
 func (s *Safetensors) parse(header []byte) *Error {
-	h := headerReader{json.NewDecoder(bytes.NewReader(header))}
-	h.dec.UseNumber()
+	h := headerReader{text: header}
 	s.entries = map[string]Entry{}
+	type placed struct {
+		name string
+		Entry
+	}
+	var order []placed
 	err := h.object(func(name string) error {
 		if name == "__metadata__" {
+			if s.Metadata != nil {
+				return twice(name)
+			}
 			s.Metadata = map[string]string{}
 			return h.object(func(key string) (err error) {
+				if _, ok := s.Metadata[key]; ok {
+					return twice(key)
+				}
 				s.Metadata[key], err = h.string()
 				return err
 			})
 		}
+		if _, ok := s.entries[name]; ok {
+			return twice(name)
+		}
 		e, err := h.entry(s.header)
 		if err != nil {
-			return fmt.Errorf("tensor %q: %w", name, err)
+			return fmt.Errorf("tensor %s: %w", quote(name), err)
 		}
 		e.File = s.file
 		s.entries[name] = e
+		order = append(order, placed{name, e})
 		return nil
 	})
-	if err == nil && len(bytes.TrimSpace(header[h.dec.InputOffset():])) > 0 {
-		err = fmt.Errorf("something follows the object at byte %d", h.dec.InputOffset())
+	if h.next(); err == nil && h.at < len(header) {
+		err = h.fail("nothing after the object")
 	}
 	if err != nil {
-		return &Error{Field: "header", Err: err, Remedy: "the file is damaged or not what it claims to be: fetch or write it again"}
+		return &Error{Field: "header", Err: err, Remedy: damagedRemedy}
 	}
 
-	s.names = make([]string, 0, len(s.entries))
-	for name := range s.entries {
-		s.names = append(s.names, name)
-	}
-	sort.Slice(s.names, func(i, j int) bool {
-		a, b := s.entries[s.names[i]], s.entries[s.names[j]]
-		if a.Offset != b.Offset {
-			return a.Offset < b.Offset
-		}
-		if a.Length != b.Length {
-			return a.Length < b.Length
-		}
-		return s.names[i] < s.names[j]
+	slices.SortFunc(order, func(a, b placed) int {
+		return cmp.Or(cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Length, b.Length), cmp.Compare(a.name, b.name))
 	})
 	end, last := s.header, "the header"
-	for _, name := range s.names {
-		e := s.entries[name]
+	for _, e := range order {
 		if e.Offset != end {
 			what := "a hole"
 			if e.Offset < end {
 				what = "an overlap"
 			}
-			return &Error{Field: "tensor " + strconv.Quote(name), Found: fmt.Sprintf("%s: it begins at byte %d, and %s ends at byte %d", what, e.Offset, last, end),
-				Wanted: "tensors that follow one another", Remedy: "the file is damaged or not what it claims to be: fetch or write it again"}
+			return &Error{Field: "tensor " + quote(e.name), Found: fmt.Sprintf("%s: it begins at byte %d, and %s ends at byte %d", what, e.Offset, last, end),
+				Wanted: "tensors that follow one another", Remedy: damagedRemedy}
 		}
-		end, last = e.Offset+e.Length, strconv.Quote(name)
+		end, last = e.Offset+e.Length, quote(e.name)
 		if end > int64(len(s.data)) {
-			return &Error{Field: "tensor " + strconv.Quote(name), Found: fmt.Sprintf("it ends at byte %d, but the file at byte %d", end, len(s.data)), Remedy: downloadRemedy}
+			return &Error{Field: "tensor " + quote(e.name), Found: fmt.Sprintf("it ends at byte %d, but the file at byte %d", end, len(s.data)), Remedy: downloadRemedy}
 		}
 	}
 	if end != int64(len(s.data)) {
-		return &Error{Found: fmt.Sprintf("%d bytes follow the last tensor", int64(len(s.data))-end), Wanted: "none", Remedy: "the file is damaged or not what it claims to be: fetch or write it again"}
+		return &Error{Found: fmt.Sprintf("%d bytes follow the last tensor", int64(len(s.data))-end), Wanted: "none", Remedy: damagedRemedy}
 	}
-	sort.Strings(s.names)
+	s.names = slices.Sorted(maps.Keys(s.entries))
 	return nil
 }
 
-// headerReader reads a header token by token, for encoding/json alone would let
-// keys occur twice and numbers be fractions.
-type headerReader struct{ dec *json.Decoder }
+func twice(key string) error { return fmt.Errorf("%s occurs twice", quote(key)) }
 
-func (h headerReader) next() (json.Token, error) {
-	t, err := h.dec.Token()
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	if err != nil {
-		return nil, fmt.Errorf("no valid JSON at byte %d: %w", h.dec.InputOffset(), err)
-	}
-	return t, nil
+// headerReader reads the JSON of a header: objects, strings, and lists of whole
+// numbers, which is all that one holds. Keys that occur twice must be seen and
+// numbers kept whole, neither of which encoding/json does, and a hundred megabytes
+// read in a second.
+type headerReader struct {
+	text []byte
+	at   int
 }
 
-func (h headerReader) open(d json.Delim) error {
-	t, err := h.next()
-	if err == nil && t != d {
-		err = fmt.Errorf("found %v, wanted %v", t, d)
+// fail says what stands where something else is wanted.
+func (h *headerReader) fail(wanted string) error {
+	if h.at >= len(h.text) {
+		return fmt.Errorf("it ends at byte %d, wanted %s", h.at, wanted)
 	}
-	return err
+	rest := h.text[h.at:min(len(h.text), h.at+40)]
+	if end := bytes.IndexAny(rest[1:], ",:]}"); end >= 0 {
+		rest = rest[:1+end]
+	}
+	return fmt.Errorf("found %s at byte %d, wanted %s", strings.Trim(quote(string(rest)), `"`), h.at, wanted)
 }
 
-// object reads an object, calling value for each key, none of which may occur
-// twice. value must read the value.
-func (h headerReader) object(value func(key string) error) error {
-	if err := h.open('{'); err != nil {
-		return err
+// next skips white space and gives the next byte without taking it; 0 at the end.
+func (h *headerReader) next() byte {
+	for ; h.at < len(h.text); h.at++ {
+		switch c := h.text[h.at]; c {
+		case ' ', '\t', '\n', '\r':
+		default:
+			return c
+		}
 	}
-	seen := map[string]bool{}
-	for h.dec.More() {
+	return 0
+}
+
+func (h *headerReader) take(c byte) error {
+	if h.next() != c {
+		return h.fail(strconv.QuoteRune(rune(c)))
+	}
+	h.at++
+	return nil
+}
+
+// object reads an object, calling value for each key. value must read the value,
+// and refuse a key that it has seen.
+func (h *headerReader) object(value func(key string) error) error {
+	return h.members('{', '}', func() error {
 		key, err := h.string()
 		if err != nil {
 			return err
 		}
-		if seen[key] {
-			return fmt.Errorf("%q occurs twice", key)
-		}
-		seen[key] = true
-		if err := value(key); err != nil {
+		if err := h.take(':'); err != nil {
 			return err
 		}
-	}
-	return h.open('}')
+		return value(key)
+	})
 }
 
-func (h headerReader) string() (string, error) {
-	t, err := h.next()
-	if err != nil {
-		return "", err
+// members reads what stands between two brackets, with commas between.
+func (h *headerReader) members(begin, end byte, member func() error) error {
+	if err := h.take(begin); err != nil {
+		return err
 	}
-	s, ok := t.(string)
-	if !ok {
-		return "", fmt.Errorf("found %v, wanted a string", t)
+	if h.next() == end {
+		return h.take(end)
 	}
-	return s, nil
+	for {
+		if err := member(); err != nil {
+			return err
+		}
+		if h.next() != ',' {
+			return h.take(end)
+		}
+		h.at++
+	}
 }
 
-// numbers reads an array of at most max whole numbers that are not negative.
-func (h headerReader) numbers(max int) ([]int64, error) {
-	if err := h.open('['); err != nil {
-		return nil, err
+func (h *headerReader) string() (string, error) {
+	if h.next() != '"' {
+		return "", h.fail("a string")
 	}
+	start, escaped := h.at, false
+	for i := start + 1; i < len(h.text); i++ {
+		switch c := h.text[i]; {
+		case c == '"':
+			h.at = i + 1
+			if !escaped {
+				return string(h.text[start+1 : i]), nil
+			}
+			var s string
+			if err := json.Unmarshal(h.text[start:h.at], &s); err != nil {
+				return "", fmt.Errorf("the string at byte %d: %w", start, err)
+			}
+			return s, nil
+		case c == '\\':
+			escaped = true
+			i++ // whatever it escapes
+		case c < ' ':
+			h.at = i
+			return "", h.fail("the rest of a string")
+		}
+	}
+	return "", fmt.Errorf("the string at byte %d has no end", start)
+}
+
+// numbers reads a list of at most most whole numbers that are not negative.
+func (h *headerReader) numbers(most int) ([]int64, error) {
 	list := []int64{}
-	for h.dec.More() {
-		t, err := h.next()
-		if err != nil {
-			return nil, err
+	return list, h.members('[', ']', func() error {
+		h.next()
+		end := h.at
+		for end < len(h.text) && '0' <= h.text[end] && h.text[end] <= '9' {
+			end++
 		}
-		n, ok := t.(json.Number)
-		if !ok {
-			return nil, fmt.Errorf("found %v, wanted a number", t)
+		const wanted = "a whole number from 0 to 2^63-1"
+		v, err := strconv.ParseUint(string(h.text[h.at:min(end, h.at+20)]), 10, 63)
+		if err != nil || h.text[h.at] == '0' && end > h.at+1 || end > h.at+20 {
+			return h.fail(wanted)
 		}
-		v, err := strconv.ParseUint(n.String(), 10, 63)
-		if err != nil {
-			return nil, fmt.Errorf("found %s, wanted a whole number from 0 to 2^63-1", n)
-		}
-		if len(list) == max {
-			return nil, fmt.Errorf("found more than %d numbers", max)
+		if len(list) == most {
+			return fmt.Errorf("found more than %d numbers", most)
 		}
 		list = append(list, int64(v))
-	}
-	return list, h.open(']')
+		start := h.at
+		h.at = end
+		if c := h.next(); c != ',' && c != ']' {
+			h.at = start
+			return h.fail(wanted)
+		}
+		return nil
+	})
 }
 
 // entry reads what the header says of one tensor; base is where data begins.
-func (h headerReader) entry(base int64) (Entry, error) {
+func (h *headerReader) entry(base int64) (Entry, error) {
 	var e Entry
 	var bits, begin, end int64
-	given := map[string]bool{}
+	fields := [...]string{"dtype", "shape", "data_offsets"}
+	var given [len(fields)]bool
 	err := h.object(func(key string) (err error) {
-		given[key] = true
+		i := slices.Index(fields[:], key)
+		switch {
+		case i < 0:
+			return fmt.Errorf("field %s is not known", quote(key))
+		case given[i]:
+			return twice(key)
+		}
+		given[i] = true
 		switch key {
 		case "dtype":
 			if e.Stored, err = h.string(); err != nil {
@@ -363,7 +429,7 @@ func (h headerReader) entry(base int64) (Entry, error) {
 			}
 			i := slices.IndexFunc(storedTypes, func(t storedType) bool { return t.name == e.Stored })
 			if i < 0 {
-				return fmt.Errorf("dtype %q is not known", e.Stored)
+				return fmt.Errorf("dtype %s is not known", quote(e.Stored))
 			}
 			e.DType, bits = storedTypes[i].dtype, storedTypes[i].bits
 		case "shape":
@@ -377,8 +443,6 @@ func (h headerReader) entry(base int64) (Entry, error) {
 			if err == nil {
 				begin, end = list[0], list[1]
 			}
-		default:
-			return fmt.Errorf("field %q is not known", key)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", key, err)
@@ -388,10 +452,8 @@ func (h headerReader) entry(base int64) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	for _, key := range []string{"dtype", "shape", "data_offsets"} {
-		if !given[key] {
-			return Entry{}, fmt.Errorf("%s is missing", key)
-		}
+	if i := slices.Index(given[:], false); i >= 0 {
+		return Entry{}, fmt.Errorf("%s is missing", fields[i])
 	}
 	e.Length = end - begin
 	if e.Length < 0 || end > 1<<62 {
@@ -425,7 +487,7 @@ func (s *Safetensors) Tensor(name string) (tensor.Tensor, error) {
 		return tensor.Tensor{}, missing(s.file, name, s.names)
 	}
 	if e.DType == tensor.Undefined {
-		return tensor.Tensor{}, &Error{File: s.file, Field: "tensor " + strconv.Quote(name), Found: "it is of type " + e.Stored,
+		return tensor.Tensor{}, &Error{File: s.file, Field: "tensor " + quote(name), Found: "it is of type " + e.Stored,
 			Wanted: "a type that ONNX has", Remedy: "convert the weights"}
 	}
 	return tensor.Tensor{DType: e.DType, Shape: e.Shape.Clone(), Data: s.data[e.Offset : e.Offset+e.Length : e.Offset+e.Length]}, nil
@@ -444,7 +506,7 @@ func (s *Safetensors) Close() error {
 
 // missing is the error for a tensor that is not there; it names those like it.
 func missing(file, name string, names []string) *Error {
-	e := &Error{File: file, Field: "tensor " + strconv.Quote(name), Found: "it is not there"}
+	e := &Error{File: file, Field: "tensor " + quote(name), Found: "it is not there"}
 	if alike := Alike(name, names, 3); len(alike) > 0 {
 		e.Remedy = "there are names alike: " + strings.Join(alike, ", ")
 	}
@@ -477,12 +539,8 @@ func WriteSafetensors(w io.Writer, tensors map[string]tensor.Tensor, metadata ma
 		}
 		names = append(names, name)
 	}
-	sort.Slice(names, func(i, j int) bool {
-		a, b := rank[tensors[names[i]].DType], rank[tensors[names[j]].DType]
-		if a != b {
-			return a > b
-		}
-		return names[i] < names[j]
+	slices.SortFunc(names, func(a, b string) int {
+		return cmp.Or(cmp.Compare(rank[tensors[b].DType], rank[tensors[a].DType]), cmp.Compare(a, b))
 	})
 
 	header := []byte{'{'}

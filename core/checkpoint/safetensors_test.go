@@ -44,23 +44,34 @@ func TestHostileSafetensors(t *testing.T) {
 		{"text", raw("hello world", 0), "not a JSON object"},
 		{"not UTF-8", raw("{\"\xff\":1}", 0), "not a JSON object in UTF-8"},
 		{"array", raw("[]", 0), "not a JSON object"},
-		{"cut short", raw(`{"a":{"dtype":"U8"`, 0), "no valid JSON"},
-		{"no comma", raw(`{"a" {}}`, 0), "no valid JSON"},
-		{"text after object", raw("{}x", 0), "something follows the object"},
+		{"cut short", raw(`{"a":{"dtype":"U8"`, 0), "it ends at byte 18, wanted '}'"},
+		{"cut short in a string", raw(`{"a`, 0), "the string at byte 1 has no end"},
+		{"cut short in an escape", raw(`{"a\`, 0), "the string at byte 1 has no end"},
+		{"line feed in a string", raw("{\"a\n\":1}", 0), "wanted the rest of a string"},
+		{"unknown escape", raw(`{"\q":1}`, 0), "the string at byte 1: invalid character"},
+		{"no colon", raw(`{"a" {}}`, 0), "found { at byte 5, wanted ':'"},
+		{"no comma", raw(`{"__metadata__":{} "b":{}}`, 0), "wanted '}'"},
+		{"comma too many", raw(`{"__metadata__":{},}`, 0), "found } at byte 19, wanted a string"},
+		{"text after object", raw("{}x", 0), "found x at byte 2, wanted nothing after the object"},
+		{"padded with zeros", raw("{}\x00\x00", 0), "wanted nothing after the object"},
 		{"tensor twice", raw(`{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0), `"a" occurs twice`},
 		{"escaped twin", raw(`{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"\u0061":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0), `"a" occurs twice`},
 		{"field twice", raw(`{"a":{"dtype":"U8","dtype":"F32","shape":[0],"data_offsets":[0,0]}}`, 0), `"dtype" occurs twice`},
 		{"metadata twice", raw(`{"__metadata__":{"x":"1","x":"2"}}`, 0), `"x" occurs twice`},
-		{"metadata no strings", raw(`{"__metadata__":{"x":1}}`, 0), "found 1, wanted a string"},
+		{"metadata no strings", raw(`{"__metadata__":{"x":1}}`, 0), "found 1 at byte 21, wanted a string"},
 		{"unknown field", raw(`{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0],"compressed":true}}`, 0), `field "compressed" is not known`},
 		{"unknown type", raw(one(`"F7"`, "[4]", "[0,4]"), 4), `dtype "F7" is not known`},
-		{"type no string", raw(one("7", "[4]", "[0,4]"), 4), "dtype: found 7, wanted a string"},
+		{"type no string", raw(one("7", "[4]", "[0,4]"), 4), "dtype: found 7 at byte 14, wanted a string"},
 		{"dtype missing", raw(`{"a":{"shape":[4],"data_offsets":[0,4]}}`, 4), "dtype is missing"},
 		{"shape missing", raw(`{"a":{"dtype":"U8","data_offsets":[0,4]}}`, 4), "shape is missing"},
 		{"offsets missing", raw(`{"a":{"dtype":"U8","shape":[4]}}`, 4), "data_offsets is missing"},
 		{"negative dimension", raw(one(`"U8"`, "[-4]", "[0,4]"), 4), "shape: found -4"},
 		{"fractional dimension", raw(one(`"U8"`, "[4.0]", "[0,4]"), 4), "shape: found 4.0"},
-		{"nested shape", raw(one(`"U8"`, "[[4]]", "[0,4]"), 4), "shape: found [, wanted a number"},
+		{"nested shape", raw(one(`"U8"`, "[[4]]", "[0,4]"), 4), "shape: found [4 at byte 28, wanted a whole number"},
+		{"leading zero", raw(one(`"U8"`, "[04]", "[0,4]"), 4), "shape: found 04"},
+		{"empty element", raw(one(`"U8"`, "[4,]", "[0,4]"), 4), "shape: found ] at byte"},
+		{"no number", raw(one(`"U8"`, "[null]", "[0,4]"), 4), "shape: found null"},
+		{"digits without end", raw(one(`"U8"`, "["+strings.Repeat("1", 1000)+"]", "[0,4]"), 4), "shape: found 1111"},
 		{"rank beyond limit", raw(one(`"U8"`, "["+strings.Repeat("1,", 64)+"1]", "[0,1]"), 1), "more than 64 numbers"},
 		{"elements overflow", raw(one(`"U8"`, "[4294967296,4294967296]", "[0,0]"), 0), "more elements than an int64"},
 		{"bytes overflow", raw(one(`"F64"`, "[2305843009213693952]", "[0,0]"), 0), "found 0 bytes"},
@@ -164,6 +175,19 @@ func TestSafetensorsSixBits(t *testing.T) {
 	}
 	if _, err := s.Tensor("a"); err == nil || !strings.Contains(err.Error(), "F6_E2M3") {
 		t.Errorf("found %v, wanted an error that names the type", err)
+	}
+}
+
+// TestSafetensorsLikeAPickle: a header of 640 bytes makes a file begin as a pickle
+// does.
+func TestSafetensorsLikeAPickle(t *testing.T) {
+	header := `{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`
+	data := raw(header+strings.Repeat(" ", 640-len(header)), 0)
+	if !bytes.HasPrefix(data, []byte("\x80\x02")) {
+		t.Fatal("the file does not begin as a pickle")
+	}
+	if _, err := ParseSafetensors("x", data); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -72,11 +72,11 @@ func openSentence(dir string, readFile func(file string) ([]byte, error)) (*Sent
 	for i, m := range modules {
 		field := "[" + strconv.Itoa(i) + "]"
 		if m.Path != "" && !filepath.IsLocal(filepath.FromSlash(m.Path)) {
-			return nil, "", &Error{File: file, Field: field + ".path", Found: "found " + strconv.Quote(m.Path), Wanted: "a folder inside the model's"}
+			return nil, "", &Error{File: file, Field: field + ".path", Found: "found " + quote(m.Path), Wanted: "a folder inside the model's"}
 		}
 		kind := m.Type[strings.LastIndexByte(m.Type, '.')+1:]
 		if !strings.HasPrefix(m.Type, "sentence_transformers.") {
-			return nil, "", &Error{File: file, Field: field + ".type", Found: "found " + strconv.Quote(m.Type),
+			return nil, "", &Error{File: file, Field: field + ".type", Found: "found " + quote(m.Type),
 				Wanted: "a module of sentence-transformers itself", Remedy: "code that comes with a model is not run"}
 		}
 		kinds = append(kinds, kind)
@@ -138,7 +138,7 @@ func (s *Sentence) pooling(f Fields) {
 		}
 		for _, name := range f.oneOrMore("pooling_mode") {
 			if !slices.Contains(known, name) {
-				f.Fail("pooling_mode", "found "+strconv.Quote(name), "one of "+strings.Join(known, ", "), "")
+				f.Fail("pooling_mode", "found "+quote(name), "one of "+strings.Join(known, ", "), "")
 			}
 			s.Pooling = append(s.Pooling, Pooling(name))
 		}
@@ -163,7 +163,7 @@ func (s *Sentence) transformer(f Fields) {
 		{"module_output_name", "token_embeddings"},
 	} {
 		if v := f.StringOr(want.name, want.value); v != want.value && f.Err() == nil {
-			f.Fail(want.name, "found "+strconv.Quote(v), strconv.Quote(want.value), "")
+			f.Fail(want.name, "found "+quote(v), quote(want.value), "")
 		}
 	}
 }
@@ -181,7 +181,7 @@ func (s *Sentence) prompts(f Fields) {
 func normalize(f Fields) {
 	for _, name := range []string{"module_input_name", "module_output_name"} {
 		if v := f.StringOr(name, "sentence_embedding"); v != "sentence_embedding" && f.Err() == nil {
-			f.Fail(name, "found "+strconv.Quote(v), `"sentence_embedding"`, "")
+			f.Fail(name, "found "+quote(v), `"sentence_embedding"`, "")
 		}
 	}
 }
