@@ -3,8 +3,6 @@
 package main
 
 import (
-	"os"
-
 	"github.com/accelhq/accel/sdk/backend"
 )
 
@@ -12,5 +10,5 @@ import (
 var version = "unversioned"
 
 func main() {
-	os.Exit(backend.Serve(&cpu{}))
+	backend.Serve(&cpu{})
 }
