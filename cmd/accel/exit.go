@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/accelhq/accel/core/config"
+	"github.com/accelhq/accel/core/engine"
+	"github.com/accelhq/accel/core/hosts"
+	"github.com/accelhq/accel/core/server"
+	"github.com/accelhq/accel/core/tasks"
+	"github.com/accelhq/accel/sdk/backend"
+)
+
+// Exit statuses.
+const (
+	exitOK          = 0
+	exitFailed      = 1   // what was asked did not hold or did not succeed
+	exitUsage       = 2   // the command line, the configuration or the input is wrong
+	exitNotFound    = 3   // no such model, backend or device, or none that can serve
+	exitBackend     = 4   // a backend did not start, crashed, or ran out of memory
+	exitInterrupted = 130 // by a signal
+)
+
+const exitHelp = `Exit status:
+  0    done
+  1    what was asked did not hold (accel verify: an output is off) or failed otherwise
+  2    the command line, the configuration or the input is wrong
+  3    no such model, backend or device, or none that can serve
+  4    a backend did not start, crashed, or ran out of memory
+  130  interrupted
+`
+
+// usageError is a command line that can't be carried out.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usage(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+// errMissed says that something did not hold which was already told in detail.
+var errMissed = errors.New("not everything held")
+
+// notFoundError says that nothing has the name that was asked for.
+type notFoundError struct{ what, remedy string }
+
+func (e *notFoundError) Error() string { return e.what + "; " + e.remedy }
+
+func exitStatus(ctx context.Context, err error) int {
+	if err == nil {
+		return exitOK
+	}
+	if ctx.Err() != nil {
+		return exitInterrupted
+	}
+	for _, c := range exitClasses {
+		if c.is(err) {
+			return c.status
+		}
+	}
+	return exitFailed
+}
+
+var exitClasses = []struct {
+	is     func(error) bool
+	status int
+}{
+	{isA[*usageError], exitUsage},
+	{isA[config.Errors], exitUsage},
+	{isA[*tasks.InvalidInputError], exitUsage},
+	{isA[*tasks.InputTooLongError], exitUsage},
+	{isA[*server.ListenError], exitUsage},
+	{isA[*notFoundError], exitNotFound},
+	{isA[*engine.ModelNotFoundError], exitNotFound},
+	{isA[*engine.ModelUnusableError], exitNotFound},
+	{isA[*engine.NoPlatformError], exitNotFound},
+	{isA[*hosts.NotFoundError], exitNotFound},
+	{isA[*hosts.UnavailableError], exitNotFound},
+	{isA[*engine.PoisonedError], exitBackend},
+	{isA[*hosts.StartError], exitBackend},
+	{isA[*hosts.CrashedError], exitBackend},
+	{isA[*hosts.DeviceLostError], exitBackend},
+	{isA[*hosts.TimeoutError], exitBackend},
+	{isA[*hosts.ProtocolError], exitBackend},
+	{isA[*backend.Error], exitBackend},
+}
+
+func isA[E error](err error) bool {
+	var e E
+	return errors.As(err, &e)
+}
+
+// report tells of the error that ends a command.
+func (a *app) report(ctx context.Context, err error) {
+	if errors.Is(err, errMissed) {
+		return
+	}
+	if a.json {
+		b, _ := json.Marshal(map[string]any{"error": map[string]any{"message": err.Error(), "exit_status": exitStatus(ctx, err)}})
+		fmt.Fprintf(a.screen, "%s\n", b)
+		return
+	}
+	if ctx.Err() != nil {
+		fmt.Fprintln(a.screen, "interrupted")
+		return
+	}
+	style := styleOf(a.err, a.environ)
+	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
+	fmt.Fprintf(a.screen, "%s %s\n", style.bad("error:"), lines[0])
+	for _, l := range lines[1:] {
+		fmt.Fprintf(a.screen, "       %s\n", l)
+	}
+}

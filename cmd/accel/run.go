@@ -1,0 +1,263 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/accelhq/accel/core/config"
+	"github.com/accelhq/accel/core/route"
+	"github.com/accelhq/accel/core/tasks"
+)
+
+func newRun(a *app) *cobra.Command {
+	var platform, fallback, format, output string
+	c := &cobra.Command{
+		Use:   "run FILE",
+		Short: "Run what a file describes",
+		Long: `Run what a YAML or JSON file describes: a task, a model, inputs and where the outputs go,
+beside any section of the configuration. configs/demo.yaml is one; ` + "`accel config schema --run`" + `
+describes them all.`,
+		Example: "  accel run configs/demo.yaml\n  accel run configs/demo.yaml --platform simulation --json",
+		Args:    cobra.ExactArgs(1),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return []string{"yaml", "yml", "json"}, cobra.ShellCompDirectiveFilterFileExt
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&platform, "platform", "", "preferred `PLATFORM` or device")
+	f.StringVar(&fallback, "fallback", "", "`POLICY` where that can't serve: deny, warn, allow")
+	f.StringVar(&output, "output", "", "write to `FILE`")
+	f.StringVar(&format, "format", "", "`FORMAT` of the output: table, json, jsonl, npy")
+	a.completePlatforms(c, "platform")
+	complete(c, "fallback", "deny", "warn", "allow")
+	complete(c, "format", "table", "json", "jsonl", "npy")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		var flags []config.Flag
+		flags = append(flags, flagValue(c, "platform", platform, "platform")...)
+		flags = append(flags, flagValue(c, "fallback", fallback, "fallback", "policy")...)
+		flags = append(flags, flagValue(c, "output", output, "output", "file")...)
+		if a.json {
+			flags = append(flags, config.Flag{Name: "--json", Key: []string{"output", "format"}, Value: "json"})
+		}
+		flags = append(flags, flagValue(c, "format", format, "output", "format")...)
+		l, err := a.load(args[0], flags)
+		if err != nil {
+			return err
+		}
+		return a.run(c.Context(), l)
+	}
+	return c
+}
+
+// inputsAtATime are embedded in one request, so that progress can be told.
+const inputsAtATime = 256
+
+func (a *app) run(ctx context.Context, l *config.Loaded) error {
+	texts, err := readInputs(l.Run.Inputs)
+	if err != nil {
+		return err
+	}
+	if l.Run.Output.Format == "npy" && l.Run.Output.File == "" && terminalWidth(a.out) > 0 {
+		return usage("npy is not for terminals; name a file with --output")
+	}
+	cfg := l.Config
+	// The others stay closed.
+	cfg.Models = map[string]config.Model{l.Run.Model: cfg.Models[l.Run.Model]}
+	return a.withEngine(ctx, cfg, func(e engineAPI, started error) error {
+		begin := time.Now()
+		res, err := a.embed(ctx, e, l.Run, texts)
+		if err != nil {
+			return errors.Join(err, started)
+		}
+		res.Seconds = time.Since(begin).Seconds()
+		return a.writeRun(l.Run.Output, res)
+	})
+}
+
+// embedding is what a run of the task gives.
+type embedding struct {
+	Model     string           `json:"model"`
+	Task      string           `json:"task"`
+	Inputs    int              `json:"inputs"`
+	Tokens    int              `json:"tokens"`
+	Truncated []int            `json:"truncated,omitempty"` // tokens cut, by input
+	Seconds   float64          `json:"seconds"`             // the model's placing included
+	Decisions []route.Decision `json:"decisions"`           // one for each way a request went
+	texts     []string
+	vectors   [][]float32
+}
+
+func (a *app) embed(ctx context.Context, e engineAPI, r *config.Run, texts []string) (*embedding, error) {
+	p := a.progress("placing " + r.Model)
+	defer p.end()
+	out := &embedding{Model: r.Model, Task: r.Task, Inputs: len(texts), texts: texts}
+	for begin := 0; begin < len(texts); begin += inputsAtATime {
+		part := texts[begin:min(begin+inputsAtATime, len(texts))]
+		res, err := e.Embed(ctx, r.Model, tasks.EmbedRequest{Texts: part, Truncate: r.Inputs.Truncate})
+		if err != nil {
+			return nil, inputAt(err, begin)
+		}
+		out.vectors = append(out.vectors, res.Vectors...)
+		out.Tokens += res.Tokens
+		if res.Truncated != nil && out.Truncated == nil {
+			out.Truncated = make([]int, begin, len(texts))
+		}
+		if out.Truncated != nil {
+			cut := res.Truncated
+			if cut == nil {
+				cut = make([]int, len(part))
+			}
+			out.Truncated = append(out.Truncated, cut...)
+		}
+		out.addDecision(res.Decision)
+		p.say("embedding %s of %s inputs", number(begin+len(part)), number(len(texts)))
+	}
+	return out, nil
+}
+
+// inputAt makes an error count inputs from the first of the run.
+func inputAt(err error, begin int) error {
+	var long *tasks.InputTooLongError
+	var bad *tasks.InvalidInputError
+	switch {
+	case errors.As(err, &long):
+		long.Input += begin
+	case errors.As(err, &bad) && bad.Input >= 0:
+		bad.Input += begin
+	}
+	return err
+}
+
+// addDecision keeps one of the decisions that went the same way.
+func (e *embedding) addDecision(d route.Decision) {
+	for _, known := range e.Decisions {
+		if known.Chosen == d.Chosen && known.Summary() == d.Summary() {
+			return
+		}
+	}
+	e.Decisions = append(e.Decisions, d)
+}
+
+// readInputs returns a run's texts.
+func readInputs(in config.Inputs) ([]string, error) {
+	if in.File == "" {
+		return in.Texts, nil
+	}
+	f, err := os.Open(in.File)
+	if err != nil {
+		return nil, usage("inputs.file: %w", err)
+	}
+	defer f.Close()
+	const longest = 16 << 20
+	var texts []string
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, longest)
+	for n := 1; lines.Scan(); n++ {
+		if !utf8.Valid(lines.Bytes()) {
+			return nil, usage("inputs.file: %s:%d is not valid UTF-8; convert the file", in.File, n)
+		}
+		if len(lines.Bytes()) > 0 {
+			texts = append(texts, lines.Text())
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, usage("inputs.file: %s: %w; a line holds at most %d bytes", in.File, err, longest)
+	}
+	if len(texts) == 0 {
+		return nil, usage("inputs.file: %s holds no text; put one into it, a line each", in.File)
+	}
+	return texts, nil
+}
+
+// writeRun writes the outputs to their file, or to standard output, and then says
+// in a line what was done: after a table below it, else on standard error.
+func (a *app) writeRun(o config.Output, e *embedding) error {
+	final := io.Writer(a.screen)
+	if o.File != "" {
+		err := writeFile(o.File, func(w io.Writer) error { return a.format(w, o, e, 0) })
+		if err != nil {
+			return fmt.Errorf("output.file: %w", err)
+		}
+		final = a.out
+	} else {
+		if err := a.format(a.out, o, e, terminalWidth(a.out)); err != nil {
+			return err
+		}
+		if o.Format == "table" {
+			final = a.out
+		}
+	}
+	if a.json {
+		if o.File == "" {
+			return nil // the object said it all
+		}
+		return json.NewEncoder(a.out).Encode(e)
+	}
+	s := styleOf(final, a.environ)
+	if o.Format == "table" && o.File == "" {
+		fmt.Fprintln(final)
+	}
+	for _, d := range e.Decisions {
+		if said := d.Summary(); said != "" {
+			fmt.Fprintf(final, "%s %s\n", s.warn("note:"), said)
+		}
+	}
+	cut := 0
+	for _, n := range e.Truncated {
+		cut += n
+	}
+	if cut > 0 {
+		fmt.Fprintf(final, "%s %s were cut from inputs longer than the model takes\n", s.warn("note:"), count(cut, "token"))
+	}
+	if o.File != "" {
+		fmt.Fprintf(final, "wrote %s\n", o.File)
+	}
+	on := ""
+	for i, d := range e.Decisions {
+		if i > 0 {
+			on += ", "
+		}
+		on += fmt.Sprintf("%s (%s)", d.Chosen.Device, d.Chosen.Kind)
+	}
+	took := time.Duration(e.Seconds * float64(time.Second))
+	fmt.Fprintf(final, "%s on %s: %s, %s in %s\n", s.bold(e.Model), s.good(on), count(e.Inputs, "sentence"), count(e.Tokens, "token"), seconds(took))
+	return nil
+}
+
+// writeFile makes a file whole or not at all.
+func writeFile(path string, write func(io.Writer) error) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".accel-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if err = f.Chmod(0o644); err != nil {
+		return err
+	}
+	w := bufio.NewWriter(f)
+	if err = write(w); err != nil {
+		return err
+	}
+	if err = w.Flush(); err != nil {
+		return err
+	}
+	if err = f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

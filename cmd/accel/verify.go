@@ -1,0 +1,130 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/accelhq/accel/core/verify"
+	"github.com/accelhq/accel/sdk/backend"
+)
+
+func newVerify(a *app) *cobra.Command {
+	var platforms []string
+	var tolerance float64
+	c := &cobra.Command{
+		Use:   "verify DIR...",
+		Short: "Hold a device's outputs against recorded ones",
+		Long: `Hold a device's outputs against recorded ones. A DIR is a model's folder with golden.safetensors,
+or an ONNX test folder: model.onnx with test_data_set_0 and so on. Each is run whole on each
+platform; none falls back to another. The error of an output is its largest absolute
+difference over the largest recorded magnitude.
+
+The exit status is 1 if anything was refused, off or broken.`,
+		Example: "  accel verify testdata/tiny/bert --platform cpu,simulation:static",
+		Args:    cobra.MinimumNArgs(1),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveFilterDirs
+		},
+	}
+	f := c.Flags()
+	f.StringSliceVar(&platforms, "platform", nil, "`PLATFORMS` or devices, separated by commas (default: every platform with a healthy device)")
+	f.Float64Var(&tolerance, "tolerance", verify.DefaultTolerance, "largest `ERROR` that passes")
+	a.completePlatforms(c, "platform")
+	c.RunE = func(c *cobra.Command, dirs []string) error {
+		if !(tolerance >= 0) {
+			return usage("--tolerance %v: want 0 or more", tolerance)
+		}
+		l, err := a.load("", nil)
+		if err != nil {
+			return err
+		}
+		cfg := l.Config
+		cfg.Models = nil
+		return a.withEngine(c.Context(), cfg, func(e engineAPI, started error) error {
+			backends, devices := e.Machine()
+			if len(platforms) == 0 {
+				seen := map[string]bool{}
+				for _, d := range devices {
+					if d.Health == backend.Healthy && !seen[d.Platform] {
+						seen[d.Platform] = true
+						platforms = append(platforms, d.Platform)
+					}
+				}
+			}
+			if len(platforms) == 0 {
+				return &notFoundError{"there is no healthy device to verify", missing(backends, devices)}
+			}
+			p := a.progress("verifying " + dirs[0])
+			s := styleOf(a.out, a.environ)
+			report := verify.Run(c.Context(), e, dirs, verify.Options{Platforms: platforms, Tolerance: tolerance}, func(r verify.Result) {
+				p.say("verified %s on %s", r.Path, r.Platform)
+				if !a.json {
+					a.printResult(s, r)
+				}
+			})
+			p.end()
+			if err := c.Context().Err(); err != nil {
+				return err
+			}
+			if a.json {
+				report.Results = orEmpty(report.Results)
+				if err := json.NewEncoder(a.out).Encode(report); err != nil {
+					return err
+				}
+			} else {
+				tell := s.good
+				if report.Failed+report.Refused > 0 {
+					tell = s.bad
+				}
+				fmt.Fprintln(a.out, tell(fmt.Sprintf("%d passed, %d failed, %d refused", report.Passed, report.Failed, report.Refused)))
+			}
+			if report.Passed != len(report.Results) {
+				return errMissed
+			}
+			return nil
+		})
+	}
+	return c
+}
+
+// printResult prints one line for a folder on a platform, and more where it missed.
+func (a *app) printResult(s style, r verify.Result) {
+	mark := s.good("ok     ")
+	switch {
+	case r.Status == verify.Refused:
+		mark = s.warn("refused")
+	case !r.OK:
+		mark = s.bad("FAILED ")
+	}
+	on := r.Platform
+	if r.Device != "" {
+		on = fmt.Sprintf("%s (%s)", r.Device, r.Kind)
+	}
+	worst, limit, numbers := 0.0, 0.0, 0
+	for _, o := range r.Outputs {
+		if o.MaxRel != nil {
+			numbers++
+			worst, limit = max(worst, *o.MaxRel), o.Tolerance
+		}
+	}
+	text := string(r.Status)
+	if numbers > 0 {
+		text = fmt.Sprintf("%s, %s, worst error %.1e of %.0e", r.Status, count(len(r.Outputs), "output"), worst, limit)
+	}
+	fmt.Fprintf(a.out, "%s  %s on %s: %s\n", mark, s.bold(r.Path), on, text)
+	for _, o := range r.Outputs {
+		switch {
+		case o.OK:
+		case o.MaxRel == nil:
+			fmt.Fprintf(a.out, "         %s: %s\n", o.Name, o.Problem)
+		default:
+			fmt.Fprintf(a.out, "         %s: error %.2e, tolerance %.0e\n", o.Name, *o.MaxRel, o.Tolerance)
+		}
+	}
+	if r.Error != "" {
+		fmt.Fprintln(a.out, indent(strings.TrimSpace(r.Error), "         "))
+	}
+}
