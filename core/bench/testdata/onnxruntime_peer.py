@@ -42,7 +42,7 @@ def encoder(config, w, attention):
 
     def const(value, name=None):
         name = name or f"c{len(inits)}"
-        inits.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        inits.append(numpy_helper.from_array(np.array(value, order="C"), name))
         return name
 
     def op(kind, *inputs, **attrs):
@@ -66,6 +66,10 @@ def encoder(config, w, attention):
     x = norm(op("Add", op("Add", words, types), places), "embeddings.LayerNorm")
     if attention:
         mask = op("Unsqueeze", op("Cast", "attention_mask", to=TensorProto.BOOL), const(np.array([1, 2], np.int64)))
+        # ONNX Runtime wants a row of the mask for each query.
+        one = const(np.array([1], np.int64))
+        rows = op("Unsqueeze", length, const(np.array([0], np.int64)))
+        mask = op("Expand", mask, op("Concat", one, one, rows, one, axis=0))
     else:
         m = op("Cast", op("Unsqueeze", "attention_mask", const(np.array([1, 2], np.int64))), to=TensorProto.FLOAT)
         mask = op("Mul", op("Sub", const(np.array(1, np.float32)), m), const(np.array(-3.4028234663852886e38, np.float32)))
@@ -123,6 +127,7 @@ def main():
     w = weights(os.path.join(folder, "model.safetensors"))
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     forms = {}
     with tempfile.TemporaryDirectory() as tmp:
