@@ -20,7 +20,7 @@ var electra = &variant{
 			const dense, out = "discriminator_predictions.dense", "discriminator_predictions.dense_prediction"
 			x := e.activate(dense, e.c.act, e.linear(dense, e.hidden, dense, e.c.hidden, e.c.hidden))
 			x = e.linear(out, x, out, e.c.hidden, 1)
-			e.output("logits", e.in(out).Op("Squeeze", []string{x, e.Ints(-1)}), graph.Sym("sequence"))
+			e.output("logits", e.in(out).Op("Squeeze", []string{x, e.Ints(-1)}), graph.Sym(Sequence))
 		},
 		"ElectraForMaskedLM": func(e *encoder) {
 			e.vocabulary("logits", "gelu", vocabularyNames{dense: "generator_predictions.dense", norm: "generator_predictions.LayerNorm", decoder: "generator_lm_head", bias: "generator_lm_head.bias"})

@@ -114,7 +114,7 @@ func (v *variant) load(ck *checkpoint.Checkpoint) (*Model, error) {
 	w.skip("embeddings.position_ids", "embeddings.token_type_ids")
 
 	e := v.begin(Full, w, c)
-	e.output("last_hidden_state", e.hidden, graph.Sym("sequence"), graph.Known(c.hidden))
+	e.output("last_hidden_state", e.hidden, graph.Sym(Sequence), graph.Known(c.hidden))
 	if w.has(poolerLinear + ".weight") {
 		e.output("pooler_output", e.pooled(), graph.Known(c.hidden))
 	}
@@ -139,7 +139,7 @@ func (v *variant) load(ck *checkpoint.Checkpoint) (*Model, error) {
 		m.Notes = append(m.Notes, "there is no modules.json: sentence embeddings are the mean over the tokens, normalised")
 	}
 	e = v.begin(Encode, w, c)
-	e.output("sentence_embedding", e.pool(e.hidden, "attention_mask", m.Embedding.Pooling, m.Embedding.Normalize), graph.Known(m.Embedding.Dimension))
+	e.output(SentenceEmbedding, e.pool(e.hidden, "attention_mask", m.Embedding.Pooling, m.Embedding.Normalize), graph.Known(m.Embedding.Dimension))
 	if err := m.add(Encode, e.net); err != nil {
 		return nil, err
 	}
@@ -167,7 +167,13 @@ func embedding(ck *checkpoint.Checkpoint, width, maxTokens int64) (*Embedding, e
 		return nil, &checkpoint.Error{File: ck.Path, Field: "pooling", Found: fmt.Sprintf("its dimension is %d", s.Dimension),
 			Wanted: fmt.Sprintf("%d, the model's hidden size", width), Remedy: "modules.json and config.json are of different models"}
 	}
-	e := &Embedding{Dimension: width * int64(len(s.Pooling)), Pooling: s.Pooling, Normalize: s.Normalize, MaxTokens: maxTokens}
+	prompt := s.Prompts[s.DefaultPrompt]
+	if prompt != "" && !s.IncludePrompt {
+		return nil, &checkpoint.Error{File: ck.Path, Field: "pooling", Found: fmt.Sprintf("include_prompt is false and the default prompt is %q", prompt),
+			Wanted: "prompts whose tokens count", Remedy: "set default_prompt_name to null in config_sentence_transformers.json to embed without prompt"}
+	}
+	e := &Embedding{Dimension: width * int64(len(s.Pooling)), Pooling: s.Pooling, Normalize: s.Normalize, MaxTokens: maxTokens,
+		Prompt: prompt, Lowercase: s.Lowercase}
 	if s.MaxTokens > 0 {
 		e.MaxTokens = min(maxTokens, s.MaxTokens)
 	}
@@ -187,7 +193,7 @@ type encoder struct {
 func (v *variant) begin(name string, w *weights, c encoderConfig) *encoder {
 	e := &encoder{net: newNet(name, w), v: v, c: c}
 	for _, input := range c.inputs() {
-		e.Input(input.name, graph.TensorType(tensor.Int64, graph.Sym("batch"), graph.Sym("sequence")))
+		e.Input(input.name, graph.TensorType(tensor.Int64, graph.Sym(Batch), graph.Sym(Sequence)))
 	}
 	x := e.embedding("embeddings.word", "input_ids", wordTable, c.vocab, c.embedding)
 	if c.types > 0 {
@@ -218,7 +224,7 @@ func (e *encoder) layer(i int64, x, mask string) string {
 
 // output makes a float32 value [batch, dims...] an output.
 func (e *encoder) output(name, value string, dims ...graph.Dim) {
-	e.Output(name, value, graph.TensorType(tensor.Float32, append([]graph.Dim{graph.Sym("batch")}, dims...)...))
+	e.Output(name, value, graph.TensorType(tensor.Float32, append([]graph.Dim{graph.Sym(Batch)}, dims...)...))
 }
 
 // poolerLinear is the linear of BERT's pooler.
@@ -254,7 +260,7 @@ func (e *encoder) classifyFirst(dense, act, name string) {
 func classifyTokens(e *encoder) {
 	const name = "classifier"
 	n := e.labels(name)
-	e.output("logits", e.linear(name, e.hidden, name, e.c.hidden, n), graph.Sym("sequence"), graph.Known(n))
+	e.output("logits", e.linear(name, e.hidden, name, e.c.hidden, n), graph.Sym(Sequence), graph.Known(n))
 }
 
 // answer is the head for extracting answers: where they begin and end.
@@ -263,7 +269,7 @@ func answer(e *encoder) {
 	x := e.linear(name, e.hidden, name, e.c.hidden, 2)
 	n := e.in(name)
 	for i, output := range []string{"start_logits", "end_logits"} {
-		e.output(output, n.Op("Gather", []string{x, n.Int(int64(i))}, graph.IntAttr("axis", -1)), graph.Sym("sequence"))
+		e.output(output, n.Op("Gather", []string{x, n.Int(int64(i))}, graph.IntAttr("axis", -1)), graph.Sym(Sequence))
 	}
 }
 
@@ -288,5 +294,5 @@ func (e *encoder) vocabulary(output, act string, names vocabularyNames) {
 	}
 	e.w.skip(other)
 	x = e.in(names.decoder).affine(x, matrix, bias, c.embedding, c.vocab)
-	e.output(output, x, graph.Sym("sequence"), graph.Known(c.vocab))
+	e.output(output, x, graph.Sym(Sequence), graph.Known(c.vocab))
 }

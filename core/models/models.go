@@ -80,6 +80,14 @@ const (
 	Full = "full"
 )
 
+// Names that whoever runs the graphs must know: symbolic dimensions that may be
+// padded with zeros, which the mask then leaves out, and the output of Encode.
+const (
+	Batch             = "batch"
+	Sequence          = "sequence"
+	SentenceEmbedding = "sentence_embedding"
+)
+
 // Model is a checkpoint's graphs and what must be known to feed them.
 type Model struct {
 	Class      string
@@ -111,6 +119,9 @@ type Embedding struct {
 	Pooling   []checkpoint.Pooling
 	Normalize bool
 	MaxTokens int64 // at which texts are cut; at most the model's MaxTokens
+	// Prompt is put before every text, after Lowercase lowercased it.
+	Prompt    string
+	Lowercase bool
 	// Assumed: the checkpoint has no modules.json to say any of it.
 	Assumed bool
 }

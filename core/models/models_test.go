@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -230,22 +231,54 @@ func TestWeightErrors(t *testing.T) {
 	}
 }
 
-func TestPoolingOfAnotherModel(t *testing.T) {
-	dir := copied(t, filepath.Join("testdata", "sentence_mean"), nil, nil)
-	for name, content := range map[string]string{
-		"modules.json":          `[{"path":"","type":"sentence_transformers.models.Transformer"},{"path":"1_Pooling","type":"sentence_transformers.models.Pooling"}]`,
-		"1_Pooling/config.json": `{"embedding_dimension":16}`,
-	} {
-		path := filepath.Join(dir, filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+// TestEmbedding reads what sentence-transformers says of the vector.
+func TestEmbedding(t *testing.T) {
+	const modules = `[{"path":"","type":"sentence_transformers.models.Transformer"},{"path":"1_Pooling","type":"sentence_transformers.models.Pooling"}]`
+	const prompts = `{"prompts":{"query":"query: "},"default_prompt_name":"query"}`
+	cases := []struct {
+		name  string
+		files map[string]string
+		want  Embedding
+		err   string // in the error, where there is one
+	}{
+		{"no modules", nil, Embedding{Dimension: 8, Pooling: []checkpoint.Pooling{"mean"}, Normalize: true, MaxTokens: 14, Assumed: true}, ""},
+		{"all said", map[string]string{"modules.json": modules, "1_Pooling/config.json": `{"embedding_dimension":8,"pooling_mode":["max","cls"]}`,
+			"sentence_bert_config.json": `{"max_seq_length":9,"do_lower_case":true}`, "config_sentence_transformers.json": prompts},
+			Embedding{Dimension: 16, Pooling: []checkpoint.Pooling{"max", "cls"}, MaxTokens: 9, Prompt: "query: ", Lowercase: true}, ""},
+		{"longer than the model takes", map[string]string{"modules.json": modules, "1_Pooling/config.json": `{}`, "sentence_bert_config.json": `{"max_seq_length":512}`},
+			Embedding{Dimension: 8, Pooling: []checkpoint.Pooling{"mean"}, MaxTokens: 14}, ""},
+		{"of another model", map[string]string{"modules.json": modules, "1_Pooling/config.json": `{"embedding_dimension":16}`},
+			Embedding{}, "its dimension is 16, wanted 8"},
+		{"pooling without prompt", map[string]string{"modules.json": modules, "1_Pooling/config.json": `{"include_prompt":false}`, "config_sentence_transformers.json": prompts},
+			Embedding{}, `include_prompt is false and the default prompt is "query: "`},
 	}
-	if _, err := Load(open(t, dir)); err == nil || !strings.Contains(err.Error(), "its dimension is 16, wanted 8") {
-		t.Errorf("found %v", err)
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			dir := copied(t, filepath.Join("testdata", "sentence_mean"), nil, nil)
+			for name, content := range c.files {
+				path := filepath.Join(dir, filepath.FromSlash(name))
+				if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m, err := Load(open(t, dir))
+			if c.err != "" {
+				var e *checkpoint.Error
+				if !errors.As(err, &e) || !strings.Contains(err.Error(), c.err) {
+					t.Errorf("found %v, wanted a *checkpoint.Error with %q", err, c.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(*m.Embedding, c.want) {
+				t.Errorf("found %+v, wanted %+v", *m.Embedding, c.want)
+			}
+		})
 	}
 }
 
@@ -294,6 +327,22 @@ func checkGraph(t *testing.T, c Component, ck *checkpoint.Checkpoint) {
 	g := c.Graph.Graph
 	if err := c.Graph.Check(); err != nil {
 		t.Error(err)
+	}
+	// What the graph declares of its outputs is what comes out, and no shape in
+	// between is unknown.
+	inferred := c.Graph.Clone()
+	if err := graph.Infer(inferred); err != nil {
+		t.Error(err)
+	}
+	if len(inferred.Graph.Values) < len(g.Nodes)-len(g.Outputs) {
+		t.Errorf("%s: the types of %d values of %d nodes are known", c.Name, len(inferred.Graph.Values), len(g.Nodes))
+	}
+	for _, v := range inferred.Graph.Values {
+		for _, d := range v.Type.Dims {
+			if d.Size < 0 && d.Param == "" {
+				t.Errorf("%s: the shape of %s is not known", c.Name, v.Name)
+			}
+		}
 	}
 	if c.Graph.Opsets[""] != 23 || len(c.Graph.Opsets) != 1 || g.Name != c.Name {
 		t.Errorf("%s: graph %s has operator sets %v", c.Name, g.Name, c.Graph.Opsets)

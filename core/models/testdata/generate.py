@@ -125,6 +125,7 @@ def pooled(name, modes, normalize, left, flags):
     with open(os.path.join(folder, "sentence_bert_config.json"), "w") as f:
         json.dump({"max_seq_length": 12, "do_lower_case": False}, f)
     given = inputs(cfg, left)
+    given["attention_mask"][0, 4] = 0  # a hole: positions count on, the token doesn't
     with torch.no_grad():
         hidden = model(**given).last_hidden_state
         y = module({"token_embeddings": hidden, **given})["sentence_embedding"]
