@@ -35,7 +35,7 @@ type addedJSON struct {
 type modelJSON struct {
 	Type                    string          `json:"type"`
 	Vocab                   json.RawMessage `json:"vocab"`
-	Merges                  []mergePair     `json:"merges"`
+	Merges                  mergeList       `json:"merges"`
 	UnkToken                *string         `json:"unk_token"`
 	UnkID                   *int64          `json:"unk_id"`
 	ContinuingSubwordPrefix *string         `json:"continuing_subword_prefix"`

@@ -29,6 +29,9 @@ const (
 // maxFile is the size of a file, in bytes, past which it is not read. The largest in use have about 40 MB.
 const maxFile = 1 << 28
 
+// maxModelLength is the number past which a model's maximum length means that there is none: files have 1e30 for that.
+const maxModelLength = 1 << 30
+
 // OpenTokenizer opens the tokenizer in a Hugging Face folder. It is made from tokenizer.json; where there is none, from vocab.txt
 // (WordPiece, as BERT has it) or from vocab.json and merges.txt (byte-level BPE of the class that tokenizer_config.json names).
 // tokenizer_config.json, special_tokens_map.json and added_tokens.json say which special tokens there are; each may be missing.
@@ -157,13 +160,17 @@ func roles(s *specialsJSON, ids *SpecialTokens) []role {
 }
 
 // tokenJSON is a token: a string, or an object with flags.
-type tokenJSON addedJSON
+type tokenJSON struct {
+	addedJSON
+	plain bool // without flags
+}
 
 func (t *tokenJSON) UnmarshalJSON(raw []byte) error {
 	if json.Unmarshal(raw, &t.Content) == nil {
+		t.plain = true
 		return nil
 	}
-	if err := json.Unmarshal(raw, (*addedJSON)(t)); err != nil {
+	if err := json.Unmarshal(raw, &t.addedJSON); err != nil {
 		return fmt.Errorf("%s is not a token", shorten(string(raw)))
 	}
 	return nil
@@ -270,6 +277,7 @@ type byteLevelClass struct {
 	trim                     bool              // whether it leaves white space out of offsets
 	begin, end               string            // roles of the special tokens that it puts around
 	specials                 map[string]string // special tokens by role, where the configuration does not name them
+	maskTakesSpace           bool              // whether the mask token takes the white space before it, if nothing else is said
 }
 
 var byteLevelClasses = map[string]byteLevelClass{
@@ -282,13 +290,14 @@ var byteLevelClasses = map[string]byteLevelClass{
 		specials: map[string]string{
 			"bos": "<s>", "eos": "</s>", "sep": "</s>", "cls": "<s>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>",
 		},
+		maskTakesSpace: true,
 	},
 	"Qwen2Tokenizer": {
 		normalizer: `{"type":"NFC"}`,
 		preTokenizer: `{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":` + strconv.Quote(qwenPattern) +
 			`},"behavior":"Isolated"},{"type":"ByteLevel","add_prefix_space":false,"use_regex":false}]}`,
 		post:     "ByteLevel",
-		specials: map[string]string{"unk": "<|endoftext|>", "eos": "<|endoftext|>", "pad": "<|endoftext|>"},
+		specials: map[string]string{"eos": "<|endoftext|>", "pad": "<|endoftext|>"},
 	},
 	"CLIPTokenizer": {
 		normalizer: `{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Replace","pattern":{"Regex":"\\s+"},"content":" "},{"type":"Lowercase"}]}`,
@@ -307,7 +316,11 @@ func fromVocabAndMerges(c *compiler, cfg *config, files [][]byte) (*definition, 
 			"making a tokenizer of class %s from %s and %s (it is done for %s; else save it as %s)",
 			shorten(cfg.Class), vocabFile, mergesFile, strings.Join(slices.Sorted(maps.Keys(byteLevelClasses)), ", "), tokenizerFile)}
 	}
-	if err := c.vocab.readMap(files[0]); err != nil {
+	var vocab json.RawMessage
+	if err := c.decode("", files[0], &vocab); err != nil {
+		return nil, nil, err
+	}
+	if err := c.vocab.readMap(vocab); err != nil {
 		return nil, nil, c.bad("", "%v", err)
 	}
 	merges, err := readMerges(string(files[1]))
@@ -315,11 +328,17 @@ func fromVocabAndMerges(c *compiler, cfg *config, files [][]byte) (*definition, 
 		return nil, nil, &FormatError{mergesFile, "", err.Error()}
 	}
 	defaults(cfg, class.specials)
+	if class.maskTakesSpace && cfg.Mask.plain {
+		cfg.Mask.LStrip = true
+	}
 	def := &definition{
 		Normalizer:   json.RawMessage(class.normalizer),
 		PreTokenizer: json.RawMessage(class.preTokenizer),
 		Decoder:      json.RawMessage(`{"type":"ByteLevel"}`),
-		Model:        modelJSON{Type: "BPE", Merges: merges, UnkToken: &cfg.Unk.Content, EndOfWordSuffix: &class.suffix},
+		Model:        modelJSON{Type: "BPE", Merges: merges, EndOfWordSuffix: &class.suffix},
+	}
+	if cfg.Unk != nil {
+		def.Model.UnkToken = &cfg.Unk.Content
 	}
 	if class.preTokenizer == "" {
 		def.PreTokenizer = marshal(map[string]any{"type": "ByteLevel", "add_prefix_space": cfg.AddPrefixSpace})
@@ -338,7 +357,7 @@ func defaults(cfg *config, byRole map[string]string) {
 	var unused SpecialTokens
 	for _, r := range roles(&cfg.specialsJSON, &unused) {
 		if content, ok := byRole[strings.TrimSuffix(r.name, "_token")]; ok && *r.token == nil {
-			*r.token = &tokenJSON{Content: content}
+			*r.token = &tokenJSON{addedJSON{Content: content}, true}
 		}
 	}
 }
@@ -409,7 +428,7 @@ func (c *compiler) compile(def *definition, scores []float64, cfg *config) (*Tok
 	if err := c.match(); err != nil {
 		return nil, err
 	}
-	if n := cfg.ModelMaxLength; n != nil && *n >= 1 && *n < maxText {
+	if n := cfg.ModelMaxLength; n != nil && *n >= 1 && *n <= maxModelLength {
 		c.t.maxLength = int(*n)
 	}
 	return c.t, nil
@@ -455,7 +474,7 @@ func (c *compiler) addTokens(def *definition, cfg *config) error {
 					"token %s is not in the vocabulary: the files are not of one tokenizer, or the token was never saved", shorten(t.Content))}
 			}
 		}
-		a := addedJSON(*t)
+		a := t.addedJSON
 		a.Special = true
 		return id, add(configFile, part, a, id)
 	}

@@ -18,6 +18,7 @@ type text struct {
 	origin []int32 // one for each byte of buf, if moved
 	moved  bool
 	base   int32 // where the stretch begins in the input
+	limit  int   // of the length of buf
 
 	src       []byte // what the pass under way reads
 	srcOrigin []int32
@@ -29,6 +30,7 @@ func (t *text) reset(s string, base int) {
 	t.buf = append(t.buf[:0], s...)
 	t.moved = false
 	t.base = int32(base)
+	t.limit = maxGrowth*len(s) + growthRoom
 }
 
 // at returns the byte of the input that byte i comes from, or none.
@@ -54,12 +56,15 @@ func (t *text) begin() []byte {
 	return t.src
 }
 
-// maxGrown is the size in bytes that normalization may blow a text up to.
-const maxGrown = 1 << 29
+// Normalization may make a text so many times as long, and somewhat more, in bytes.
+const (
+	maxGrowth  = 64
+	growthRoom = 1 << 20
+)
 
 func (t *text) checkGrowth() error {
-	if len(t.buf) > maxGrown {
-		return &TextError{Offset: none, Reason: fmt.Sprintf("the tokenizer's normalizer makes it longer than %d bytes", maxGrown)}
+	if len(t.buf) > t.limit {
+		return &TextError{Offset: none, Reason: fmt.Sprintf("the tokenizer's normalizer makes it longer than %d bytes", t.limit)}
 	}
 	return nil
 }

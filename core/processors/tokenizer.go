@@ -266,8 +266,8 @@ func (p *postProcessor) assemble(parts *[2][]token, slots []slot) Encoding {
 	return e
 }
 
-// maxText is the size of a text, in bytes, that 32-bit offsets can count even where each byte becomes several.
-const maxText = 1 << 26
+// maxText is the size in bytes that a text may have. Times maxGrowth it still is a 32-bit number, which offsets are while at work.
+const maxText = 1 << 24
 
 // tokenize appends the tokens of one text to s.tokens.
 func (t *Tokenizer) tokenize(s *scratch, text string, specialAsText bool) error {

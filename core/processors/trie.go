@@ -1,6 +1,7 @@
 package processors
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -20,7 +21,7 @@ func newTrie(keys []string, values []int32) *trie {
 	for i := range sorted {
 		sorted[i] = i
 	}
-	slices.SortStableFunc(sorted, func(a, b int) int { return strings.Compare(keys[a], keys[b]) })
+	slices.SortFunc(sorted, func(a, b int) int { return cmp.Or(strings.Compare(keys[a], keys[b]), a-b) })
 
 	// A group is the run of sorted keys that share the depth bytes that lead to a node.
 	type group struct{ from, to, depth int }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -120,35 +121,52 @@ func (v *vocabulary) get(token string) int32 {
 	return none
 }
 
-// readMap reads a JSON object of ids by token.
+// readMap reads an object of ids by token, which is known to be JSON. (Large vocabularies make the general decoder too slow here.)
 func (v *vocabulary) readMap(raw []byte) error {
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber()
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+	raw = skipSpace(raw)
+	if raw[0] != '{' {
 		return errors.New("an object of ids by token is expected here")
 	}
-	for d.More() {
-		token, err := d.Token()
+	for raw = skipSpace(raw[1:]); raw[0] != '}'; {
+		token, rest, err := cutString(raw)
 		if err != nil {
 			return err
 		}
-		number, err := d.Token()
+		raw = skipSpace(rest[1:]) // after the colon
+		n := bytes.IndexAny(raw, ",}] \t\r\n")
+		id, err := strconv.ParseInt(string(raw[:n]), 10, 64)
 		if err != nil {
+			return fmt.Errorf("the id of token %s is %s, not a whole number", shorten(token), shorten(string(raw[:n])))
+		}
+		if err := v.add(token, id); err != nil {
 			return err
 		}
-		n, ok := number.(json.Number)
-		if !ok {
-			return fmt.Errorf("the id of token %s is not a number", shorten(token.(string)))
-		}
-		id, err := n.Int64()
-		if err != nil {
-			return fmt.Errorf("the id of token %s is %s, not a whole number", shorten(token.(string)), shorten(n.String()))
-		}
-		if err := v.add(token.(string), id); err != nil {
-			return err
+		if raw = skipSpace(raw[n:]); raw[0] == ',' {
+			raw = skipSpace(raw[1:])
 		}
 	}
 	return nil
+}
+
+// skipSpace returns what comes after white space.
+func skipSpace(raw []byte) []byte { return bytes.TrimLeft(raw, " \t\r\n") }
+
+// cutString reads the string that raw, known to be JSON, begins with. It returns what comes after it and white space.
+func cutString(raw []byte) (s string, rest []byte, err error) {
+	end := 1
+	for raw[end] != '"' {
+		if raw[end] == '\\' {
+			end++
+		}
+		end++
+	}
+	end++
+	if literal := raw[:end]; bytes.IndexByte(literal, '\\') < 0 {
+		s = string(literal[1 : end-1])
+	} else if err := json.Unmarshal(literal, &s); err != nil {
+		return "", nil, err
+	}
+	return s, skipSpace(raw[end:]), nil
 }
 
 // readLines reads a vocab.txt: a token in each line, with the number of the line as its id.
@@ -178,20 +196,60 @@ func (s *scored) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// mergePair is two tokens that merge, in JSON an array of the two, or one string with a space between them.
+// mergePair is two tokens that merge.
 type mergePair [2]string
 
-func (m *mergePair) UnmarshalJSON(raw []byte) error {
-	var pair []string
-	var line string
-	switch {
-	case json.Unmarshal(raw, &pair) == nil && len(pair) == 2:
-		*m = mergePair(pair)
+// mergeList are merges, in JSON a list of arrays of two tokens, or of strings with a space between the two.
+type mergeList []mergePair
+
+// UnmarshalJSON is called with valid JSON only.
+func (l *mergeList) UnmarshalJSON(raw []byte) error {
+	if raw[0] == 'n' { // null
 		return nil
-	case json.Unmarshal(raw, &line) == nil:
-		return m.parse(line)
 	}
-	return fmt.Errorf("%s is not a pair of tokens", shorten(string(raw)))
+	if raw[0] != '[' {
+		return errors.New("model.merges: a list of merges is expected here")
+	}
+	*l = mergeList{}
+	for raw = skipSpace(raw[1:]); raw[0] != ']'; {
+		var m mergePair
+		start := raw
+		bad := func() error {
+			return fmt.Errorf("model.merges[%d]: %s is not a pair of tokens", len(*l), shorten(string(start[:min(len(start), 80)])))
+		}
+		var err error
+		switch raw[0] {
+		case '"':
+			var line string
+			if line, raw, err = cutString(raw); err == nil {
+				err = m.parse(line)
+			}
+			if err != nil {
+				return fmt.Errorf("model.merges[%d]: %w", len(*l), err)
+			}
+		case '[':
+			raw = skipSpace(raw[1:])
+			for i := range m {
+				if raw[0] != '"' {
+					return bad()
+				}
+				if m[i], raw, err = cutString(raw); err != nil {
+					return err
+				}
+				if raw[0] != ",]"[i] {
+					return bad()
+				}
+				raw = skipSpace(raw[1:])
+			}
+		default:
+			return bad()
+		}
+		if raw[0] == ',' {
+			raw = skipSpace(raw[1:])
+		}
+		*l = append(*l, m)
+	}
+	return nil
 }
 
 func (m *mergePair) parse(line string) error {
