@@ -77,7 +77,7 @@ func Bind(m *Model, sizes map[string]int64) error {
 	}
 	// Names of values between nodes are taken at their word only where nothing
 	// better is known.
-	f, err := infer(c, false)
+	f, err := infer(c, false, maxVisits)
 	if err != nil {
 		return discard(c, err)
 	}

@@ -61,8 +61,8 @@ func (m *Model) Check() error {
 		c.function(f)
 	}
 	c.where = "model"
-	if cycle := recursion(m.Functions, functions); cycle != "" {
-		c.fail(nil, "function %s calls itself", cycle)
+	if problem := recursion(m.Functions, functions); problem != "" {
+		c.fail(nil, "%s", problem)
 	}
 	c.opsets, c.attrs = m.Opsets, nil
 	c.graph(m.Graph)
@@ -206,13 +206,18 @@ func (c *checker) function(f *Function) {
 	c.leave(added)
 }
 
-// recursion names a function that reaches itself, or is empty.
+// maxCallDepth is how many functions may call each other in a chain.
+const maxCallDepth = 100
+
+// recursion names a function that reaches itself, or a chain that is too long;
+// empty where there is neither.
 func recursion(all []*Function, byID map[FunctionID]*Function) string {
 	const (
 		open = 1
 		done = 2
 	)
 	state := map[FunctionID]int{}
+	depth := 0
 	var visit func(f *Function) string
 	var nodes func(ns []*Node) string
 	nodes = func(ns []*Node) string {
@@ -234,13 +239,17 @@ func recursion(all []*Function, byID map[FunctionID]*Function) string {
 		id := f.ID()
 		switch state[id] {
 		case open:
-			return strconv.Quote(id.String())
+			return fmt.Sprintf("function %q calls itself", id.String())
 		case done:
 			return ""
+		}
+		if depth++; depth > maxCallDepth {
+			return fmt.Sprintf("function %q is the end of a chain of more than %d calls", id.String(), maxCallDepth)
 		}
 		state[id] = open
 		s := nodes(f.Nodes)
 		state[id] = done
+		depth--
 		return s
 	}
 	for _, f := range all {

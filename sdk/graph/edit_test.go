@@ -78,6 +78,10 @@ func TestCheck(t *testing.T) {
 	twice.Initializers = []*Initializer{{Name: "w"}, {Name: "w"}}
 	def := graphOf("x", "y", nodes("A(x)->y")...)
 	def.Initializers = []*Initializer{{Name: "x"}}
+	var chain []*Function
+	for i := range 150 {
+		chain = append(chain, fn(fmt.Sprintf("C%d", i), fmt.Sprintf("f:C%d(a)->b", i+1)))
+	}
 	tests := []struct {
 		name string
 		m    *Model
@@ -103,6 +107,7 @@ func TestCheck(t *testing.T) {
 		{"reference to nothing", modelOf(graphOf("x", "y", nodes("A(x)->y")...), badRef), `refers to "q"`},
 		{"two functions", modelOf(graphOf("x", "y", nodes("A(x)->y")...), ref, badRef), "defined twice"},
 		{"recursion", modelOf(graphOf("x", "y", nodes("A(x)->y")...), fn("F", "f:G(a)->b"), fn("G", "f:F(a)->b")), `function "f.F" calls itself`},
+		{"a long chain", modelOf(graphOf("x", "y", nodes("A(x)->y")...), chain...), "more than 100 calls"},
 		{"function output", modelOf(graphOf("x", "y", nodes("A(x)->y")...), fn("F", "A(a)->c")), `output "b"`},
 	}
 	for _, tt := range tests {

@@ -347,13 +347,17 @@ func (e expr) names(f func(string)) {
 // parseExpr reads the Param of a dimension: a sum of products with floor
 // division, as String and other tools write it. What can't be read so is a name.
 func parseExpr(s string) expr {
-	if len(s) <= maxExprText && (strings.ContainsAny(s, "+*/(") || strings.Contains(s, " - ")) {
+	s = cleanAtom(s)
+	if s != "" && len(s) <= maxExprText && (strings.ContainsAny(s, "+*/(") || strings.Contains(s, " - ") || s[0] == '-') {
 		p := exprParser{s: s}
 		if e := p.sum(0); !p.bad && p.at == len(s) {
 			return e
 		}
 	}
-	return atom(cleanAtom(s))
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		return num(n)
+	}
+	return atom(s)
 }
 
 // cleanAtom keeps a foreign name from looking like our own marks.
@@ -469,7 +473,7 @@ func (p *exprParser) factor(depth int) expr {
 	case name == "" || name[0] >= '0' && name[0] <= '9' || p.peek() == '(':
 		p.bad = true
 	}
-	return atom(cleanAtom(name))
+	return atom(name)
 }
 
 func addInt(a, b int64) (int64, bool) {

@@ -2,7 +2,14 @@ package graph
 
 import (
 	"bytes"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
+
+	"github.com/accelhq/accel/sdk/tensor"
 )
 
 func FuzzParse(f *testing.F) {
@@ -60,5 +67,154 @@ func FuzzParseTensor(f *testing.F) {
 		}
 		_, _, _ = ParseDatum(data, KindSequence)
 		_, _, _ = ParseDatum(data, KindOptional)
+	})
+}
+
+// drawn reads decisions from fuzzed bytes.
+type drawn []byte
+
+func (d *drawn) n(limit int) int {
+	if len(*d) == 0 {
+		return 0
+	}
+	v := int((*d)[0])
+	*d = (*d)[1:]
+	return v % limit
+}
+
+// model makes a model of operators that have rules, over random small types.
+func (d *drawn) model() *Model {
+	ids := slices.SortedFunc(maps.Keys(rules), func(a, b FunctionID) int { return strings.Compare(a.String(), b.String()) })
+	attrNames := []string{"axis", "axes", "perm", "keepdims", "to", "split", "starts", "ends", "shape", "kernel_shape", "strides", "pads", "dilations",
+		"group", "batch_dims", "K", "N", "q_num_heads", "kv_num_heads", "num_outputs", "allowzero", "onesided", "inverse", "blocksize", "num_scan_inputs", "k", "start", "end"}
+	sizes := []int64{0, 1, 2, 3, 4, 7, 64, -1, -2, 1 << 40, math.MaxInt64, math.MinInt64}
+	elems := []tensor.DType{tensor.Float32, tensor.Int64, tensor.Bool, tensor.Int32}
+	opsets := []int64{23, 13, 11, 9, 1}
+	m := &Model{IRVersion: 10, Opsets: map[string]int64{"": opsets[d.n(len(opsets))], DomainAccel: 1, DomainMicrosoft: 1}, Graph: &Graph{Name: "g"}}
+	var names []string
+	add := func() string {
+		names = append(names, "v"+strconv.Itoa(len(names)))
+		return names[len(names)-1]
+	}
+	pick := func() string {
+		if i := d.n(len(names) + 1); i < len(names) {
+			return names[i]
+		}
+		return ""
+	}
+	for range 1 + d.n(4) {
+		dims := make([]Dim, d.n(5))
+		for i := range dims {
+			switch k := d.n(6); k {
+			case 0:
+				dims[i] = Sym("N")
+			case 1:
+				dims[i] = Sym("2*M + 1")
+			case 2:
+				dims[i] = Dim{Size: -1}
+			default:
+				dims[i] = Known(int64(k - 2))
+			}
+		}
+		m.Graph.Inputs = append(m.Graph.Inputs, &Value{Name: add(), Type: TensorType(elems[d.n(len(elems))], dims...)})
+	}
+	for range 1 + d.n(3) {
+		v := make([]int64, d.n(4))
+		for i := range v {
+			v[i] = sizes[d.n(len(sizes))]
+		}
+		t := tensor.Ints(tensor.Shape{int64(len(v))}, v...)
+		if len(v) == 1 && d.n(2) == 0 {
+			t.Shape = nil
+		}
+		m.Graph.Initializers = append(m.Graph.Initializers, &Initializer{Name: add(), Tensor: t})
+	}
+	for range 1 + d.n(6) {
+		id := ids[(d.n(256)*256+d.n(256))%len(ids)]
+		n := &Node{Domain: id.Domain, OpType: id.Name}
+		for range d.n(6) {
+			n.Inputs = append(n.Inputs, pick())
+		}
+		seen := map[string]bool{}
+		for range d.n(4) {
+			name := attrNames[d.n(len(attrNames))]
+			if seen[name] {
+				continue
+			}
+			seen[name] = true
+			if d.n(2) == 0 {
+				n.Attrs = append(n.Attrs, IntAttr(name, sizes[d.n(len(sizes))]))
+				continue
+			}
+			list := make([]int64, d.n(5))
+			for i := range list {
+				list[i] = sizes[d.n(len(sizes))]
+			}
+			n.Attrs = append(n.Attrs, IntsAttr(name, list...))
+		}
+		if d.n(8) == 0 {
+			inner := graphOf("", "", node("Add("+pick()+","+pick()+")->in"+strconv.Itoa(len(names))))
+			inner.Outputs = values("in" + strconv.Itoa(len(names)))
+			for _, name := range []string{"body", "then_branch", "else_branch"} {
+				n.Attrs = append(n.Attrs, GraphAttr(name, inner.Clone()))
+			}
+		}
+		outs := 1 + d.n(3)
+		for range outs {
+			n.Outputs = append(n.Outputs, add())
+		}
+		m.Graph.Nodes = append(m.Graph.Nodes, n)
+	}
+	m.Graph.Outputs = values(names[len(names)-1])
+	return m
+}
+
+// FuzzInfer takes either a model file or decisions from which to make a model.
+func FuzzInfer(f *testing.F) {
+	for _, m := range []*Model{textEncoder(f), full()} {
+		data, err := Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(true, data)
+	}
+	f.Add(false, []byte("a few bytes to decide by, which make some model or other"))
+	f.Fuzz(func(t *testing.T, isFile bool, data []byte) {
+		var m *Model
+		if isFile {
+			var err error
+			if m, err = Parse(data); err != nil || m.Check() != nil {
+				return
+			}
+		} else {
+			d := drawn(data)
+			m = d.model()
+			if err := m.Check(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		bound := m.Clone()
+		sizes := map[string]int64{}
+		for i, s := range m.Symbols() {
+			sizes[s] = int64(2 + i)
+		}
+		_ = Inline(m, nil)
+		if err := Infer(m); err == nil {
+			once := m.Graph.Types()
+			if err := Infer(m); err != nil {
+				t.Fatalf("inferred once, not twice: %v", err)
+			}
+			for name, ty := range m.Graph.Types() {
+				if typeText(ty) != typeText(once[name]) {
+					t.Errorf("%s is %s, inferred again %s", name, typeText(once[name]), typeText(ty))
+				}
+			}
+			TotalFLOPs(m.Graph)
+		}
+		if err := Bind(bound, sizes); err == nil {
+			if err := bound.Check(); err != nil {
+				t.Errorf("bound, it is not valid: %v", err)
+			}
+		}
 	})
 }

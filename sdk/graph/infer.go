@@ -34,7 +34,7 @@ func (e *InferError) Error() string { return "node " + e.Node + ": " + e.Reason 
 //
 // The model must be valid (see Check).
 func Infer(m *Model) error {
-	_, err := infer(m, true)
+	_, err := infer(m, true, maxVisits)
 	return err
 }
 
@@ -64,6 +64,8 @@ type inferrer struct {
 	write     bool             // fill Graph.Values; false inside functions
 	atoms     int64
 	visits    int64
+	budget    int64 // of visits
+	depth     int   // of calls of functions
 	irVersion int64
 	all       map[*Graph]map[string]*value
 }
@@ -83,9 +85,9 @@ func (s *scope) get(name string) *value {
 	return nil
 }
 
-func infer(m *Model, strict bool) (*inferrer, error) {
+func infer(m *Model, strict bool, budget int64) (*inferrer, error) {
 	f := &inferrer{
-		functions: m.functions(), opsets: m.Opsets, strict: strict, write: true,
+		functions: m.functions(), opsets: m.Opsets, strict: strict, write: true, budget: budget,
 		irVersion: m.IRVersion, all: map[*Graph]map[string]*value{},
 	}
 	if m.Graph == nil {
@@ -350,8 +352,8 @@ func (f *inferrer) store(g *Graph, s *scope) {
 // nodes infers nodes in order into s.
 func (f *inferrer) nodes(nodes []*Node, s *scope, declared map[string]*Type) error {
 	for _, n := range nodes {
-		if f.visits++; f.visits > maxVisits {
-			return &LimitError{What: "nodes visited in functions", Limit: maxVisits, Found: f.visits}
+		if f.visits++; f.visits > f.budget {
+			return &LimitError{What: "nodes, those of functions counted at each call,", Limit: f.budget, Found: f.visits}
 		}
 		c := &call{f: f, n: n, s: s, opset: f.opsets[n.Domain], outs: make([]*value, len(n.Outputs))}
 		c.ins = make([]*value, len(n.Inputs))
@@ -403,6 +405,10 @@ func (c *call) run() error {
 		return nil
 	}
 	f := c.f
+	if f.depth++; f.depth > maxCallDepth {
+		return &LimitError{What: "functions calling each other", Limit: maxCallDepth, Found: int64(f.depth)}
+	}
+	defer func() { f.depth-- }()
 	attrs := maps.Clone(f.attrs)
 	inner := map[string]*Attr{}
 	for _, a := range fn.Defaults {
@@ -423,6 +429,9 @@ func (c *call) run() error {
 		}
 	}
 	if err := f.nodes(fn.Nodes, s, nil); err != nil {
+		if _, ok := err.(*LimitError); ok {
+			return err
+		}
 		return fmt.Errorf("in function %s: %w", fn.ID(), err)
 	}
 	for i, name := range fn.Outputs {

@@ -23,9 +23,17 @@ type rule func(c *call) error
 // rules is filled in by init functions beside the rules, which call each other.
 var rules = map[FunctionID]rule{}
 
-func addRules(domain string, r rule, ops ...string) {
+// addRules gives operators a rule. Their first least inputs may not be left out.
+func addRules(domain string, r rule, least int, ops ...string) {
 	for _, op := range ops {
-		rules[FunctionID{Domain: domain, Name: op}] = r
+		rules[FunctionID{Domain: domain, Name: op}] = func(c *call) error {
+			for i := range least {
+				if c.in(i) == nil {
+					return fmt.Errorf("input %d is missing, wants at least %d", i, least)
+				}
+			}
+			return r(c)
+		}
 	}
 }
 

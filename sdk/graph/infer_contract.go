@@ -9,11 +9,11 @@ import (
 // Rules for the contract's own operators (docs/architecture.md, "The graph
 // contract") and for those of com.microsoft that it takes.
 func init() {
-	addRules(DomainMicrosoft, matMulNBits, "MatMulNBits")
-	addRules(DomainAccel, matMulNBits, "MatMulBlocks")
-	addRules(DomainAccel, pagedAttention, "PagedAttention")
-	addRules(DomainAccel, pagedWrite, "PagedWrite")
-	addRules(DomainMicrosoft, skipNormalization, "SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
+	addRules(DomainMicrosoft, matMulNBits, 3, "MatMulNBits")
+	addRules(DomainAccel, matMulNBits, 3, "MatMulBlocks")
+	addRules(DomainAccel, pagedAttention, 1, "PagedAttention")
+	addRules(DomainAccel, pagedWrite, 5, "PagedWrite")
+	addRules(DomainMicrosoft, skipNormalization, 3, "SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
 }
 
 // matMulNBits multiplies [..., K] by quantised weights of [N, K].

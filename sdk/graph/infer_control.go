@@ -8,19 +8,19 @@ import (
 )
 
 func init() {
-	addRules(DomainONNX, ifOf, "If")
-	addRules(DomainONNX, loopOf, "Loop")
-	addRules(DomainONNX, scanOf, "Scan")
-	addRules(DomainONNX, sequenceConstruct, "SequenceConstruct")
-	addRules(DomainONNX, sequenceEmpty, "SequenceEmpty")
-	addRules(DomainONNX, sequenceChange, "SequenceInsert", "SequenceErase")
-	addRules(DomainONNX, sequenceAt, "SequenceAt")
-	addRules(DomainONNX, optionalGet, "OptionalGetElement")
-	addRules(DomainONNX, sequenceLength, "SequenceLength")
-	addRules(DomainONNX, concatFromSequence, "ConcatFromSequence")
-	addRules(DomainONNX, splitToSequence, "SplitToSequence")
-	addRules(DomainONNX, optionalOf, "Optional")
-	addRules(DomainONNX, optionalHas, "OptionalHasElement")
+	addRules(DomainONNX, ifOf, 1, "If")
+	addRules(DomainONNX, loopOf, 0, "Loop")
+	addRules(DomainONNX, scanOf, 0, "Scan")
+	addRules(DomainONNX, sequenceConstruct, 1, "SequenceConstruct")
+	addRules(DomainONNX, sequenceEmpty, 0, "SequenceEmpty")
+	addRules(DomainONNX, sequenceChange, 1, "SequenceInsert", "SequenceErase")
+	addRules(DomainONNX, sequenceAt, 2, "SequenceAt")
+	addRules(DomainONNX, optionalGet, 1, "OptionalGetElement")
+	addRules(DomainONNX, sequenceLength, 1, "SequenceLength")
+	addRules(DomainONNX, concatFromSequence, 1, "ConcatFromSequence")
+	addRules(DomainONNX, splitToSequence, 1, "SplitToSequence")
+	addRules(DomainONNX, optionalOf, 0, "Optional")
+	addRules(DomainONNX, optionalHas, 0, "OptionalHasElement")
 }
 
 // body infers a graph inside the node and returns its outputs.

@@ -9,7 +9,7 @@ import (
 )
 
 func init() {
-	addRules(DomainONNX, sameAsFirst,
+	addRules(DomainONNX, sameAsFirst, 1,
 		"Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Ceil", "Celu", "Clip", "Cos", "Cosh",
 		"Elu", "Erf", "Exp", "Floor", "Gelu", "GroupNormalization", "HardSigmoid", "HardSwish", "Hardmax",
 		"InstanceNormalization", "LRN", "LeakyRelu", "Log", "LogSoftmax", "LpNormalization",
@@ -17,25 +17,25 @@ func init() {
 		"ReverseSequence", "RotaryEmbedding", "Round", "Scatter", "ScatterElements", "ScatterND", "Selu", "Shrink",
 		"Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh",
 		"TensorScatter", "ThresholdedRelu", "Trilu", "CumSum", "CumProd", "Identity")
-	addRules(DomainMicrosoft, sameAsFirst, "FastGelu", "Gelu", "BiasGelu", "QuickGelu")
-	addRules(DomainONNX, predicate, "Not", "IsNaN", "IsInf")
-	addRules(DomainONNX, arithmetic,
-		"Add", "Sub", "Mul", "Div", "Mod", "Min", "Max", "Sum", "Mean", "And", "Or", "Xor",
-		"BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift", "Pow")
-	addRules(DomainONNX, comparison, "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
-	addRules(DomainONNX, where, "Where")
-	addRules(DomainONNX, cast, "Cast")
-	addRules(DomainONNX, castLike, "CastLike")
-	addRules(DomainONNX, matmul, "MatMul", "MatMulInteger", "QLinearMatMul")
-	addRules(DomainONNX, gemm, "Gemm")
-	addRules(DomainONNX, einsum, "Einsum")
-	addRules(DomainONNX, reduce,
+	addRules(DomainMicrosoft, sameAsFirst, 1, "FastGelu", "Gelu", "BiasGelu", "QuickGelu")
+	addRules(DomainONNX, predicate, 1, "Not", "IsNaN", "IsInf")
+	addRules(DomainONNX, arithmetic, 1, "Min", "Max", "Sum", "Mean")
+	addRules(DomainONNX, arithmetic, 2,
+		"Add", "Sub", "Mul", "Div", "Mod", "And", "Or", "Xor", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift", "Pow")
+	addRules(DomainONNX, comparison, 2, "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
+	addRules(DomainONNX, where, 3, "Where")
+	addRules(DomainONNX, cast, 1, "Cast")
+	addRules(DomainONNX, castLike, 2, "CastLike")
+	addRules(DomainONNX, matmul, 2, "MatMul", "MatMulInteger", "QLinearMatMul")
+	addRules(DomainONNX, gemm, 2, "Gemm")
+	addRules(DomainONNX, einsum, 1, "Einsum")
+	addRules(DomainONNX, reduce, 1,
 		"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
 		"ReduceSum", "ReduceSumSquare")
-	addRules(DomainONNX, argReduce, "ArgMax", "ArgMin")
-	addRules(DomainONNX, quantizeLinear, "QuantizeLinear")
-	addRules(DomainONNX, dequantizeLinear, "DequantizeLinear")
-	addRules(DomainONNX, dynamicQuantizeLinear, "DynamicQuantizeLinear")
+	addRules(DomainONNX, argReduce, 1, "ArgMax", "ArgMin")
+	addRules(DomainONNX, quantizeLinear, 2, "QuantizeLinear")
+	addRules(DomainONNX, dequantizeLinear, 2, "DequantizeLinear")
+	addRules(DomainONNX, dynamicQuantizeLinear, 1, "DynamicQuantizeLinear")
 }
 
 // sameAsFirst is for operators whose output is like their first input.

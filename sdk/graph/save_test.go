@@ -167,6 +167,14 @@ func TestRoundTripExports(t *testing.T) {
 	for i, path := range exports(t) {
 		m := mustLoad(t, path)
 		want := marshal(t, m)
+		if i%8 != 0 { // syncing files is slow
+			got, err := Parse(want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mustEqual(t, filepath.Base(path), got.Graph, m.Graph)
+			continue
+		}
 		if err := Save(m, dir, SaveOptions{External: int64(i % 3 * 500)}); err != nil {
 			t.Fatal(err)
 		}
