@@ -395,7 +395,7 @@ func (r *Runner) bring(ctx context.Context, p *placement, info backend.Device, r
 		}
 		p.lowered, p.exe = lowered, exe
 		r.log.Info("placed a model", "model", r.query.Model, "device", ref, "kind", string(info.Kind), "shapes", p.key.dims,
-			"rewrites", len(lowered.Rewrites), "memory", exe.Memory(), "took", time.Since(begun).Round(time.Millisecond))
+			"rewrites", len(lowered.Rewrites), "memory", exe.Memory(), "took", time.Since(begun).Round(time.Millisecond).String())
 	}()
 }
 
