@@ -42,8 +42,14 @@ func (e *usageError) Unwrap() error { return e.err }
 
 func usage(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
-// errMissed says that something did not hold which was already told in detail.
-var errMissed = errors.New("not everything held")
+// toldError is an error that the command has told of in its own way.
+type toldError struct{ err error }
+
+func (e *toldError) Error() string { return e.err.Error() }
+func (e *toldError) Unwrap() error { return e.err }
+
+// errMissed says that something did not hold.
+var errMissed = &toldError{errors.New("not everything held")}
 
 // notFoundError says that nothing has the name that was asked for.
 type notFoundError struct{ what, remedy string }
@@ -96,7 +102,7 @@ func isA[E error](err error) bool {
 
 // report tells of the error that ends a command.
 func (a *app) report(ctx context.Context, err error) {
-	if errors.Is(err, errMissed) {
+	if isA[*toldError](err) {
 		return
 	}
 	if a.json {
@@ -110,8 +116,26 @@ func (a *app) report(ctx context.Context, err error) {
 	}
 	style := styleOf(a.err, a.environ)
 	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
+	var none *engine.NoPlatformError
+	if errors.As(err, &none) {
+		lines = noPlatform(none)
+	}
 	fmt.Fprintf(a.screen, "%s %s\n", style.bad("error:"), lines[0])
 	for _, l := range lines[1:] {
 		fmt.Fprintf(a.screen, "       %s\n", l)
 	}
+}
+
+// noPlatform sets the reasons of each platform one below the other.
+func noPlatform(e *engine.NoPlatformError) []string {
+	d := e.Decision
+	lines := []string{fmt.Sprintf("no platform can serve %s (route: %s; fallback: %s)", d.Model, strings.Join(d.Wanted, ", "), d.Policy)}
+	for _, r := range d.Refused {
+		line := fmt.Sprintf("%s: %s", refName(r), firstLine(r.Reason))
+		if r.Remedy != "" {
+			line += " (" + r.Remedy + ")"
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }

@@ -72,7 +72,10 @@ request would.`,
 			} else {
 				a.printExplanation(x)
 			}
-			return err
+			if err != nil {
+				return &toldError{err}
+			}
+			return nil
 		})
 	}
 	return c
@@ -117,10 +120,11 @@ func (a *app) printExplanation(x engine.Explanation) {
 	}
 	say("route", "%s (fallback: %s)", strings.Join(d.Wanted, ", "), d.Policy)
 	for _, r := range d.Refused {
-		say("passed", "%s: %s", refName(r), firstLine(r.Reason))
+		remedy := ""
 		if r.Remedy != "" {
-			say("", "%s", r.Remedy)
+			remedy = s.dim(" (" + r.Remedy + ")")
 		}
+		say("passed", "%s: %s%s", refName(r), firstLine(r.Reason), remedy)
 	}
 	for _, r := range d.Replays {
 		say("died", "%s: %s", refName(r), firstLine(r.Reason))

@@ -134,11 +134,11 @@ func flagValue(c *cobra.Command, flag string, value any, key ...string) []config
 	return []config.Flag{{Name: "--" + flag, Key: key, Value: value}}
 }
 
-// load reads the configuration. Commands that answer and end log warnings only,
-// unless told otherwise.
+// load reads the configuration. Commands that answer and end log nothing unless
+// told to: what matters is in their answer.
 func (a *app) load(runFile string, flags []config.Flag) (*config.Loaded, error) {
 	def := config.Default()
-	def.Log.Level = "warn"
+	def.Log.Level = "off"
 	return a.loadOver(def, runFile, flags)
 }
 

@@ -91,7 +91,7 @@ type embedding struct {
 	Inputs    int              `json:"inputs"`
 	Tokens    int              `json:"tokens"`
 	Truncated []int            `json:"truncated,omitempty"` // tokens cut, by input
-	Seconds   float64          `json:"seconds"`             // the model's placing included
+	Seconds   float64          `json:"seconds"`             // the model's start on its device included
 	Decisions []route.Decision `json:"decisions"`           // one for each way a request went
 	texts     []string
 	vectors   [][]float32
@@ -230,7 +230,7 @@ func (a *app) writeRun(o config.Output, e *embedding) error {
 		on += fmt.Sprintf("%s (%s)", d.Chosen.Device, d.Chosen.Kind)
 	}
 	took := time.Duration(e.Seconds * float64(time.Second))
-	fmt.Fprintf(final, "%s on %s: %s, %s in %s\n", s.bold(e.Model), s.good(on), count(e.Inputs, "sentence"), count(e.Tokens, "token"), seconds(took))
+	fmt.Fprintf(final, "%s on %s: %s, %s in %s, start included\n", s.bold(e.Model), s.good(on), count(e.Inputs, "sentence"), count(e.Tokens, "token"), seconds(took))
 	return nil
 }
 
