@@ -83,7 +83,7 @@ func Load(src Sources) (*Loaded, error) {
 	l.Config = out.Config
 	if src.RunFile != "" {
 		l.Run = &out.Run
-		l.checkRun(filepath.Dir(src.RunFile), &errs)
+		l.checkRun(src.RunFile, &errs)
 	}
 	l.checkWhole(&errs)
 	if len(errs) > 0 {
@@ -127,14 +127,15 @@ func fileError(origin Origin, err error) *Error {
 }
 
 // checkRun checks what a run file must say.
-func (l *Loaded) checkRun(dir string, errs *Errors) {
-	l.required(runOnlySpec, reflect.ValueOf(*l.Run), errs)
+func (l *Loaded) checkRun(file string, errs *Errors) {
+	origin := Origin{Kind: FromFile, Name: file}
+	l.required(runOnlySpec, reflect.ValueOf(*l.Run), origin, errs)
 	if in := l.Run.Inputs; (in.File == "") == (len(in.Texts) == 0) {
-		*errs = append(*errs, &Error{Key: "inputs", Origin: l.Origin("inputs.file"),
+		*errs = append(*errs, &Error{Key: "inputs", Origin: origin,
 			Problem: "want either a file or texts", Remedy: "give `file: FILE`, one text a line, or `texts: [...]`"})
 	}
 	if l.Run.Model != "" {
-		l.nameRunModel(dir)
+		l.nameRunModel(filepath.Dir(file))
 	}
 }
 
@@ -174,24 +175,28 @@ func (l *Loaded) nameRunModel(dir string) {
 // checkWhole checks what no single source can know: that nothing required is
 // missing, and values that bound each other.
 func (l *Loaded) checkWhole(errs *Errors) {
-	l.required(configSpec, reflect.ValueOf(l.Config), errs)
+	l.required(configSpec, reflect.ValueOf(l.Config), Origin{Kind: FromDefault}, errs)
 	if b := l.Config.Hosts.Backoff; b.First > b.Max {
 		*errs = append(*errs, &Error{Key: "hosts.backoff.first", Value: b.First.String(), Origin: l.Origin("hosts.backoff.first"),
 			Problem: fmt.Sprintf("it is longer than hosts.backoff.max (%v)", b.Max), Remedy: "lower it, or raise the other"})
 	}
 }
 
-func (l *Loaded) required(root *spec, v reflect.Value, errs *Errors) {
+// required reports what is required and empty. otherwise is where it should have
+// been given, for keys that nobody gave.
+func (l *Loaded) required(root *spec, v reflect.Value, otherwise Origin, errs *Errors) {
 	root.walk(v, nil, func(key keyPath, s *spec, v reflect.Value) {
 		if !s.required || !v.IsZero() {
 			return
 		}
-		e := &Error{Key: key.String(), Origin: l.Origin(key.String()), Problem: "it is required and not set", Remedy: "set it"}
+		e := &Error{Key: key.String(), Origin: otherwise, Problem: "it is required and not set", Remedy: "set it"}
 		if s.env != "" {
 			e.Remedy = "set it, or $" + s.env
 		}
 		// An entry of a table that lacks a key has a place of its own.
-		if o, ok := l.origins[key[:len(key)-1].String()]; ok && e.Origin.Kind == FromDefault {
+		if o, ok := l.origins[key.String()]; ok {
+			e.Origin = o
+		} else if o, ok := l.origins[key[:len(key)-1].String()]; ok {
 			e.Origin = o
 		}
 		*errs = append(*errs, e)
