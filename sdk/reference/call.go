@@ -51,6 +51,9 @@ func (c *call) eval() (err error) {
 		if why := p.accepts(v.Kind, v.Tensor.DType, bound); why != "" {
 			return badInput(i, "%s", why)
 		}
+		if err := checkEmpty(v.Tensor.Shape); err != nil {
+			return badInput(i, "%w", err)
+		}
 	}
 	for i, p := range c.op.inputs {
 		if !p.optional && !p.variadic && !c.has(i) {

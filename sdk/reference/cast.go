@@ -90,11 +90,20 @@ func castLane(c *call, to tensor.DType) lane[float64] {
 	case classOf(to) == classFloat:
 		return lane[float64]{store: func(t tensor.Tensor, at int, src []float64) { storeFloatAs(t, at, src, saturate) }}
 	}
-	return lane[float64]{store: func(t tensor.Tensor, at int, src []float64) {
-		for i, v := range src {
-			storeNumber(t, at+i, v)
-		}
-	}}
+	if classOf(to) == classBool {
+		return lane[float64]{store: func(t tensor.Tensor, at int, src []float64) {
+			for i, v := range src {
+				storeNumber(t, at+i, v)
+			}
+		}}
+	}
+	// What is out of range ONNX leaves open. As compilers do: the nearest number of
+	// at least 32 bits, of which narrower types keep the low bits.
+	wide := to
+	if to.Bits() < 32 {
+		wide = tensor.Int32
+	}
+	return intSaturating(wide)
 }
 
 // parseInto reads a number in plain or scientific notation.

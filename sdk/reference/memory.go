@@ -60,6 +60,9 @@ func (m *meter) tensor(d tensor.DType, s tensor.Shape) (tensor.Tensor, error) {
 	} else {
 		bytes, err = tensor.ByteSize(d, s)
 	}
+	if err == nil {
+		err = checkEmpty(s)
+	}
 	if err != nil {
 		return tensor.Tensor{}, err
 	}

@@ -43,10 +43,11 @@ type granularity struct {
 // granularity compares the shape of scales, input 1, with that of the data.
 func (c *call) granularity() (*granularity, error) {
 	x, s := c.tensor(0).Shape, c.tensor(1).Shape
-	if c.has(2) && !c.tensor(2).Shape.Equal(s) {
-		return nil, badInput(2, "has shape %v, the scale has %v", c.tensor(2).Shape, s)
+	single := c.tensor(1).Len() == 1 && len(s) <= 1
+	if z := c.tensor(2); c.has(2) && !z.Shape.Equal(s) && !(single && z.Len() == 1) {
+		return nil, badInput(2, "has shape %v, the scale has %v", z.Shape, s)
 	}
-	if c.tensor(1).Len() == 1 && len(s) <= 1 {
+	if single {
 		return &granularity{n: 1}, nil
 	}
 	axis := int64(1)

@@ -6,6 +6,26 @@ import (
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
+// maxEmpty bounds what the other dimensions of an empty tensor count: loops run
+// over them, though there is nothing to compute.
+const maxEmpty = 1 << 24
+
+// checkEmpty refuses empty tensors of absurd dimensions.
+func checkEmpty(s tensor.Shape) error {
+	n, empty := int64(1), false
+	for _, d := range s {
+		if d == 0 {
+			empty = true
+		} else if n = min(n, maxEmpty+1) * min(d, maxEmpty+1); n > maxEmpty {
+			n = maxEmpty + 1
+		}
+	}
+	if empty && n > maxEmpty {
+		return fmt.Errorf("shape %v is empty, but its other dimensions count more than %d", s, maxEmpty)
+	}
+	return nil
+}
+
 // elements is the number of elements of a shape that is known to be countable.
 func elements(dims []int64) int {
 	n := int64(1)

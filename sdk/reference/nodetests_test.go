@@ -1,0 +1,251 @@
+package reference
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+// nodeTests is the folder that testdata/nodetests.py writes.
+func nodeTests(t *testing.T) string {
+	dir := os.Getenv("ACCEL_ONNX_NODE_TESTS")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "build", "onnx-node-tests")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "cases.json")); err != nil {
+		t.Skipf("ONNX's node tests are not there: run `python3 sdk/reference/testdata/nodetests.py build/onnx-node-tests` (with the onnx package), or set ACCEL_ONNX_NODE_TESTS: %v", err)
+	}
+	return dir
+}
+
+func readJSON(t *testing.T, path string, v any) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+}
+
+// knownFailures reads lines of a case's name and the reason why it fails.
+func knownFailures(t *testing.T) map[string]string {
+	f, err := os.Open(filepath.Join("testdata", "known-failures.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	known := map[string]string{}
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if line := strings.TrimSpace(s.Text()); line != "" && line[0] != '#' {
+			name, reason, _ := strings.Cut(line, " ")
+			known[name] = reason
+		}
+	}
+	return known
+}
+
+// notYet are operators of the node tests that are not registered.
+var notYet = []string{
+	"Bernoulli", "DeformConv", "Det", "GRU", "ImageDecoder", "LSTM", "NegativeLogLikelihoodLoss", "NonMaxSuppression",
+	"RNN", "RandomUniformLike", "RegexFullMatch", "RoiAlign", "Scan", "SoftmaxCrossEntropyLoss", "StringConcat",
+	"StringNormalizer", "StringSplit", "TfIdfVectorizer",
+}
+
+func TestNodeTests(t *testing.T) {
+	dir := nodeTests(t)
+	var cases []struct {
+		Name       string
+		RTol, ATol float64
+		Sets       int
+		Ops        []string
+	}
+	readJSON(t, filepath.Join(dir, "cases.json"), &cases)
+	known := knownFailures(t)
+	type tally struct{ passed, failed int }
+	byOp := map[string]*tally{}
+	passed, failed, unsupported := 0, 0, 0
+	missing := map[string]int{}
+	for _, c := range cases {
+		begun := time.Now()
+		err := runCase(filepath.Join(dir, c.Name), c.Sets, c.RTol, c.ATol)
+		if d := time.Since(begun); d > 2*time.Second {
+			t.Logf("%s took %v", c.Name, d)
+		}
+		var u *UnsupportedError
+		if errors.As(err, &u) {
+			unsupported++
+			for _, n := range u.Nodes {
+				op := opName(n.Domain, n.OpType)
+				missing[op]++
+				if _, ours := newest[n.Domain]; ours && !slices.Contains(notYet, op) {
+					t.Errorf("%s: %v", c.Name, err)
+				}
+			}
+			continue
+		}
+		for _, op := range c.Ops {
+			if byOp[op] == nil {
+				byOp[op] = &tally{}
+			}
+			if err == nil {
+				byOp[op].passed++
+			} else {
+				byOp[op].failed++
+			}
+		}
+		reason, expected := known[c.Name]
+		switch {
+		case err == nil:
+			passed++
+			if expected {
+				t.Errorf("%s passes, but is listed in known-failures.txt (%s)", c.Name, reason)
+			}
+		case expected:
+			failed++
+		default:
+			failed++
+			t.Errorf("%s: %v", c.Name, err)
+		}
+	}
+	t.Logf("%d of %d cases passed, %d failed as known, %d use operators that are not registered", passed, len(cases), failed, unsupported)
+	var lines []string
+	for op, n := range byOp {
+		lines = append(lines, fmt.Sprintf("%s %d/%d", strings.TrimPrefix(op, ":"), n.passed, n.passed+n.failed))
+	}
+	slices.Sort(lines)
+	t.Logf("passed by operator: %s", strings.Join(lines, ", "))
+	lines = nil
+	for op, n := range missing {
+		lines = append(lines, fmt.Sprintf("%s %d", op, n))
+	}
+	slices.Sort(lines)
+	t.Logf("not registered: %s", strings.Join(lines, ", "))
+}
+
+// runCase runs a folder in ONNX's test layout.
+func runCase(dir string, sets int, rtol, atol float64) error {
+	m, err := graph.Load(dir)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	p, err := New(m, Options{})
+	if err != nil {
+		return err
+	}
+	for i := range sets {
+		data := filepath.Join(dir, fmt.Sprintf("test_data_set_%d", i))
+		inputs := map[string]graph.Datum{}
+		for k, v := range m.Graph.Inputs {
+			in, err := readDatum(filepath.Join(data, fmt.Sprintf("input_%d.pb", k)), v.Type)
+			if errors.Is(err, os.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			inputs[v.Name] = in
+		}
+		got, err := p.RunValues(context.Background(), inputs, nil)
+		if err != nil {
+			return err
+		}
+		for k, v := range m.Graph.Outputs {
+			want, err := readDatum(filepath.Join(data, fmt.Sprintf("output_%d.pb", k)), v.Type)
+			if errors.Is(err, os.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if err := sameValue(got[v.Name], want, rtol, atol); err != nil {
+				return fmt.Errorf("output %s: %w", v.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func readDatum(path string, typ *graph.Type) (graph.Datum, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return graph.Datum{}, err
+	}
+	_, v, err := graph.ParseDatum(data, typ.Kind)
+	if err != nil {
+		return v, fmt.Errorf("%s: %w", path, err)
+	}
+	return v, nil
+}
+
+func sameValue(got, want graph.Datum, rtol, atol float64) error {
+	if got.Kind != want.Kind {
+		return fmt.Errorf("is %s, want %s", describe(got), describe(want))
+	}
+	switch got.Kind {
+	case graph.KindSequence:
+		if len(got.Sequence) != len(want.Sequence) {
+			return fmt.Errorf("has %d entries, want %d", len(got.Sequence), len(want.Sequence))
+		}
+		for i := range got.Sequence {
+			if err := sameValue(got.Sequence[i], want.Sequence[i], rtol, atol); err != nil {
+				return fmt.Errorf("entry %d %w", i, err)
+			}
+		}
+		return nil
+	case graph.KindOptional:
+		if (got.Optional == nil) != (want.Optional == nil) {
+			return fmt.Errorf("is %s, want %s", describe(got), describe(want))
+		}
+		if got.Optional == nil {
+			return nil
+		}
+		return sameValue(*got.Optional, *want.Optional, rtol, atol)
+	}
+	return sameTensor(got.Tensor, want.Tensor, rtol, atol)
+}
+
+// sameTensor compares as numpy's allclose does, NaN equal to NaN.
+func sameTensor(got, want tensor.Tensor, rtol, atol float64) error {
+	if got.DType != want.DType || !got.Shape.Equal(want.Shape) {
+		return fmt.Errorf("is %s, want %s", describeTensor(got), describeTensor(want))
+	}
+	if err := got.Check(); err != nil {
+		return err
+	}
+	// The recorded half-precision results were rounded after each step, ours once.
+	switch got.DType {
+	case tensor.BFloat16:
+		rtol = max(rtol, 0x1p-6)
+	case tensor.Float16:
+		rtol = max(rtol, 0x1p-9)
+	}
+	for i := range got.Len() {
+		if sameCell(got, i, want, i) {
+			continue
+		}
+		if classOf(got.DType) == classNone {
+			return fmt.Errorf("element %d differs", i)
+		}
+		a, b := floatAt(got, i), floatAt(want, i)
+		if a != a && b != b || math.Abs(a-b) <= atol+rtol*math.Abs(b) {
+			continue
+		}
+		return fmt.Errorf("element %d of %s is %v, want %v", i, describeTensor(got), a, b)
+	}
+	return nil
+}
