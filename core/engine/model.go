@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -54,19 +55,27 @@ func (m *model) open(e *Engine) error {
 	m.session = s
 	emb := s.Model.Embedding
 	m.embedder = &tasks.Embedder{
-		Model: m.name, Encoder: textEncoder{tok}, Runner: s.Runner, Feeds: s.Model.Feeds,
+		Model: m.name, Encoder: textEncoder{tok, emb.Prompt, emb.Lowercase}, Runner: s.Runner, Feeds: s.Model.Feeds,
 		MaxTokens: int(emb.MaxTokens), Hidden: int(emb.Dimension), Pad: s.Model.PadToken,
 		Output: models.SentenceEmbedding, Normalize: emb.Normalize,
 	}
 	return nil
 }
 
-// textEncoder is a tokenizer as tasks wants it. Special tokens that are spelled out
-// in a text are text: the text comes from strangers.
-type textEncoder struct{ *processors.Tokenizer }
+// textEncoder is a tokenizer as tasks wants it, with what sentence-transformers does
+// to a text before. Special tokens that are spelled out in a text are text: it comes
+// from strangers.
+type textEncoder struct {
+	tokenizer *processors.Tokenizer
+	prompt    string
+	lowercase bool
+}
 
 func (t textEncoder) Encode(text string, max int) ([]int64, int, error) {
-	enc, err := t.Tokenizer.Encode(text, processors.EncodeOptions{MaxLength: max, SpecialAsText: true})
+	if t.lowercase {
+		text = strings.ToLower(text)
+	}
+	enc, err := t.tokenizer.Encode(t.prompt+text, processors.EncodeOptions{MaxLength: max, SpecialAsText: true})
 	return enc.IDs, enc.Cut, err
 }
 
