@@ -16,10 +16,15 @@ type fleet struct{ manager *hosts.Manager }
 
 var _ Fleet = fleet{}
 
+// Devices are the devices of all backends. A backend that never came so far as to
+// name its devices, cpu say, stands as a device of the platform of its name, so
+// that a decision can tell why that platform did not answer.
 func (f fleet) Devices() []route.Device {
 	var out []route.Device
+	named := map[string]bool{}
 	for _, d := range f.manager.Devices() {
 		s := d.Status()
+		named[s.Backend] = true
 		dev := route.Device{Platform: s.Platform, Ref: s.Ref, Kind: s.Kind, Reason: s.Reason, Remedy: s.Remedy}
 		switch {
 		case s.Health == backend.Healthy:
@@ -30,6 +35,16 @@ func (f fleet) Devices() []route.Device {
 		case s.Health == backend.Undetected:
 			dev.Presence = route.Undetected
 		default:
+			dev.Presence = route.Unhealthy
+		}
+		out = append(out, dev)
+	}
+	for _, b := range f.manager.Backends() {
+		if named[b.Name] || b.State == hosts.Healthy || b.State == hosts.Starting {
+			continue
+		}
+		dev := route.Device{Platform: b.Name, Ref: b.Name, Presence: route.Undetected, Reason: b.Reason, Remedy: b.Remedy}
+		if b.State == hosts.Unhealthy || b.State == hosts.Restarting {
 			dev.Presence = route.Unhealthy
 		}
 		out = append(out, dev)

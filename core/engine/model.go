@@ -63,8 +63,8 @@ func (m *model) open(e *Engine) error {
 }
 
 // textEncoder is a tokenizer as tasks wants it, with what sentence-transformers does
-// to a text before. Special tokens that are spelled out in a text are text: it comes
-// from strangers.
+// to a text before. As there, special tokens that a text spells out are special: a
+// vector should be the one that others compute.
 type textEncoder struct {
 	tokenizer *processors.Tokenizer
 	prompt    string
@@ -75,7 +75,7 @@ func (t textEncoder) Encode(text string, max int) ([]int64, int, error) {
 	if t.lowercase {
 		text = strings.ToLower(text)
 	}
-	enc, err := t.tokenizer.Encode(t.prompt+text, processors.EncodeOptions{MaxLength: max, SpecialAsText: true})
+	enc, err := t.tokenizer.Encode(t.prompt+text, processors.EncodeOptions{MaxLength: max})
 	return enc.IDs, enc.Cut, err
 }
 

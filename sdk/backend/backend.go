@@ -104,12 +104,12 @@ type Info struct {
 
 // Library is a vendor library that was looked for.
 type Library struct {
-	Name    string
-	Found   bool
-	Path    string
-	Version string
-	Reason  string
-	Remedy  string
+	Name    string `json:"name"`
+	Found   bool   `json:"found"`
+	Path    string `json:"path,omitempty"`
+	Version string `json:"version,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+	Remedy  string `json:"remedy,omitempty"`
 }
 
 // Kind says what stands behind a device; it goes with every result.
