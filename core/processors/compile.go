@@ -84,7 +84,7 @@ func (c *compiler) decode(part string, raw []byte, v any) error {
 		if wrong.Field != "" {
 			at = strings.TrimPrefix(part+"."+wrong.Field, ".")
 		}
-		return c.bad(at, "a %s does not fit here", wrong.Value)
+		return c.bad(at, "found %s, which does not fit here", wrong.Value)
 	}
 	return c.bad(part, "%v", err)
 }
