@@ -130,7 +130,7 @@ func (e expr) mul(f expr) (expr, bool) {
 			}
 			t := expr{c: k}
 			if atoms := joinAtoms(a.atoms, b.atoms); atoms != "" {
-				if strings.Count(atoms, atomSep) >= maxAtoms {
+				if strings.Count(atoms, atomSep) >= maxAtoms || len(atoms) > 4*maxExprText {
 					return expr{}, false
 				}
 				t = expr{terms: []term{{k, atoms}}}

@@ -44,6 +44,13 @@ const maxVisits = 1 << 20
 // maxData is how many elements of an integer tensor are followed.
 const maxData = 1024
 
+// maxRank bounds ranks, which a Gather of a tensor by itself would double.
+const maxRank = 64
+
+// maxFacts is about how many bytes dimensions and elements may take in all; what
+// is found when they are spent is forgotten but for its element type.
+const maxFacts = 256 << 20
+
 // value is what is known of a value.
 type value struct {
 	kind   TypeKind // 0: nothing
@@ -63,6 +70,7 @@ type inferrer struct {
 	strict    bool             // what is declared must agree
 	write     bool             // fill Graph.Values; false inside functions
 	atoms     int64
+	facts     int64 // bytes
 	visits    int64
 	budget    int64 // of visits
 	depth     int   // of calls of functions
@@ -379,6 +387,12 @@ func (f *inferrer) nodes(nodes []*Node, s *scope, declared map[string]*Type) err
 			if v == nil {
 				v = &value{}
 			}
+			if len(v.dims) > maxRank {
+				return &InferError{Node: n.Label(), Reason: fmt.Sprintf("output %q has rank %d, more than %d", name, len(v.dims), maxRank)}
+			}
+			if f.facts += v.weight(); f.facts > maxFacts {
+				v = &value{kind: v.kind, elem: v.elem, typ: v.typ}
+			}
 			if t := declared[name]; t != nil {
 				merged, err := f.merge(v, f.fromType(t))
 				switch {
@@ -455,6 +469,20 @@ func (f *inferrer) resolve(a *Attr) *Attr {
 	c := *v
 	c.Name = a.Name
 	return &c
+}
+
+// weight is about how many bytes are held to describe v.
+func (v *value) weight() int64 {
+	n := int64(64)
+	for _, es := range [][]expr{v.dims, v.data} {
+		for _, e := range es {
+			n += 32
+			for _, t := range e.terms {
+				n += 24 + int64(len(t.atoms))
+			}
+		}
+	}
+	return n
 }
 
 // merge joins two descriptions of one value; the first one's symbols win.

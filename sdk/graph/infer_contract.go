@@ -20,7 +20,7 @@ func init() {
 func matMulNBits(c *call) error {
 	k, n := c.int("K", 0), c.int("N", 0)
 	if k <= 0 || n <= 0 {
-		return fmt.Errorf("K is %d and N %d", k, n)
+		return fmt.Errorf("attribute K is %d and N %d, want sizes", k, n)
 	}
 	d, ok := c.dims(0)
 	if !ok {

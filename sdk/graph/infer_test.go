@@ -467,6 +467,27 @@ func TestInferExports(t *testing.T) {
 	}
 }
 
+func TestInferBoundsMemory(t *testing.T) {
+	lines := []string{"v0 = i[1,1]"}
+	for i := range 60 {
+		n := strconv.Itoa(i)
+		lines = append(lines, "v"+strconv.Itoa(i+1)+" = Gather(v"+n+",v"+n+")")
+	}
+	var ie *InferError
+	if err := Infer(program(t, 23, lines...)); !errors.As(err, &ie) || !strings.Contains(err.Error(), "rank") {
+		t.Errorf("a rank that doubles: %v", err)
+	}
+	m := program(t, 23, "x = f[A,B,C]", "s = Shape(x)", "y = Mul(s,s)")
+	f := &inferrer{budget: 100, facts: maxFacts, all: map[*Graph]map[string]*value{}}
+	s, err := f.graph(m.Graph, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := s.values["y"]; v.elem != tensor.Int64 || v.ranked || v.data != nil {
+		t.Errorf("past the bound it knows %+v", v)
+	}
+}
+
 func BenchmarkInfer(b *testing.B) {
 	m, err := Load(shared(b, "onnx", "rwkv"))
 	if err != nil {

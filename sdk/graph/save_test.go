@@ -172,7 +172,7 @@ func TestRoundTripExports(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			mustEqual(t, filepath.Base(path), got.Graph, m.Graph)
+			mustEqualBytes(t, filepath.Base(path), marshal(t, got), want)
 			continue
 		}
 		if err := Save(m, dir, SaveOptions{External: int64(i % 3 * 500)}); err != nil {
