@@ -68,6 +68,11 @@ func (e expr) negative() bool {
 	return e.c <= 0 && !slices.ContainsFunc(e.terms, func(t term) bool { return t.k > 0 })
 }
 
+// positive reports whether e can't be negative, as a sum of sizes.
+func (e expr) positive() bool {
+	return e.size() && e.c >= 0 && !slices.ContainsFunc(e.terms, func(t term) bool { return t.k < 0 })
+}
+
 // The operations give ok = false where the result would be too large to hold.
 
 func (e expr) add(f expr) (expr, bool) {

@@ -28,9 +28,10 @@ func (e *InferError) Error() string { return "node " + e.Node + ": " + e.Reason 
 // Where numbers contradict each other, or what the model declares, the error is
 // an *InferError. Different symbols never contradict. Operators without a rule,
 // and what depends on them, have unknown types unless the model declares them.
-// Two liberties are taken with symbols: a slice that ends at a symbolic position
-// is taken to lie inside its dimension, and a symbol as an element of a shape to
-// be neither 0 nor -1. Numbers know no liberties.
+// Some liberties are taken with symbols: a slice that ends at a symbolic position
+// is taken to lie inside its dimension, a symbol in the shape of a Reshape to be
+// neither 0 nor -1, and a difference of sizes not to be negative. None is taken
+// with numbers, so after Bind all is as it will run.
 //
 // The model must be valid (see Check).
 func Infer(m *Model) error {

@@ -63,7 +63,7 @@ func sameAsFirst(c *call) error {
 	case "Abs":
 		c.map1(out, func(e expr) (expr, bool) {
 			n, ok := e.value()
-			if e.size() {
+			if e.positive() {
 				return e, true
 			}
 			return num(max(n, -n)), ok && n != -n
@@ -301,14 +301,11 @@ func comparison(c *call) error {
 		}
 		n, ok := d.value()
 		if !ok {
-			// A symbol of a shape equals neither -1 nor 0 (see Infer).
-			v, isNum := x[1].value()
-			sym := x[0]
-			if !isNum {
-				v, isNum = x[0].value()
-				sym = x[1]
+			// No size is negative: the usual test of a shape for -1.
+			if v, isNum := x[1].value(); op == "Equal" && isNum && v < 0 && x[0].positive() {
+				return num(0), true
 			}
-			if op == "Equal" && isNum && v <= 0 && sym.size() && len(sym.terms) == 1 && sym.c == 0 && sym.terms[0].k > 0 {
+			if v, isNum := x[0].value(); op == "Equal" && isNum && v < 0 && x[1].positive() {
 				return num(0), true
 			}
 			return expr{}, false

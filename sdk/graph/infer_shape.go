@@ -862,7 +862,7 @@ func constant(c *call) error {
 }
 
 func constantOfShape(c *call) error {
-	elem, fill := tensor.Float32, []expr(nil)
+	elem, fill := tensor.Float32, []expr{num(0)}
 	if a := c.attr("value"); a != nil && a.Tensor != nil {
 		elem = a.Tensor.Tensor.DType
 		fill = fromTensor(a.Tensor.Tensor, a.Tensor.External == nil).ints()
