@@ -50,7 +50,7 @@ func (e *NoPlatformError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "no platform can serve model %q (route: %s; fallback: %s)",
 		d.Model, strings.Join(d.Wanted, ", "), d.Policy)
-	for _, r := range d.Refused {
+	for _, r := range e.Reasons() {
 		at := r.Device
 		if at == "" {
 			at = r.Platform
@@ -61,6 +61,23 @@ func (e *NoPlatformError) Error() string {
 		}
 	}
 	return b.String()
+}
+
+// Reasons are the refusals that matter: where fallback is denied, only those of
+// what should have answered.
+func (e *NoPlatformError) Reasons() []route.Refusal {
+	d := &e.Decision
+	if d.Policy != route.Deny || d.First == "" {
+		return d.Refused
+	}
+	first, _, _ := strings.Cut(d.First, ":")
+	var out []route.Refusal
+	for _, r := range d.Refused {
+		if r.Device == d.First || r.Platform == first {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 // PoisonedError says that a request was refused because backends died of it: it
