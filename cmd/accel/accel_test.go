@@ -269,7 +269,7 @@ func TestRunReadsFiles(t *testing.T) {
 	if status != 0 || !strings.Contains(out, `"inputs":300`) {
 		t.Fatalf("status %d: %s", status, errs)
 	}
-	if len(f.requests) != 2 || len(f.requests[0].Texts) != inputsAtATime || f.requests[1].Texts[0] != "one line" {
+	if len(f.requests) != 3 || len(f.requests[0].Texts) != inputsAtATime || f.requests[1].Texts[0] != "one line" {
 		t.Errorf("%d requests", len(f.requests))
 	}
 	// An error names the input of the file, not of the request.
@@ -429,7 +429,7 @@ func TestExplain(t *testing.T) {
 func TestVerify(t *testing.T) {
 	f := machine()
 	status, out, _ := call(t.Context(), f, nil, "verify", "a", "b", "--platform", "cpu,cuda")
-	for _, want := range []string{"FAILED   a on cpu: error\n         the folder is broken", "refused  b on cuda: refused", "0 passed, 2 failed, 2 refused"} {
+	for _, want := range []string{"FAILED   a on cpu\n         the folder is broken", "refused  b on cuda\n         no platform can serve", "0 passed, 2 failed, 2 refused"} {
 		if status != 1 || !strings.Contains(out, want) {
 			t.Errorf("status %d: %q is not in\n%s", status, want, out)
 		}

@@ -130,7 +130,7 @@ func (a *app) report(ctx context.Context, err error) {
 func noPlatform(e *engine.NoPlatformError) []string {
 	d := e.Decision
 	lines := []string{fmt.Sprintf("no platform can serve %s (route: %s; fallback: %s)", d.Model, strings.Join(d.Wanted, ", "), d.Policy)}
-	for _, r := range d.Refused {
+	for _, r := range e.Reasons() {
 		line := fmt.Sprintf("%s: %s", refName(r), firstLine(r.Reason))
 		if r.Remedy != "" {
 			line += " (" + r.Remedy + ")"

@@ -60,7 +60,7 @@ describes them all.`,
 }
 
 // inputsAtATime are embedded in one request, so that progress can be told.
-const inputsAtATime = 256
+const inputsAtATime = 128
 
 func (a *app) run(ctx context.Context, l *config.Loaded) error {
 	texts, err := readInputs(l.Run.Inputs)

@@ -110,11 +110,11 @@ func (a *app) printResult(s style, r verify.Result) {
 			worst, limit = max(worst, *o.MaxRel), o.Tolerance
 		}
 	}
-	text := string(r.Status)
+	text := ""
 	if numbers > 0 {
-		text = fmt.Sprintf("%s, %s, worst error %.1e of %.0e", r.Status, count(len(r.Outputs), "output"), worst, limit)
+		text = fmt.Sprintf(": %s, %s, worst error %.1e of %.0e", r.Status, count(len(r.Outputs), "output"), worst, limit)
 	}
-	fmt.Fprintf(a.out, "%s  %s on %s: %s\n", mark, s.bold(r.Path), on, text)
+	fmt.Fprintf(a.out, "%s  %s on %s%s\n", mark, s.bold(r.Path), on, text)
 	for _, o := range r.Outputs {
 		switch {
 		case o.OK:
