@@ -53,6 +53,9 @@ func (s preTokenizerSequence) preTokenize(t *text, w *words) error {
 		if err := p.preTokenize(t, w); err != nil {
 			return err
 		}
+		if err := t.checkGrowth(); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -56,15 +56,15 @@ func (t *text) begin() []byte {
 	return t.src
 }
 
-// Normalization may make a text so many times as long, and somewhat more, in bytes.
+// A tokenizer may make a text so many times as long, and somewhat more, in bytes.
 const (
-	maxGrowth  = 64
+	maxGrowth  = 16
 	growthRoom = 1 << 20
 )
 
 func (t *text) checkGrowth() error {
 	if len(t.buf) > t.limit {
-		return &TextError{Offset: none, Reason: fmt.Sprintf("the tokenizer's normalizer makes it longer than %d bytes", t.limit)}
+		return &TextError{Offset: none, Reason: fmt.Sprintf("the tokenizer makes it longer than %d bytes", t.limit)}
 	}
 	return nil
 }
