@@ -45,39 +45,40 @@ type Process struct {
 	client *plugin.Client
 	cmd    *exec.Cmd
 	host   *os.File // while it is open, the backend has a host
-	dir    string   // of the socket
 	stderr *tail
-	stdout *tail
-	exited chan struct{}
 }
-
-// startTimeout is how long a backend may take to say that it is there.
-const startTimeout = 20 * time.Second
 
 // Start starts a backend process. The test's end ends it.
 func Start(t testing.TB, target Target) (*Process, error) {
 	t.Helper()
-	return start(t, target, startTimeout)
+	p, end, err := launch(target.withDefaults())
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(end)
+	return p, nil
 }
 
-func start(t testing.TB, target Target, timeout time.Duration) (*Process, error) {
-	t.Helper()
-	// Not t.TempDir: a socket's path is at most about 100 bytes.
+// launch starts a process, and gives what ends it and cleans up.
+func launch(target Target) (*Process, func(), error) {
+	// Not below a test's folder: a socket's path has at most about 100 bytes.
 	dir, err := os.MkdirTemp("", "accel")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	p := &Process{dir: dir, stderr: &tail{}, stdout: &tail{}, exited: make(chan struct{})}
 	theirs, ours, err := os.Pipe()
 	if err != nil {
-		return nil, err
+		return nil, nil, errors.Join(err, os.Remove(dir))
 	}
-	p.host = ours
+	p := &Process{host: ours, stderr: &tail{}}
+	end := func() {
+		p.Kill()
+		os.RemoveAll(dir)
+	}
 	p.cmd = exec.Command(target.Command[0], target.Command[1:]...)
 	p.cmd.Env = append(append(os.Environ(), target.Env...), backend.EnvSocketDir+"="+dir, backend.EnvLogLevel+"=debug")
 	if err := inherit(p.cmd, theirs); err != nil {
-		return nil, errors.Join(err, ours.Close(), theirs.Close())
+		return nil, nil, errors.Join(err, ours.Close(), theirs.Close(), os.Remove(dir))
 	}
 	p.client = plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig:  backend.Handshake,
@@ -85,27 +86,24 @@ func start(t testing.TB, target Target, timeout time.Duration) (*Process, error)
 		Cmd:              p.cmd,
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		AutoMTLS:         runtime.GOOS == "windows",
-		StartTimeout:     timeout,
+		StartTimeout:     target.Timeout,
 		Logger:           hclog.NewNullLogger(),
 		Stderr:           p.stderr,
-		SyncStdout:       p.stdout,
+		SyncStdout:       p.stderr,
 		SyncStderr:       p.stderr,
 		GRPCDialOptions:  backend.DialOptions(),
 	})
-	t.Cleanup(p.Kill)
 	protocol, err := p.client.Client()
 	theirs.Close()
-	if err != nil {
-		p.Kill()
-		return nil, fmt.Errorf("%w; the backend's standard error ends: %s", err, p.stderr)
+	if err == nil {
+		var raw any
+		if raw, err = protocol.Dispense(backend.PluginName); err == nil {
+			p.RPC = raw.(backendv1.BackendClient)
+			return p, end, nil
+		}
 	}
-	raw, err := protocol.Dispense(backend.PluginName)
-	if err != nil {
-		p.Kill()
-		return nil, err
-	}
-	p.RPC = raw.(backendv1.BackendClient)
-	return p, nil
+	end()
+	return nil, nil, fmt.Errorf("%w; the backend's standard error ends: %s", err, p.stderr)
 }
 
 // PID is the process's number.

@@ -29,7 +29,7 @@
 //	run_type        says int32 instead of the result's type
 //	run_missing     gives no output
 //	run_idle        leaves the outputs as they are, so that what remains can be measured
-//	ignore_cancel   runs for a second, whatever is cancelled
+//	ignore_cancel   runs for a minute, whatever is cancelled
 //	unordered       forgets what a buffer held before the last write
 //	alloc_dirty     allocates buffers that are not zeroed
 //	alloc_any       allocates any size
@@ -49,7 +49,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -77,7 +79,7 @@ func main() {
 	case b.now("stdout"):
 		fmt.Println("vendor runtime 1.2.3 loaded")
 	case b.now("hang_start"):
-		select {}
+		time.Sleep(time.Hour) // not for ever, which the runtime would notice
 	case b.now("exit_start"):
 		fmt.Fprintln(os.Stderr, "libvendor.so.1: cannot open shared object file")
 		os.Exit(7)
@@ -241,25 +243,46 @@ func (b *faulty) Assess(_ context.Context, _, dir string) (backend.Assessment, e
 		return backend.Assessment{}, err
 	}
 	defer m.Close()
-	var a backend.Assessment
-	for _, n := range m.Graph.Nodes {
-		switch {
-		case n.Domain != graph.DomainONNX:
-			a.Nodes = append(a.Nodes, backend.Refuse(backend.RefusedOperator, "domain "+n.Domain))
-		case !known(n.OpType):
-			a.Nodes = append(a.Nodes, backend.Refuse(backend.RefusedOperator, "operator "+n.OpType))
-		default:
-			a.Nodes = append(a.Nodes, backend.Accept)
-		}
-	}
+	a := backend.Assessment{Nodes: judge(m)}
 	if b.now("assess_short") && len(a.Nodes) > 0 {
 		a.Nodes = a.Nodes[1:]
 	}
 	return a, nil
 }
 
-func known(op string) bool {
-	return op == "Identity" || op == "Neg" || op == "Add" || op == "Mul"
+// judge gives a verdict on each node.
+func judge(m *graph.Model) []backend.Verdict {
+	types := map[string]*graph.Type{}
+	for _, v := range m.Graph.Inputs {
+		types[v.Name] = v.Type
+	}
+	for _, i := range m.Graph.Initializers {
+		types[i.Name] = graph.TensorType(i.Tensor.DType)
+		for _, n := range i.Tensor.Shape {
+			types[i.Name].Dims = append(types[i.Name].Dims, graph.Known(n))
+		}
+	}
+	verdicts := make([]backend.Verdict, len(m.Graph.Nodes))
+	for i, n := range m.Graph.Nodes {
+		verdicts[i] = backend.Accept
+		if n.Domain != graph.DomainONNX || n.OpType != "Identity" && n.OpType != "Neg" && n.OpType != "Add" && n.OpType != "Mul" {
+			verdicts[i] = backend.Refuse(backend.RefusedOperator, "the operator is not known")
+			continue
+		}
+		first := types[n.Inputs[0]]
+		types[n.Outputs[0]] = first
+		if n.OpType == "Identity" || first == nil {
+			continue
+		}
+		last := types[n.Inputs[len(n.Inputs)-1]]
+		switch {
+		case first.Elem != tensor.Float32:
+			verdicts[i] = backend.Refuse(backend.RefusedElementType, "only float32 is computed with")
+		case last != nil && !slices.Equal(first.Dims, last.Dims):
+			verdicts[i] = backend.Refuse(backend.RefusedAttribute, "nothing is broadcast")
+		}
+	}
+	return verdicts
 }
 
 func (b *faulty) Compile(ctx context.Context, spec backend.CompileSpec, progress func(string, float64)) (backend.Executable, error) {
@@ -360,46 +383,36 @@ func (f *buffer) Close() error {
 
 // executable interprets its graph node by node.
 type executable struct {
-	b      *faulty
-	m      *graph.Model
-	info   backend.ExecutableInfo
-	warmed bool // the smoke run is over
+	b       *faulty
+	m       *graph.Model
+	weights map[string]tensor.Tensor
+	info    backend.ExecutableInfo
+	warmed  bool // the smoke run is over
 }
 
 // plan refuses what Run could not do.
 func (e *executable) plan() error {
-	types := map[string]tensor.DType{}
+	e.weights = map[string]tensor.Tensor{}
 	for _, i := range e.m.Graph.Initializers {
-		types[i.Name] = i.Tensor.DType
+		e.weights[i.Name] = i.Tensor.Aligned()
 		e.info.Memory += int64(len(i.Tensor.Data))
 	}
 	for _, v := range e.m.Graph.Inputs {
-		if _, constant := types[v.Name]; constant {
-			continue
+		if _, constant := e.weights[v.Name]; !constant {
+			e.info.Inputs = append(e.info.Inputs, *v)
 		}
-		if v.Type.Kind != graph.KindTensor {
-			return backend.Unsupported("input " + v.Name + " is no tensor")
-		}
-		types[v.Name] = v.Type.Elem
-		e.info.Inputs = append(e.info.Inputs, *v)
-	}
-	var refused []string
-	for _, n := range e.m.Graph.Nodes {
-		if n.Domain != graph.DomainONNX || !known(n.OpType) {
-			refused = append(refused, n.Name)
-			continue
-		}
-		t := types[n.Inputs[0]]
-		if n.OpType != "Identity" && t != tensor.Float32 {
-			refused = append(refused, n.Name)
-		}
-		types[n.Outputs[0]] = t
-	}
-	if len(refused) > 0 && !e.b.now("accept_all") {
-		return backend.Unsupported("faulty knows Identity, and Neg, Add and Mul of float32", refused...)
 	}
 	for _, v := range e.m.Graph.Outputs {
 		e.info.Outputs = append(e.info.Outputs, *v)
+	}
+	var refused []string
+	for i, v := range judge(e.m) {
+		if !v.OK {
+			refused = append(refused, e.m.Graph.Nodes[i].Name)
+		}
+	}
+	if len(refused) > 0 && !e.b.now("accept_all") {
+		return backend.Unsupported("the device does not take these nodes", refused...)
 	}
 	return nil
 }
@@ -409,10 +422,7 @@ func (e *executable) Info() backend.ExecutableInfo { return e.info }
 func (e *executable) Close() error { return e.m.Close() }
 
 func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backend.Outputs) error {
-	values := map[string]tensor.Tensor{}
-	for _, i := range e.m.Graph.Initializers {
-		values[i.Name] = i.Tensor
-	}
+	values := maps.Clone(e.weights)
 	for i, v := range inputs {
 		t, err := v.Host()
 		if err != nil {
@@ -436,7 +446,7 @@ func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backen
 	case "run_missing":
 		return nil
 	case "ignore_cancel":
-		time.Sleep(time.Second)
+		time.Sleep(time.Minute)
 	}
 	if e.b.delay > 0 {
 		select {
@@ -447,11 +457,11 @@ func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backen
 	}
 	e.b.noise()
 	for _, n := range e.m.Graph.Nodes {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		t, err := apply(n, values)
 		if err != nil {
-			if fault == "accept_all" {
-				continue
-			}
 			return err
 		}
 		values[n.Outputs[0]] = t
