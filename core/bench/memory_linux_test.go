@@ -53,13 +53,15 @@ func BenchmarkSharedWeights(b *testing.B) {
 					b.Fatal(err)
 				}
 				b.Cleanup(func() { s.Close() })
-				// Every row of the embeddings is read once, so that the weights are there whole.
-				for id := int64(0); id < s.Model.VocabSize; id += 512 {
-					ids := make([]int64, 512)
+				// Rows from all over the embeddings are read, so that they are mapped whole:
+				// the kernel maps 64 KiB around each page that is touched.
+				const every, batch = 16, 512
+				for id := int64(0); id < s.Model.VocabSize; id += every * batch {
+					ids := make([]int64, batch)
 					for i := range ids {
-						ids[i] = min(id+int64(i), s.Model.VocabSize-1)
+						ids[i] = min(id+int64(i)*every, s.Model.VocabSize-1)
 					}
-					in := map[string]tensor.Tensor{"input_ids": tensor.Ints(tensor.Shape{4, 128}, ids...)}
+					in := map[string]tensor.Tensor{"input_ids": tensor.Ints(tensor.Shape{4, batch / 4}, ids...)}
 					if _, _, err := s.Infer(b.Context(), in, []string{"last_hidden_state"}); err != nil {
 						b.Fatal(err)
 					}

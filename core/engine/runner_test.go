@@ -35,8 +35,6 @@ type fakeDevice struct {
 	compile func() error                 // nil: fine
 	run     func(in tensor.Tensor) error // nil: fine
 	back    time.Duration                // how long a restart takes; negative: never
-	running atomic.Int32
-	worst   atomic.Int32 // most runs at a time while one was solo
 	solos   atomic.Int32
 	shapes  []tensor.Shape
 	open    atomic.Int32 // executables

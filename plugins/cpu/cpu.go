@@ -43,8 +43,6 @@ const deviceID = "0"
 
 // cpu is the backend: one device, the processor.
 type cpu struct {
-	log hclog.Logger
-
 	mu       sync.Mutex
 	settings settings
 	library  *kernels.Library
