@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/accelhq/accel/sdk/backend"
+	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/reference"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+// executable is a model whose weights are used where they are mapped.
+type executable struct {
+	device  *device
+	model   *graph.Model
+	program *reference.Program
+	memory  int64 // reserved on the device
+	info    backend.ExecutableInfo
+}
+
+func (e *executable) Info() backend.ExecutableInfo { return e.info }
+
+func (e *executable) Close() error {
+	e.device.memory.release(e.memory)
+	return e.model.Close()
+}
+
+func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backend.Outputs) error {
+	in := make(map[string]tensor.Tensor, len(inputs))
+	for i, v := range inputs {
+		t, err := hostTensor(v)
+		if err != nil {
+			return err
+		}
+		in[e.info.Inputs[i].Name] = t
+	}
+	var wanted []string
+	for i, v := range e.info.Outputs {
+		if out.Wanted(i) && !slices.Contains(wanted, v.Name) {
+			wanted = append(wanted, v.Name)
+		}
+	}
+	got, err := e.program.Run(ctx, in, wanted)
+	if err != nil {
+		return e.explain(err)
+	}
+	for i, v := range e.info.Outputs {
+		if !out.Wanted(i) {
+			continue
+		}
+		if err := place(out, i, got[v.Name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hostTensor is an input as a tensor; a buffer of ours is read where it lies.
+func hostTensor(v backend.Value) (tensor.Tensor, error) {
+	b, ok := v.Buffer.(*buffer)
+	if !ok {
+		return v.Host()
+	}
+	t := v.Tensor
+	bytes, err := tensor.ByteSize(t.DType, t.Shape)
+	if err != nil {
+		return tensor.Tensor{}, backend.Invalid("inputs", "%v", err)
+	}
+	if v.Offset < 0 || bytes > b.Size()-v.Offset {
+		return tensor.Tensor{}, backend.Invalid("inputs", "%s%v at byte %d does not fit a buffer of %d bytes", t.DType, t.Shape, v.Offset, b.Size())
+	}
+	t.Data = b.data[v.Offset : v.Offset+bytes : v.Offset+bytes]
+	return t, nil
+}
+
+// place copies a result to where it belongs: a buffer of ours, or host memory.
+func place(out backend.Outputs, i int, t tensor.Tensor) error {
+	if t.DType == tensor.String {
+		return backend.Unsupported("outputs of strings can't be passed on")
+	}
+	if at, room, ok := out.Buffer(i); ok && int64(len(t.Data)) <= room {
+		if b, ours := at.Buffer.(*buffer); ours {
+			copy(b.data[at.Offset:], t.Data)
+			return out.Filled(i, t.DType, t.Shape)
+		}
+	}
+	dst, err := out.Place(i, t.DType, t.Shape)
+	if err != nil {
+		return err
+	}
+	copy(dst.Data, t.Data)
+	return nil
+}
+
+// explain gives an error of the reference its place in the protocol.
+func (e *executable) explain(err error) error {
+	var mem *reference.MemoryError
+	var input *reference.InputError
+	var internal *reference.InternalError
+	var node *reference.NodeError
+	switch {
+	case errors.As(err, &mem):
+		return &backend.Error{Code: backend.CodeOutOfMemory, Message: err.Error(), Needed: mem.Needed, Free: max(mem.Limit-mem.Held, 0)}
+	case errors.As(err, &input):
+		return backend.Invalid(input.Input, "%s", input.Reason)
+	case errors.As(err, &internal):
+		return backend.Internal("%v", err)
+	case errors.As(err, &node):
+		// The graph was taken, so the values are to blame: an index out of range.
+		return backend.Invalid("inputs", "%v", err)
+	}
+	return err
+}
