@@ -210,6 +210,9 @@ var testGraphs = []testGraph{
 		x, y := b.Input("x", typed(f32, "B", "1", "M", "7")), b.Input("y", typed(f32, "3", "7", "N"))
 		b.Output("z", b.Op("Softmax", []string{b.Op("MatMul", []string{x, y})}, graph.IntAttr("axis", 2)), nil)
 	}, inputs: one([]string{"x", "y"}, tensor.Shape{2, 1, 4, 7}, tensor.Shape{3, 7, 5}), units: 2},
+	{name: "matmul of two matrices", build: func(b *graph.Builder, rng *rand.Rand) {
+		b.Output("z", b.Op("MatMul", []string{b.Input("x", typed(f32, "M", "K")), b.Input("y", typed(f32, "K", "N"))}), nil)
+	}, inputs: one([]string{"x", "y"}, tensor.Shape{2, 5}, tensor.Shape{5, 3}), units: 1},
 	{name: "outputs that are inputs, constants and views", build: func(b *graph.Builder, rng *rand.Rand) {
 		x := b.Input("x", typed(f32, "N", "4"))
 		b.Output("same", b.Op("Identity", []string{x}), nil)

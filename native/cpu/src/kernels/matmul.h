@@ -68,7 +68,7 @@ void matmul(Workers& w, const accelcpu_matmul& o, const MatMulData& d) {
     const int64_t group = task % groups, row_block = task / groups % row_blocks;
     const float *a = d.a, *b = d.b;
     float* c = d.c;
-    for (int64_t i = o.rank - 1, rest = task / groups / row_blocks; i >= 0; rest /= o.batch[i--]) {
+    for (int64_t i = int64_t{o.rank} - 1, rest = task / groups / row_blocks; i >= 0; rest /= o.batch[i--]) {
       const int64_t at = rest % o.batch[i];
       a += at * o.a_batch[i];
       b += at * o.b_batch[i];
