@@ -79,6 +79,9 @@ func (d *Device) current() (*session, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.session == nil {
+		if d.h.m.ctx.Err() != nil {
+			return nil, ErrClosed
+		}
 		return nil, &UnavailableError{Device: d.ref, Reason: fmt.Sprintf("it is %s: %s", d.info.Health, d.info.Reason), Remedy: d.info.Remedy}
 	}
 	return d.session, nil

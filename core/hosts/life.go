@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +46,7 @@ type life struct {
 
 	mu      sync.Mutex
 	streams map[string]*stream // by device id; nil once it is over
+	conns   []*grpc.ClientConn
 
 	stopping atomic.Bool   // it was asked to end, so that its end is no crash
 	crash    *CrashedError // how it ended; valid after over
@@ -116,17 +118,13 @@ func (l *life) connect(ctx context.Context) error {
 		// A Unix socket in a folder that only this user can enter needs no
 		// certificates, which not every gRPC library can verify.
 		AutoMTLS: runtime.GOOS == "windows",
-		GRPCDialOptions: append(backend.DialOptions(), grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			return dialSocket(ctx, address)
-		})),
+		GRPCDialOptions: append(backend.DialOptions(), grpc.WithStreamInterceptor(l.keep),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dialSocket(ctx, address) })),
 	})
 	begun := time.Now()
 	var err error
 	if address, err = l.client.Start(); err != nil {
 		return l.startFailure(err, time.Since(begun))
-	}
-	if runtime.GOOS != "windows" && address.Network() != "unix" {
-		return l.startError(StartOutput, fmt.Sprintf("it listens on %s %s, wanted a Unix socket", address.Network(), address), "", nil)
 	}
 
 	// From here on its silence is ended by a kill, which ends every call.
@@ -159,6 +157,17 @@ func (l *life) connect(ctx context.Context) error {
 	l.h.began(l, list)
 	l.reading.Go(func() { l.watch(watch) })
 	return nil
+}
+
+// keep notes the connections that go-plugin makes: it loses those that it makes
+// while the process dies.
+func (l *life) keep(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	l.mu.Lock()
+	if !slices.Contains(l.conns, conn) {
+		l.conns = append(l.conns, conn)
+	}
+	l.mu.Unlock()
+	return streamer(ctx, desc, conn, method, opts...)
 }
 
 func (l *life) describe(ctx context.Context) error {
@@ -230,12 +239,11 @@ func (l *life) startFailure(err error, after time.Duration) error {
 		return l.startError(StartTimeout, fmt.Sprintf("it said nothing within %v", start),
 			"see what it said on stderr, or raise the start time-out", err)
 	}
-	select {
-	case <-l.proc.exited:
-		return l.startError(StartExited, "it ended before it was ready", "", err)
-	case <-time.After(settleTime):
-		return l.startError(StartOutput, "it closed its stdout without a handshake", "report it to the backend's author", err)
+	e := l.startError(StartExited, "it ended before it was ready", "", err)
+	if !l.proc.alone {
+		e.Cause, e.Detail, e.Remedy, e.Exit = StartOutput, "it closed its stdout without a handshake", "report it to the backend's author", ""
 	}
+	return e
 }
 
 // probeFailure says why a call that every backend must answer failed.
@@ -252,10 +260,12 @@ func (l *life) probeFailure(call string, err error) error {
 	if reason := l.proc.why(); reason != "" {
 		return l.startError(StartTimeout, reason, "see what it said on stderr, or raise the probe time-out", err)
 	}
-	select {
-	case <-l.proc.exited:
-		return l.startError(StartExited, fmt.Sprintf("it ended in %s", call), "", err)
-	case <-time.After(settleTime):
+	if _, broken := status.FromError(err); broken {
+		select {
+		case <-l.proc.exited:
+			return l.startError(StartExited, fmt.Sprintf("it ended in %s", call), "", err)
+		case <-time.After(settleTime):
+		}
 	}
 	return l.startError(StartRefused, fmt.Sprintf("%s failed: %v", call, err), "report it to the backend's author", err)
 }
@@ -301,6 +311,9 @@ func (l *life) broken(what string, err error) {
 	case <-l.proc.exited:
 	case <-l.ctx.Done():
 	case <-time.After(settleTime):
+		if l.stopping.Load() {
+			return // it has its grace
+		}
 		l.fail(fmt.Sprintf("its %s ended: %v", what, err))
 	}
 }
@@ -325,6 +338,11 @@ func (l *life) close() {
 		done := make(chan struct{})
 		go func() {
 			l.client.Kill()
+			l.mu.Lock()
+			for _, c := range l.conns {
+				c.Close() // mostly for the second time
+			}
+			l.mu.Unlock()
 			os.RemoveAll(l.dir)
 			close(done)
 		}()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -49,6 +50,7 @@ type process struct {
 
 	exited chan struct{}
 	exit   string        // how it ended, valid after exited
+	alone  bool          // it ended before it was stopped, likewise
 	lost   chan struct{} // closed when it was killed and did not end
 }
 
@@ -125,6 +127,7 @@ func (p *process) reap() {
 	p.group.kill()
 	p.group.close()
 	p.started = false // the group's number may become another's
+	p.alone = !p.killed
 	p.mu.Unlock()
 	select {
 	case <-p.drained:
@@ -197,12 +200,22 @@ func (p *process) Wait(context.Context) error {
 	return nil
 }
 
-// Kill is called by go-plugin two seconds after it has asked the process to end;
-// the grace that the host was given may be longer.
+// Kill is called by go-plugin two seconds after it has asked the process to end,
+// where the host's grace may be longer; and as soon as a handshake fails. If that
+// is for want of a line, the process may just be about to be seen dead by itself.
 func (p *process) Kill(context.Context) error {
+	wait := time.Until(time.Unix(0, p.grace.Load()))
+	if p.head.String() == "" {
+		wait = settleTime
+	}
+	p.mu.Lock()
+	if p.killed {
+		wait = 0
+	}
+	p.mu.Unlock()
 	select {
 	case <-p.exited:
-	case <-time.After(time.Until(time.Unix(0, p.grace.Load()))):
+	case <-time.After(wait):
 		p.stop("")
 	}
 	return nil
@@ -222,6 +235,9 @@ func (p *process) ID() string { return strconv.Itoa(p.pid()) }
 func (p *process) Diagnose(context.Context) string { return "" }
 
 func (p *process) PluginToHost(network, address string) (string, string, error) {
+	if runtime.GOOS != "windows" && network != "unix" {
+		return "", "", fmt.Errorf("it listens on %s %s, wanted a Unix socket", network, address)
+	}
 	return network, address, nil
 }
 

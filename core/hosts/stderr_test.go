@@ -84,3 +84,27 @@ func TestHandshakeVersion(t *testing.T) {
 		}
 	}
 }
+
+// TestCrashIsKept says the reason of a crash, whatever stacks follow.
+func TestCrashIsKept(t *testing.T) {
+	var said tail
+	for i := range 100 {
+		said.add(fmt.Sprint("before ", i))
+	}
+	said.add("SIGSEGV: segmentation violation")
+	said.add("signal arrived during cgo execution")
+	for i := range 1000 {
+		if !said.add(fmt.Sprint("stack ", i)) {
+			t.Fatal("a stack is no part of the crash")
+		}
+	}
+	kept := strings.Split(said.String(), "\n")
+	if n := len(kept); n != tailLines+1 {
+		t.Errorf("%d lines are kept", n)
+	}
+	for i, want := range map[int]string{0: "before 84", 16: "SIGSEGV: segmentation violation", 31: "stack 13", 32: "...", 33: "stack 968", 64: "stack 999"} {
+		if i >= len(kept) || kept[i] != want {
+			t.Errorf("line %d is not %q", i, want)
+		}
+	}
+}
