@@ -329,11 +329,12 @@ func (p *planner) emit() error {
 			loose = append(loose, u)
 			continue
 		}
-		if u.view {
-			continue
-		}
+		// A view is memory that the reference nodes before it fill when they end.
 		if err := flush(); err != nil {
 			return err
+		}
+		if u.view {
+			continue
 		}
 		if native == nil {
 			native = &nativeStep{program: &kernels.Program{}}

@@ -231,6 +231,11 @@ var testGraphs = []testGraph{
 		y := b.Op("CumSum", []string{b.Op("Neg", []string{x}), b.Int(1)})
 		b.Output("y", b.Op("Neg", []string{y}), nil)
 	}, inputs: one([]string{"x"}, tensor.Shape{3, 4}), slow: []string{"CumSum"}},
+	{name: "a view between reference operators", build: func(b *graph.Builder, rng *rand.Rand) {
+		x := b.Input("x", typed(f32, "N", "4"))
+		y := b.Op("Reshape", []string{b.Op("CumSum", []string{x, b.Int(1)}), b.Ints(-1)})
+		b.Output("y", b.Op("CumSum", []string{y, b.Int(0)}), nil)
+	}, inputs: one([]string{"x"}, tensor.Shape{3, 4}), slow: []string{"CumSum", "CumSum"}},
 	{name: "no rows", build: func(b *graph.Builder, rng *rand.Rand) {
 		x := b.Input("x", typed(f32, "N", "4"))
 		b.Output("y", b.Op("Relu", []string{linearOf(b, rng, x, "fc", 3, 4)}), nil)
