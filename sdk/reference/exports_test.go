@@ -85,7 +85,10 @@ func TestExports(t *testing.T) {
 	must := []string{"bert", "roberta", "distilbert", "albert", "electra"}
 	passed, refused := map[string]int{}, map[string]int{}
 	var whole []string
-	for _, a := range index.Architectures {
+	for i, a := range index.Architectures {
+		if raceDetector && i%10 > 0 && !slices.Contains(must, a.Arch) {
+			continue
+		}
 		begun := time.Now()
 		rel, err := runExport(filepath.Join(dir, a.Arch))
 		if d := time.Since(begun); d > 2*time.Second {

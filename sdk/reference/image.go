@@ -28,10 +28,9 @@ var imageOps = []spec{
 
 // resampling is how one axis is resized.
 type resampling struct {
-	in, out     int
-	scale       float64
-	start, end  float64 // region of interest
-	extrapolate bool
+	in, out    int
+	scale      float64
+	start, end float64 // region of interest
 }
 
 // resizeAxes works out sizes and scales of all axes.

@@ -104,15 +104,61 @@ func reverse[T any](s []T) {
 	}
 }
 
-// maxSteps bounds what functions that call functions may expand to.
-const maxSteps = 1 << 20
+// Bounds of what functions that call functions may expand to.
+const (
+	maxSteps = 1 << 20
+	maxDepth = 64
+)
 
 // planner makes the plans of one model.
 type planner struct {
 	functions map[graph.FunctionID]*graph.Function
+	sizes     map[*graph.Function]int // nodes of a body, calls expanded
 	refused   []UnsupportedNode
-	steps     int
-	depth     int
+}
+
+func newPlanner(functions []*graph.Function) *planner {
+	pl := &planner{functions: make(map[graph.FunctionID]*graph.Function, len(functions)), sizes: map[*graph.Function]int{}}
+	for _, f := range functions {
+		pl.functions[f.ID()] = f
+	}
+	return pl
+}
+
+// expanded counts nodes with those of the functions that they call, up to a little
+// over maxSteps. depth counts the calls around; functions may not call themselves,
+// which Check sees to, but a node evaluated alone is not checked.
+func (pl *planner) expanded(nodes []*graph.Node, depth int) int {
+	sum := 0
+	for _, n := range nodes {
+		sum++
+		for g := range n.Graphs() {
+			sum += pl.expanded(g.Nodes, depth)
+		}
+		if f := pl.functions[n.ID()]; f != nil {
+			size, ok := pl.sizes[f]
+			if !ok {
+				if depth == maxDepth {
+					return maxSteps + 1
+				}
+				size = pl.expanded(f.Nodes, depth+1)
+				pl.sizes[f] = size
+			}
+			sum += size
+		}
+		if sum > maxSteps {
+			return maxSteps + 1
+		}
+	}
+	return sum
+}
+
+// checkSize refuses models that functions blow up, before they are expanded.
+func (pl *planner) checkSize(nodes []*graph.Node) error {
+	if pl.expanded(nodes, 0) > maxSteps {
+		return &graph.CheckError{Where: "model", Reason: fmt.Sprintf("with functions expanded it has more than %d nodes, or calls nested deeper than %d", maxSteps, maxDepth)}
+	}
+	return nil
 }
 
 // scope is the plan being made, within the scopes around it.
@@ -219,9 +265,6 @@ func (pl *planner) node(n *graph.Node, s *scope) error {
 	fail := func(format string, args ...any) error {
 		return &graph.CheckError{Where: "graph", Node: n.Label(), Reason: fmt.Sprintf(format, args...)}
 	}
-	if pl.steps++; pl.steps > maxSteps {
-		return fail("the model has more than %d nodes, functions expanded", maxSteps)
-	}
 	st := &step{node: n}
 	types := make([]*graph.Type, len(n.Inputs))
 	for i, name := range n.Inputs {
@@ -285,9 +328,6 @@ func (pl *planner) operator(n *graph.Node, st *step, s *scope, types []*graph.Ty
 	return nil
 }
 
-// maxDepth bounds functions that call functions.
-const maxDepth = 64
-
 func (pl *planner) call(f *graph.Function, n *graph.Node, st *step) error {
 	fail := func(format string, args ...any) error {
 		return &graph.CheckError{Where: "function " + f.ID().String(), Node: n.Label(), Reason: fmt.Sprintf(format, args...)}
@@ -295,10 +335,6 @@ func (pl *planner) call(f *graph.Function, n *graph.Node, st *step) error {
 	if len(n.Inputs) > len(f.Inputs) || len(n.Outputs) > len(f.Outputs) {
 		return fail("it is called with %d inputs and %d outputs, has %d and %d", len(n.Inputs), len(n.Outputs), len(f.Inputs), len(f.Outputs))
 	}
-	if pl.depth++; pl.depth > maxDepth {
-		return fail("functions are nested deeper than %d", maxDepth)
-	}
-	defer func() { pl.depth-- }()
 	given := map[string]*graph.Attr{}
 	for _, a := range f.Defaults {
 		given[a.Name] = a

@@ -33,7 +33,10 @@ func New(m *graph.Model, opts Options) (*Program, error) {
 	if err := m.Check(); err != nil {
 		return nil, err
 	}
-	pl := &planner{functions: functionsOf(m.Functions)}
+	pl := newPlanner(m.Functions)
+	if err := pl.checkSize(m.Graph.Nodes); err != nil {
+		return nil, err
+	}
 	s, err := pl.graph(m.Graph, nil, m.Opsets)
 	if err != nil {
 		return nil, err
@@ -42,14 +45,6 @@ func New(m *graph.Model, opts Options) (*Program, error) {
 		return nil, &UnsupportedError{Nodes: pl.refused}
 	}
 	return &Program{model: m, plan: s.plan, opts: opts}, nil
-}
-
-func functionsOf(fs []*graph.Function) map[graph.FunctionID]*graph.Function {
-	m := make(map[graph.FunctionID]*graph.Function, len(fs))
-	for _, f := range fs {
-		m[f.ID()] = f
-	}
-	return m
 }
 
 // Run computes values of a model of tensors; see RunValues.
@@ -343,7 +338,10 @@ func (o *Operator) Eval(ctx context.Context, node *graph.Node, inputs []graph.Da
 			}
 		}
 	}
-	pl := &planner{functions: functionsOf(env.Functions)}
+	pl := newPlanner(env.Functions)
+	if err := pl.checkSize([]*graph.Node{node}); err != nil {
+		return nil, err
+	}
 	s := newScope(nil, env.Opsets)
 	if env.Outer != nil {
 		s.free = func(name string) bool { _, ok := env.Outer(name); return ok }

@@ -369,7 +369,7 @@ func matMulNBits(c *call) error {
 		return fmt.Errorf("attribute bits is %d, wants 2, 4 or 8", bits)
 	}
 	if block < 16 || block&(block-1) != 0 || block > maxSpatial || k < 1 || n < 1 || k > maxSpatial || n > maxSpatial {
-		return fmt.Errorf("K %d, N %d, block_size %d: positive sizes and a power of two of at least 16 are wanted", k, n, block)
+		return fmt.Errorf("attributes K %d, N %d, block_size %d: positive sizes and a power of two of at least 16 are wanted", k, n, block)
 	}
 	blocks := (k + block - 1) / block
 	blob := block * bits / 8
