@@ -53,6 +53,42 @@ INLINE bool blind(const accelcpu_attention& o, const AttentionData& d, int64_t a
   return true;
 }
 
+// The softmax of one row over a block of keys, given the maximum before it.
+struct RowBlock {
+  const float* products;  // q k^T: a panel's row every `step` floats
+  int64_t step, keys;     // whole panels
+  const float* mask;      // null: none
+  float* weights;
+};
+
+// weights = softcap(scale * products) + mask; returns the greatest.
+template <bool Masked, bool Capped>
+NOINLINE Vec score_row(const RowBlock& b, float scale, float softcap) {
+  Vec high = splat(-INFINITY);
+  for (int64_t j = 0; j < b.keys; j += kPanel) {
+    const float* from = b.products + j / kPanel * b.step;
+    UNROLL for (int c = 0; c < kCols; c++) {
+      Vec x = load(from + c * kLanes) * scale;
+      if (Capped) x = tanh(x / softcap) * softcap;
+      if (Masked) x += load(b.mask + j + c * kLanes);
+      store(b.weights + j + c * kLanes, x);
+      high = max(high, x);
+    }
+  }
+  return high;
+}
+
+// weights = e^(weights - top); returns their sum.
+NOINLINE Vec weigh_row(const RowBlock& b, float top) {
+  Vec total = {};
+  for (int64_t j = 0; j < b.keys; j += kLanes) {
+    const Vec e = exp_nonpositive(load(b.weights + j) - top);
+    store(b.weights + j, e);
+    total += e;
+  }
+  return total;
+}
+
 void attention(Workers& w, const accelcpu_attention& o, const AttentionData& d) {
   const AttentionBlocks size(o);
   const int64_t heads = o.batch * o.heads;
@@ -69,7 +105,7 @@ void attention(Workers& w, const accelcpu_attention& o, const AttentionData& d) 
     const float* k = d.k + b * o.k_stride[0] + kv_h * o.k_stride[2];
     const float* v = d.v + b * o.v_stride[0] + kv_h * o.v_stride[2];
     const int64_t mask_head = b * o.mask_stride[0] + h * o.mask_stride[1];
-    const bool shared_mask = o.mask_kind != ACCELCPU_MASK_NONE && o.mask_stride[2] == 0;
+    const bool masked = o.mask_kind != ACCELCPU_MASK_NONE, shared_mask = masked && o.mask_stride[2] == 0;
 
     float* out = static_cast<float*>(scratch);                    // [tile][v panel] of kTile
     float* keys = out + size.queries / kRows * size.v_panels * kTile;  // [panel][head_dim][kPanel]
@@ -103,36 +139,24 @@ void attention(Workers& w, const accelcpu_attention& o, const AttentionData& d) 
         for (int64_t t = t0; t < t1; t++) {
           const int64_t row0 = part(t, q1 - q0, tiles), row1 = part(t + 1, q1 - q0, tiles);
           for (int64_t row = row0; row < row1; row++) {
-            const float* s = scores + (t - t0) * padded / kPanel * kTile + (row - row0) * kPanel;
-            float* p = weights + ((t - t0) * kRows + row - row0) * kKeys;
-            const Sight sight(o, length, q0 + row);
-            if (o.mask_kind != ACCELCPU_MASK_NONE && !shared_mask) mask_row(o, d, mask_head + (q0 + row) * o.mask_stride[2], j0, n, mask);
-            // Scaled, capped and masked, in a row.
-            Vec high = splat(-INFINITY);
-            for (int64_t j = 0; j < padded; j += kLanes) {
-              Vec x = load(s + j / kPanel * kTile + j % kPanel) * o.scale;
-              if (o.softcap > 0) x = tanh(x / o.softcap) * o.softcap;
-              if (o.mask_kind != ACCELCPU_MASK_NONE) x += load(mask + j);
-              if (j0 + j < sight.first || j0 + j + kLanes > min_of(sight.end, j0 + n)) {
-                for (int l = 0; l < kLanes; l++) {
-                  if (j0 + j + l < sight.first || j0 + j + l >= sight.end) x[l] = -INFINITY;
-                }
-              }
-              store(p + j, x);
-              high = max(high, x);
+            const int64_t q_row = q0 + row;
+            const Sight sight(o, length, q_row);
+            if (masked && !shared_mask) mask_row(o, d, mask_head + q_row * o.mask_stride[2], j0, n, mask);
+            const RowBlock block{scores + (t - t0) * padded / kPanel * kTile + (row - row0) * kPanel, kTile, padded, mask, weights + ((t - t0) * kRows + row - row0) * kKeys};
+            Vec high = o.softcap > 0 ? (masked ? score_row<true, true>(block, o.scale, o.softcap) : score_row<false, true>(block, o.scale, o.softcap))
+                                     : (masked ? score_row<true, false>(block, o.scale, 0) : score_row<false, false>(block, o.scale, 0));
+            const int64_t low = max_of<int64_t>(0, sight.first - j0), end_of_row = min_of(padded, sight.end - j0);
+            if (low > 0 || end_of_row < padded) {
+              for (int64_t j = 0; j < min_of(low, padded); j++) block.weights[j] = -INFINITY;
+              for (int64_t j = max_of<int64_t>(0, end_of_row); j < padded; j++) block.weights[j] = -INFINITY;
+              high = splat(-INFINITY);
+              for (int64_t j = 0; j < padded; j += kLanes) high = max(high, load(block.weights + j));
             }
-            const float before = top[row];
-            const float now = max_of(before, fold(high, [](float a, float b) { return a > b ? a : b; }));
-            const Vec base = splat(now == -INFINITY ? 0.0f : now);
-            Vec all = {};
-            for (int64_t j = 0; j < padded; j += kLanes) {
-              const Vec e = exp_nonpositive(load(p + j) - base);
-              store(p + j, e);
-              all += e;
-            }
+            const float before = top[row], now = max_of(before, greatest(high));
+            const float all = sum(weigh_row(block, now == -INFINITY ? 0.0f : now));
             const float shrink = now == before ? 1.0f : before == -INFINITY ? 0.0f : std::exp(before - now);
             top[row] = now;
-            total[row] = total[row] * shrink + sum(all);
+            total[row] = total[row] * shrink + all;
             if (shrink != 1.0f && j0 > first) {
               for (int64_t vp = 0; vp < size.v_panels; vp++) {
                 float* o_row = out + (t * size.v_panels + vp) * kTile + (row - row0) * kPanel;
@@ -156,10 +180,11 @@ void attention(Workers& w, const accelcpu_attention& o, const AttentionData& d) 
         const Sight sight(o, length, q0 + row);
         // No weight at all, or a score that is not a number where none was wanted.
         const bool nothing = total[row] == 0.0f || (total[row] != total[row] && blind(o, d, mask_head + (q0 + row) * o.mask_stride[2], sight.first, sight.end));
-        for (int64_t j = 0; j < o.v_dim; j += kLanes) {
+        const float factor = nothing ? 0.0f : 1.0f / total[row];
+        along(o.v_dim, [&](int64_t j, int n) {
           const Vec x = load(out + (t * size.v_panels + j / kPanel) * kTile + (row - row0) * kPanel + j % kPanel);
-          store_n(y + j, nothing ? Vec{} : x / total[row], static_cast<int>(min_of<int64_t>(kLanes, o.v_dim - j)));
-        }
+          store_up_to(y + j, nothing ? Vec{} : x * factor, n);
+        });
       }
     }
   });

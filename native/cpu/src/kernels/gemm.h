@@ -2,8 +2,6 @@
 #ifndef ACCELCPU_GEMM_H
 #define ACCELCPU_GEMM_H
 
-#include <utility>
-
 #include "../kernels.h"
 #include "math.h"
 #include "vec.h"
@@ -21,49 +19,46 @@ constexpr int kTile = kRows * kPanel;
 // Rows of A and steps of k in one block: A's block stays in L2 while panels of B,
 // which stay in L1, pass by.
 constexpr int64_t kBlockM = (127 / kRows + 1) * kRows;
-constexpr int64_t kBlockK = 256;
+constexpr int64_t kBlockK = kPanel <= 16 ? 384 : 256;
 constexpr int64_t kMaxGroup = 16;
 static_assert((kBlockM / kRows + 1) * kMaxGroup * kTile * 4 <= kScratchBytes, "sums fit the scratch");
 
 // tile[i*kPanel + j] (+)= sum over k of a[i*lda + k] * b[k*ldb + j], for R rows.
 // With few rows the sum is split over `Split` chains, to hide the latency of addition.
 template <int R, int Split>
-__attribute__((noinline)) void tile_product(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t k, float* tile, bool add) {
-  Vec acc[R][kCols];
-  if (add) {
-    for (int i = 0; i < R; i++)
-      for (int j = 0; j < kCols; j++) acc[i][j] = load(tile + i * kPanel + j * kLanes);
-  } else {
-    for (int i = 0; i < R; i++)
-      for (int j = 0; j < kCols; j++) acc[i][j] = Vec{};
-  }
-  if constexpr (Split > 1) {
-    Vec more[Split - 1][R][kCols] = {};
-    for (; k >= Split; k -= Split, a += Split, b += Split * ldb) {
-      for (int s = 0; s < Split; s++) {
-        for (int j = 0; j < kCols; j++) {
-          const Vec bj = load(b + s * ldb + j * kLanes);
-          for (int i = 0; i < R; i++) {
-            Vec& sum = s == 0 ? acc[i][j] : more[s - 1][i][j];
-            sum = fma(splat(a[i * lda + s]), bj, sum);
-          }
-        }
+NOINLINE void tile_product(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t k, float* tile, bool add) {
+  // Unrolled throughout, or gcc keeps the sums in memory before and after the loop.
+  Vec sum[Split][R][kCols];
+  UNROLL for (int s = 0; s < Split; s++)
+    UNROLL for (int i = 0; i < R; i++)
+      UNROLL for (int j = 0; j < kCols; j++) sum[s][i][j] = Vec{};
+  for (; k >= Split; k -= Split, a += Split, b += Split * ldb) {
+    UNROLL for (int s = 0; s < Split; s++) {
+      Vec bj[kCols];
+      UNROLL for (int j = 0; j < kCols; j++) bj[j] = load(b + s * ldb + j * kLanes);
+      UNROLL for (int i = 0; i < R; i++) {
+        const Vec ai = splat(a[i * lda + s]);
+        UNROLL for (int j = 0; j < kCols; j++) sum[s][i][j] = fma(ai, bj[j], sum[s][i][j]);
       }
     }
-    for (int s = 0; s < Split - 1; s++)
-      for (int i = 0; i < R; i++)
-        for (int j = 0; j < kCols; j++) acc[i][j] += more[s][i][j];
   }
-  for (; k > 0; k--, a++, b += ldb) {
-    Vec bj[kCols];
-    for (int j = 0; j < kCols; j++) bj[j] = load(b + j * kLanes);
-    for (int i = 0; i < R; i++) {
-      const Vec ai = splat(a[i * lda]);
-      for (int j = 0; j < kCols; j++) acc[i][j] = fma(ai, bj[j], acc[i][j]);
+  if constexpr (Split > 1) {
+    for (; k > 0; k--, a++, b += ldb) {
+      UNROLL for (int j = 0; j < kCols; j++) {
+        const Vec bj = load(b + j * kLanes);
+        UNROLL for (int i = 0; i < R; i++) sum[0][i][j] = fma(splat(a[i * lda]), bj, sum[0][i][j]);
+      }
     }
+    UNROLL for (int s = 1; s < Split; s++)
+      UNROLL for (int i = 0; i < R; i++)
+        UNROLL for (int j = 0; j < kCols; j++) sum[0][i][j] += sum[s][i][j];
   }
-  for (int i = 0; i < R; i++)
-    for (int j = 0; j < kCols; j++) store(tile + i * kPanel + j * kLanes, acc[i][j]);
+  if (add) {
+    UNROLL for (int i = 0; i < R; i++)
+      UNROLL for (int j = 0; j < kCols; j++) sum[0][i][j] += load(tile + i * kPanel + j * kLanes);
+  }
+  UNROLL for (int i = 0; i < R; i++)
+    UNROLL for (int j = 0; j < kCols; j++) store(tile + i * kPanel + j * kLanes, sum[0][i][j]);
 }
 
 using TileFn = void (*)(const float*, int64_t, const float*, int64_t, int64_t, float*, bool);

@@ -11,21 +11,6 @@ namespace {
 // Elements that a task should have at least, for its start to cost nothing beside it.
 constexpr int64_t kGrain = 1 << 14;
 
-// f(j, n) for the vectors of a row of `cols`: at j, n lanes of it.
-template <class F>
-INLINE void along(int64_t cols, F f) {
-  int64_t j = 0;
-  for (; j + kLanes <= cols; j += kLanes) f(j, kLanes);
-  if (j < cols) f(j, static_cast<int>(cols - j));
-}
-INLINE Vec load_up_to(const float* p, int n) { return n == kLanes ? load(p) : load_n(p, n); }
-INLINE void store_up_to(float* p, Vec v, int n) {
-  if (n == kLanes) {
-    store(p, v);
-  } else {
-    store_n(p, v, n);
-  }
-}
 // v with the lanes from n on replaced.
 INLINE Vec keep(Vec v, int n, float rest) {
   if (n < kLanes) {
@@ -112,7 +97,7 @@ void softmax(Workers& w, const accelcpu_softmax& o, const SoftmaxData& d) {
         float* y = d.y + row * o.axis;
         Vec high = splat(-INFINITY);
         along(o.axis, [&](int64_t j, int n) { high = max(high, keep(load_up_to(x + j, n), n, -INFINITY)); });
-        const float top = fold(high, [](float a, float b) { return a > b ? a : b; });
+        const float top = greatest(high);
         const double total = sum_along(o.axis, [&](int64_t j, int n) {
           const Vec e = keep(exp_nonpositive(load_up_to(x + j, n) - top), n, 0.0f);
           if (!logarithm) store_up_to(y + j, e, n);
@@ -178,9 +163,6 @@ void embed(Workers& w, const accelcpu_embed& o, const EmbedData& d) {
 
 // ---- Reductions ----
 
-INLINE float scalar_max(float a, float b) { return a > b || a != a ? a : b; }
-INLINE float scalar_min(float a, float b) { return a < b || a != a ? a : b; }
-
 // What each element contributes, and how contributions are joined.
 template <int Kind>
 struct Reduction {
@@ -193,9 +175,6 @@ struct Reduction {
   static INLINE Vec join(Vec a, Vec b) {
     return Kind == ACCELCPU_REDUCE_MAX ? max_nan(a, b) : Kind == ACCELCPU_REDUCE_MIN ? min_nan(a, b) : Kind == ACCELCPU_REDUCE_PROD ? a * b : a + b;
   }
-  static INLINE float join(float a, float b) {
-    return Kind == ACCELCPU_REDUCE_MAX ? scalar_max(a, b) : Kind == ACCELCPU_REDUCE_MIN ? scalar_min(a, b) : Kind == ACCELCPU_REDUCE_PROD ? a * b : a + b;
-  }
 };
 
 template <int Kind>
@@ -204,7 +183,7 @@ float reduce_row(const accelcpu_reduce& o, const float* x, const float* weight) 
   if (!R::kSums) {
     Vec acc = splat(R::kNeutral);
     along(o.axis, [&](int64_t j, int n) { acc = R::join(acc, keep(load_up_to(x + j, n), n, R::kNeutral)); });
-    return fold(acc, [](float a, float b) { return R::join(a, b); });
+    return fold(acc, [](Vec a, Vec b) { return R::join(a, b); });
   }
   double total = sum_along(o.axis, [&](int64_t j, int n) {
     const Vec v = R::map(load_up_to(x + j, n));

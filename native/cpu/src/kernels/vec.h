@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(VEC_AVX2) || defined(VEC_AVX512)
 #include <immintrin.h>
@@ -20,6 +21,8 @@ namespace accelcpu {
 namespace {
 
 #define INLINE inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
+#define UNROLL _Pragma("GCC unroll 32")
 
 constexpr int kLanes = VEC_LANES;
 
@@ -48,9 +51,17 @@ INLINE Vec abs(Vec v) { return from_bits(bits(v) & 0x7fffffff); }
 INLINE Vec with_sign(Vec magnitude, Vec sign) {
   return from_bits((bits(magnitude) & 0x7fffffff) | (bits(sign) & INT32_MIN));
 }
-// Where either is NaN these give b.
+// Where either is NaN these give b, as the x86 instructions do.
+#if defined(VEC_AVX512)
+INLINE Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+INLINE Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+#elif defined(VEC_AVX2)
+INLINE Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+INLINE Vec min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
+#else
 INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
 INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
+#endif
 // And these give NaN.
 INLINE Vec max_nan(Vec a, Vec b) { return (Mask)(a > b) | (Mask)(a != a) ? a : b; }
 INLINE Vec min_nan(Vec a, Vec b) { return (Mask)(a < b) | (Mask)(a != a) ? a : b; }
@@ -135,29 +146,41 @@ INLINE Vec to_float(IVec v) { return __builtin_convertvector(v, Vec); }
 #endif
 #endif
 
-// a*b subtracted from c.
-INLINE Vec fnma(Vec a, Vec b, Vec c) { return fma(-a, b, c); }
+// f(j, n) for the vectors of a row of `cols`: at j, n lanes of it.
+template <class F>
+INLINE void along(int64_t cols, F f) {
+  int64_t j = 0;
+  for (; j + kLanes <= cols; j += kLanes) f(j, kLanes);
+  if (j < cols) f(j, static_cast<int>(cols - j));
+}
+INLINE Vec load_up_to(const float* p, int n) { return n == kLanes ? load(p) : load_n(p, n); }
+INLINE void store_up_to(float* p, Vec v, int n) {
+  if (n == kLanes) {
+    store(p, v);
+  } else {
+    store_n(p, v, n);
+  }
+}
 
-// Lanes are combined as a tree, the same for every width that holds them.
+// All lanes joined by f, as a tree; f takes and gives vectors.
+template <int Step, int... I>
+INLINE Vec exchange(Vec v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, (I ^ Step)...);
+}
 template <class F>
 INLINE float fold(Vec v, F f) {
-  float t[kLanes];
-  store(t, v);
-  for (int half = kLanes / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; i++) t[i] = f(t[i], t[i + half]);
-  }
-  return t[0];
+  using Lanes = std::make_integer_sequence<int, kLanes>;
+  if constexpr (kLanes > 8) v = f(v, exchange<8>(v, Lanes()));
+  if constexpr (kLanes > 4) v = f(v, exchange<4>(v, Lanes()));
+  v = f(v, exchange<2>(v, Lanes()));
+  return f(v, exchange<1>(v, Lanes()))[0];
 }
 INLINE float sum(Vec v) {
-  return fold(v, [](float a, float b) { return a + b; });
+  return fold(v, [](Vec a, Vec b) { return a + b; });
 }
-INLINE bool any(Mask m) {
-  int32_t t[kLanes], r = 0;
-  std::memcpy(t, &m, sizeof t);
-  for (int i = 0; i < kLanes; i++) r |= t[i];
-  return r != 0;
+INLINE float greatest(Vec v) {
+  return fold(v, [](Vec a, Vec b) { return max(a, b); });
 }
-
 template <class T>
 INLINE T min_of(T a, T b) { return a < b ? a : b; }
 template <class T>
