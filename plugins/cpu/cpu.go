@@ -174,6 +174,14 @@ func verdict(m *graph.Model, n *graph.Node, types map[string]*graph.Type) backen
 	return backend.Refuse(backend.RefusedOperator, err.Error())
 }
 
+// nodeName is how a node is called in errors: by its name, else its first output.
+func nodeName(n *graph.Node) string {
+	if n.Name != "" || len(n.Outputs) == 0 {
+		return n.Name
+	}
+	return n.Outputs[0]
+}
+
 func (c *cpu) Compile(ctx context.Context, spec backend.CompileSpec, progress func(string, float64)) (backend.Executable, error) {
 	if err := checkDevice(spec.Device); err != nil {
 		return nil, err
@@ -191,7 +199,7 @@ func (c *cpu) Compile(ctx context.Context, spec backend.CompileSpec, progress fu
 	var refused []string
 	for _, n := range m.Graph.Nodes {
 		if v := verdict(m, n, types); !v.OK {
-			refused = append(refused, n.Label())
+			refused = append(refused, nodeName(n))
 		}
 	}
 	if len(refused) > 0 {

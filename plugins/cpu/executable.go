@@ -36,6 +36,7 @@ type planned struct {
 
 func newExecutable(m *graph.Model, runner *kernels.Runner, weights *packedWeights) (*executable, error) {
 	nameDims(m.Graph)
+	forgetShapes(m.Graph)
 	if err := graph.Infer(m); err != nil {
 		return nil, backend.Invalid("graph_dir", "%v", err)
 	}
@@ -58,6 +59,17 @@ func newExecutable(m *graph.Model, runner *kernels.Runner, weights *packedWeight
 		e.info.Outputs = append(e.info.Outputs, o)
 	}
 	return e, nil
+}
+
+// forgetShapes leaves only what inference finds out: a model may declare a shape
+// that depends on the data, and a plan must not count on it.
+func forgetShapes(g *graph.Graph) {
+	g.Values = nil
+	for _, v := range g.Outputs {
+		if v.Type != nil && v.Type.Kind == graph.KindTensor {
+			v.Type = &graph.Type{Kind: graph.KindTensor, Elem: v.Type.Elem}
+		}
+	}
 }
 
 // nameDims gives a name to input dimensions that have neither name nor size, so
