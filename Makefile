@@ -34,6 +34,7 @@ demo: build $(MINILM)/model.safetensors ## embed sentences with a real model thr
 ##@ Check
 .PHONY: test
 test: build $(MINILM)/model.safetensors onnx-tests ## run all tests with the race detector
+	@$(MAKE) --no-print-directory -C native/cpu CXX='$(CXX)' test-lib
 	ACCEL_BIN=$(CURDIR)/bin $(GO) test -race -timeout 20m ./...
 
 .PHONY: lint
