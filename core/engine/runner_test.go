@@ -266,7 +266,7 @@ func TestRunnerFollowsTheRoute(t *testing.T) {
 		{name: "too slow a restart is not waited for", set: func(cpu, _ *fakeDevice) { cpu.run, cpu.back = deaths(1), time.Hour },
 			q: route.Query{RestartWait: 10 * time.Millisecond}, chosen: "simulation:0", replays: 1},
 		{name: "deny waits but does not fall back", set: func(cpu, _ *fakeDevice) { cpu.run, cpu.back = deaths(1), -1 },
-			q: route.Query{Policy: route.Deny}, err: "fallback is denied"},
+			q: route.Query{Policy: route.Deny}, err: "fallback: deny"},
 		{name: "refused nodes", set: func(cpu, _ *fakeDevice) { cpu.refuse = "no sums" }, chosen: "simulation:0", summary: "no sums"},
 		{name: "an error of the backend's own", set: func(cpu, _ *fakeDevice) { cpu.run = func(tensor.Tensor) error { return boom } }, chosen: "simulation:0", summary: "boom"},
 		{name: "the caller's error goes nowhere else", set: func(cpu, _ *fakeDevice) {
