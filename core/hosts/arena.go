@@ -27,9 +27,10 @@ const (
 // regions, added on demand, from which leases are cut.
 type arena struct {
 	session *session
-	limits  Regions
+	growing sync.Mutex // held before mu
 
 	mu      sync.Mutex
+	limits  Regions
 	regions []*sharedRegion
 	total   int64 // bytes of all regions
 	off     bool  // the backend takes none, or the session is over
@@ -53,24 +54,38 @@ func newArena(s *session, limits Regions) *arena {
 // lease cuts n bytes, or returns nil where regions are not to be had: then the
 // tensors travel in messages.
 func (a *arena) lease(n int64) *Lease {
-	n = roundUp(max(n, 1), grain)
-	if n <= 0 {
+	if n = roundUp(max(n, 1), grain); n <= 0 {
 		return nil // n was close to the largest int64
 	}
+	l, full := a.cutAny(n)
+	if l != nil || !full {
+		return l
+	}
+	// Without a.mu: what the backend answers to Map may end the session, and with it
+	// the arena.
+	a.growing.Lock()
+	defer a.growing.Unlock()
+	if l, full = a.cutAny(n); l != nil || !full { // another has grown it meanwhile
+		return l
+	}
+	a.grow(n)
+	l, _ = a.cutAny(n)
+	return l
+}
+
+// cutAny cuts n bytes from any region, or reports whether that is for want of room.
+func (a *arena) cutAny(n int64) (l *Lease, full bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.off {
-		return nil
+		return nil, false
 	}
 	for _, r := range a.regions {
 		if l := a.cut(r, n); l != nil {
-			return l
+			return l, false
 		}
 	}
-	if r := a.grow(n); r != nil {
-		return a.cut(r, n)
-	}
-	return nil
+	return nil, true
 }
 
 func (a *arena) cut(r *sharedRegion, n int64) *Lease {
@@ -90,28 +105,28 @@ func (a *arena) cut(r *sharedRegion, n int64) *Lease {
 }
 
 // grow adds a region that holds n bytes, each larger than the one before so that
-// there are few, within the limit.
-func (a *arena) grow(n int64) *sharedRegion {
-	size := roundUp(max(n, a.limits.First<<len(a.regions)), grain)
-	if size > a.limits.Limit-a.total {
-		if size = a.limits.Limit - a.total; size < n {
-			return nil
-		}
-		size -= size % grain
-		if size < n {
-			return nil
-		}
+// there are few, within the limit. a.growing is held.
+func (a *arena) grow(n int64) {
+	a.mu.Lock()
+	room, size := a.limits.Limit-a.total, max(n, a.limits.First<<len(a.regions))
+	a.mu.Unlock()
+	if size = min(size, room) / grain * grain; size < n {
+		return
 	}
 	r, err := a.share(size)
-	if err != nil {
-		a.off = len(a.regions) == 0
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case err != nil:
+		a.off = a.off || len(a.regions) == 0
 		a.limits.Limit = a.total // asking each time would cost more than it gains
 		a.session.life.h.log.Warn("tensors travel in messages, for no memory could be shared", "device", a.session.dev.ref, "bytes", size, "error", err)
-		return nil
+	case a.closed:
+		r.region.Close()
+	default:
+		a.regions = append(a.regions, r)
+		a.total += size
 	}
-	a.regions = append(a.regions, r)
-	a.total += size
-	return r
 }
 
 // share makes a region and has the backend map it: one without a name first,

@@ -254,6 +254,9 @@ func TestDeviceLoss(t *testing.T) {
 			t.Errorf("error is %+v", e)
 		}
 		says(t, err.Error(), "DEVICE_LOST", "fell off the bus")
+		if s := d.Status(); s.Health != backend.Healthy && !s.Returning { // it may be back already
+			t.Errorf("device is %+v", s)
+		}
 		for _, x := range []*Executable{x, y} {
 			_, _, err := x.Run(t.Context(), one(1), nil, false)
 			if e := as[*DeviceLostError](t, err); e.InFlight || !isCode(err, backend.CodeBadState) {

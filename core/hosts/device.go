@@ -19,8 +19,9 @@ type DeviceStatus struct {
 	backend.Device
 	Ref     string // "platform:id"
 	Backend string
-	// Returning says that the device is gone because its process died and is
-	// being started again; NextTry is when, if that is not yet under way.
+	// Returning says that the device was lost and should be back soon: its process
+	// is being started again (NextTry is when, if that is not yet under way), or is
+	// about to name the device anew.
 	Returning bool
 	NextTry   time.Time
 }
@@ -46,7 +47,11 @@ func (d *Device) Status() DeviceStatus {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := DeviceStatus{Device: d.info, Ref: d.ref, Backend: d.h.name}
-	if b.State != Healthy && s.Health == backend.Unhealthy {
+	switch {
+	case s.Health != backend.Unhealthy:
+	case b.State == Healthy:
+		s.Returning = d.lost != nil
+	default:
 		s.Returning = b.State == Restarting || b.State == Starting
 		s.NextTry = b.NextTry
 	}
@@ -206,7 +211,9 @@ func (h *host) list(l *life, list []backend.Device) (over []*session) {
 		over = append(over, d.report(l, info)...)
 	}
 	for _, d := range old {
+		d.mu.Lock()
 		info := d.info
+		d.mu.Unlock()
 		info.Health, info.Reason, info.Remedy = backend.Undetected, "the backend lists it no more", ""
 		over = append(over, d.report(l, info)...)
 		h.devices = append(h.devices, d)

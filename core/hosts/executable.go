@@ -218,6 +218,8 @@ type run struct {
 	outs    []*backendv1.Binding // body.Outputs' memory
 	given   []bool               // which inputs are there
 	bound   []int64              // sizes of the symbols; -1: not known yet
+	shape   tensor.Shape         // that size works on
+	room    int64                // bytes that may yet travel inside the message
 	leases  []*Lease             // held until the run is over
 }
 
@@ -232,6 +234,7 @@ type binding struct {
 	slice   backendv1.Slice
 	source  []byte // an input that is to be copied
 	want    int64  // bytes of an output; -1: not known
+	small   bool   // the output travels inside the message
 	shared  []byte // the room of an output in the lease
 	port    *port
 }
@@ -332,6 +335,7 @@ func (r *run) bind(inputs []Input) error {
 	for i := range r.bound {
 		r.bound[i] = -1
 	}
+	r.room = backend.MaxInline
 	for i := range inputs {
 		in := &inputs[i]
 		n := slices.IndexFunc(r.x.inputs, func(p port) bool { return p.name == in.Name })
@@ -397,7 +401,8 @@ func (r *run) bindOne(b *binding, in *Input) error {
 		r.leases = append(r.leases, in.Lease)
 		b.slice.Id, b.slice.Offset, b.slice.Length = in.Lease.region.id, uint64(at), uint64(n)
 		b.Place = &b.region
-	case n <= inlineBytes:
+	case n <= inlineBytes && n <= r.room:
+		r.room -= n
 		b.inline.Inline = t.Data
 		b.Place = &b.inline
 	default:
@@ -437,6 +442,7 @@ func (r *run) want(outputs []Output) error {
 		}
 	}
 	r.out, r.body.Outputs = r.out[:n], r.outs[:n]
+	r.room = backend.MaxInline
 	for i := range r.out {
 		b := &r.out[i]
 		if outputs == nil {
@@ -453,6 +459,9 @@ func (r *run) want(outputs []Output) error {
 			b.init(&r.x.outputs[k])
 		}
 		b.want = r.size(b.port)
+		if b.small = b.want >= 0 && b.want <= min(inlineBytes, r.room); b.small {
+			r.room -= b.want
+		}
 		if outputs != nil && outputs[i].Buffer != nil {
 			if err := r.bindBuffer(b, outputs[i].Buffer, outputs[i].Offset, outputs[i].Length); err != nil {
 				return err
@@ -467,8 +476,7 @@ func (r *run) size(p *port) int64 {
 	if !p.ranked {
 		return -1
 	}
-	var room [8]int64
-	shape := tensor.Shape(room[:0])
+	r.shape = r.shape[:0]
 	for d, size := range p.sizes {
 		if sym := p.symbols[d]; sym >= 0 {
 			size = r.bound[sym]
@@ -476,9 +484,9 @@ func (r *run) size(p *port) int64 {
 		if size < 0 {
 			return -1
 		}
-		shape = append(shape, size)
+		r.shape = append(r.shape, size)
 	}
-	n, err := tensor.ByteSize(p.elem, shape)
+	n, err := tensor.ByteSize(p.elem, r.shape)
 	if err != nil {
 		return -1
 	}
@@ -494,7 +502,7 @@ func (r *run) place() *Lease {
 		need += roundUp(int64(len(r.in[i].source)), align)
 	}
 	for i := range r.out {
-		if b := &r.out[i]; b.Place == nil && b.want > inlineBytes && need < math.MaxInt64-b.want-align {
+		if b := &r.out[i]; b.Place == nil && b.want >= 0 && !b.small && need < math.MaxInt64-b.want-align {
 			need += roundUp(b.want, align)
 		}
 	}
@@ -525,7 +533,7 @@ func (r *run) place() *Lease {
 		b := &r.out[i]
 		switch {
 		case b.Place != nil:
-		case b.want >= 0 && b.want <= inlineBytes:
+		case b.small:
 			b.Place = &b.inline
 		case b.want >= 0 && lease != nil:
 			b.shared = b.share(lease, b.want)

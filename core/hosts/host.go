@@ -224,7 +224,7 @@ func (h *host) ended(ctx context.Context, rest *backoff, l *life) {
 	}
 	wait := rest.died(time.Since(l.ready))
 	crash := l.crash
-	h.log.Error("backend died", "pid", crash.PID, "exit", crash.Exit, "reason", crash.Reason, "restart_in", wait, "stderr", crash.Stderr)
+	h.log.Error("backend died", "pid", crash.PID, "exit", crash.Exit, "reason", crash.Reason, "restart_in", wait)
 	h.set(func(s *BackendStatus) {
 		s.LastExit, s.Stderr = crash.Exit, crash.Stderr
 		s.State, s.Remedy = Restarting, ""

@@ -198,6 +198,9 @@ func (l *liar) Map(ctx context.Context, q *backendv1.MapRequest) (*backendv1.Map
 		<-ctx.Done()
 		hang()
 	}
+	if l.lie == "map_lost" {
+		return nil, backend.ToStatus(backend.DeviceLost("it went away"))
+	}
 	return nil, backend.ToStatus(backend.Invalid("locator", "this backend maps nothing"))
 }
 

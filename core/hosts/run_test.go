@@ -129,6 +129,31 @@ func TestTypes(t *testing.T) {
 	}
 }
 
+// TestManyInputs has more small tensors than fit into one message.
+func TestManyInputs(t *testing.T) {
+	_, d := started(t, Options{})
+	g := &graph.Graph{Name: "many"}
+	inputs := map[string]tensor.Tensor{}
+	const n = backend.MaxMessage/inlineBytes + 10
+	for i := range n {
+		in, out := fmt.Sprint("x", i), fmt.Sprint("y", i)
+		kind := graph.TensorType(tensor.Uint8, graph.Known(inlineBytes))
+		g.Inputs = append(g.Inputs, &graph.Value{Name: in, Type: kind})
+		g.Outputs = append(g.Outputs, &graph.Value{Name: out, Type: kind})
+		g.Nodes = append(g.Nodes, &graph.Node{OpType: "Identity", Inputs: []string{in}, Outputs: []string{out}})
+		inputs[in] = tensor.Of(tensor.Uint8, tensor.Shape{inlineBytes}, bytes.Repeat([]byte{byte(i)}, inlineBytes))
+	}
+	out, _, err := compile(t, d, folder(t, g)).Run(t.Context(), inputs, nil, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		if !bytes.Equal(out[fmt.Sprint("y", i)].Data, inputs[fmt.Sprint("x", i)].Data) {
+			t.Fatalf("output %d is wrong", i)
+		}
+	}
+}
+
 func TestInputsAreChecked(t *testing.T) {
 	_, d := started(t, Options{})
 	value := func(name string, dims ...graph.Dim) *graph.Value {

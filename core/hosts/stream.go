@@ -125,6 +125,9 @@ func (st *stream) open(s *session) error {
 // does not answer for the grace that Timeouts.Cancel gives. So when do returns, nobody uses the
 // command's memory any more.
 func (st *stream) do(ctx context.Context, c *command) (*backendv1.Done, error) {
+	if err := c.session.ended(false); err != nil {
+		return nil, err
+	}
 	st.mu.Lock()
 	if st.pending == nil {
 		st.mu.Unlock()

@@ -62,6 +62,7 @@ func TestLies(t *testing.T) {
 		{lie: "chunk_flood", call: large, says: "more than the 20000 bytes"},
 		{lie: "chunk_count", call: large, says: "are said to have 20001"},
 		{lie: "compile_other_epoch", call: small, other: func(err error) bool { return isCode(err, backend.CodeBadState) }},
+		{lie: "map_lost", call: large, other: func(err error) bool { return Replayable(err) && isCode(err, backend.CodeBadState) }},
 		{lie: "open_refused", call: small, other: func(err error) bool { return Replayable(err) && isCode(err, backend.CodeDeviceLost) }},
 	} {
 		t.Run(c.lie, func(t *testing.T) {
