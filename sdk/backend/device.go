@@ -9,10 +9,10 @@ import (
 	"github.com/accelhq/accel/sdk/region"
 )
 
-// maxWorkers is how many commands of one device run at a time. Commands that can
+// maxRunning is how many commands of one device run at a time. Commands that can
 // overlap use different executables and buffers; runtimes queue what they cannot
 // do at once.
-const maxWorkers = 8
+const maxRunning = 8
 
 // device is a device and all that was made on it.
 type device struct {
@@ -25,18 +25,12 @@ type device struct {
 	objects map[uint64]*object
 	lastID  uint64
 
-	// Commands that nothing holds up, in order, and those who run them.
-	ready   []*command
-	workers int
-	idle    int
-	wake    *sync.Cond
-	stopped bool
+	ready   []*command // that nothing holds up but maxRunning, in order
+	running int
 }
 
 func newDevice(s *server, id string) *device {
-	d := &device{id: id, srv: s, objects: map[uint64]*object{}, info: Device{Epoch: newEpoch(0)}}
-	d.wake = sync.NewCond(&d.mu)
-	return d
+	return &device{id: id, srv: s, objects: map[uint64]*object{}, info: Device{Epoch: newEpoch(0)}}
 }
 
 // newEpoch is random, so that ids of an earlier process are stale too.
@@ -176,8 +170,9 @@ func (d *device) unref(o *object) bool {
 }
 
 // enqueue orders c behind the commands that share an executable or a buffer with
-// it, whatever their stream.
-func (d *device) enqueue(c *command) {
+// it, whatever their stream. It reports whether the caller is to run c now; else
+// whoever ends what holds it up will.
+func (d *device) enqueue(c *command) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, o := range c.uses {
@@ -190,73 +185,76 @@ func (d *device) enqueue(c *command) {
 		}
 		o.last = c
 	}
-	if c.blockers == 0 {
-		d.push(c)
+	if c.blockers > 0 {
+		return false
+	}
+	if d.running == maxRunning {
+		d.ready = append(d.ready, c)
+		return false
+	}
+	d.claim(c)
+	return true
+}
+
+// claim marks c as running. mu is held.
+func (d *device) claim(c *command) {
+	d.running++
+	c.stale = c.epoch != d.info.Epoch
+	if c.state == waiting {
+		c.state = running
 	}
 }
 
-// push hands a command to a worker. mu is held.
-func (d *device) push(c *command) {
-	d.ready = append(d.ready, c)
-	switch {
-	case d.idle > 0:
-		d.wake.Signal()
-	case d.workers < maxWorkers:
-		d.workers++
-		go d.work()
+// next claims a command that is ready, if there may run one more. mu is held.
+func (d *device) next() *command {
+	if len(d.ready) == 0 || d.running == maxRunning {
+		return nil
 	}
+	c := d.ready[0]
+	d.ready[0] = nil
+	if d.ready = d.ready[1:]; len(d.ready) == 0 {
+		d.ready = nil
+	}
+	d.claim(c)
+	return c
 }
 
-// work runs commands until the server ends.
-func (d *device) work() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for {
-		for len(d.ready) == 0 {
-			if d.stopped {
-				return
-			}
-			d.idle++
-			d.wake.Wait()
-			d.idle--
+// run runs a claimed command, and then what it held up.
+func (d *device) run(c *command) {
+	for c != nil {
+		answered := c.state == cancelled // settled when it was claimed
+		if !answered {
+			c.execute()
 		}
-		c := d.ready[0]
-		d.ready[0] = nil
-		if d.ready = d.ready[1:]; len(d.ready) == 0 {
-			d.ready = nil
-		}
-		cancelled := c.state == cancelled
-		if !cancelled {
-			c.state = running
-		}
-		stale := c.epoch != d.info.Epoch
-		d.mu.Unlock()
-		if !cancelled {
-			c.execute(stale)
-		}
-		d.retire(c)
-		if !cancelled {
+		next := d.retire(c)
+		if !answered {
 			c.answer()
 		}
 		c.stream.running.Done()
-		d.mu.Lock()
+		c = next
 	}
 }
 
-// retire lets those go on that waited for c, and lets go of what it used.
-func (d *device) retire(c *command) {
+// retire lets go of what c used, and claims what the caller is to run next.
+func (d *device) retire(c *command) *command {
 	d.mu.Lock()
 	c.state = done
+	d.running--
 	for _, b := range c.blocks {
 		if b.blockers--; b.blockers == 0 {
-			d.push(b)
+			d.ready = append(d.ready, b)
 		}
 	}
 	unused := d.drop(c)
+	first := d.next()
+	for more := d.next(); more != nil; more = d.next() {
+		go d.run(more)
+	}
 	d.mu.Unlock()
 	for _, o := range unused {
 		d.srv.close(o)
 	}
+	return first
 }
 
 // drop lets go of what c used and returns what is to be closed. mu is held.
@@ -274,11 +272,9 @@ func (d *device) drop(c *command) []*object {
 	return unused
 }
 
-// stop ends the workers once nothing is ready.
-func (d *device) stop() {
+// end closes all that was made on the device. No command runs any more.
+func (d *device) end() {
 	d.mu.Lock()
-	d.stopped = true
-	d.wake.Broadcast()
 	dropped := d.renew()
 	d.mu.Unlock()
 	for _, o := range dropped {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -20,16 +21,22 @@ const (
 	maxPending = 4 << 30 // bytes of chunks whose command has not come
 )
 
-// stream is one Execute stream: one goroutine reads it, workers of the device
-// answer.
+// stream is one Execute stream. Its goroutines take turns: the one that has read a
+// command which nothing holds up lets another one read and runs the command
+// itself, so that between receipt and start nobody has to be woken.
 type stream struct {
 	srv     *server
 	ctx     context.Context
+	recv    func() (*backendv1.ExecuteRequest, error)
 	send    func(*backendv1.ExecuteResponse) error
-	dev     *device
-	running sync.WaitGroup // commands that workers have
+	running sync.WaitGroup // commands that the device has
 
-	// Of the reading goroutine alone.
+	idle atomic.Int32  // goroutines that wait for their turn to read
+	over chan struct{} // closed when there is nothing more to read
+
+	reading sync.Mutex // guards the following
+	err     error      // of recv, which ended the reading
+	dev     *device
 	chunks  map[uint64]*chunks
 	pending int64 // bytes in chunks
 
@@ -60,6 +67,7 @@ type command struct {
 
 	// Guarded by the device.
 	state    state
+	stale    bool // claimed after the loss of the device
 	uses     []*object
 	blockers int
 	blocks   []*command
@@ -77,26 +85,61 @@ const (
 // Execute implements backendv1.BackendServer.
 func (s *server) Execute(rpc grpc.BidiStreamingServer[backendv1.ExecuteRequest, backendv1.ExecuteResponse]) error {
 	x := &stream{
-		srv: s, ctx: rpc.Context(), send: rpc.Send,
+		srv: s, ctx: rpc.Context(), recv: rpc.Recv, send: rpc.Send, over: make(chan struct{}),
 		chunks: map[uint64]*chunks{}, open: map[uint64]*command{},
 	}
-	// Workers send on this stream until their commands have ended.
-	defer x.running.Wait()
+	go x.serve()
+	<-x.over
+	// Commands are answered on this stream until they have ended.
+	x.running.Wait()
+	if x.err == io.EOF {
+		return nil
+	}
+	return x.err
+}
+
+// serve reads and runs commands until the stream ends.
+func (x *stream) serve() {
 	for {
-		q, err := rpc.Recv()
-		if err == io.EOF {
-			return nil
+		x.idle.Add(1)
+		x.reading.Lock()
+		x.idle.Add(-1)
+		c := x.next()
+		if c == nil {
+			x.reading.Unlock()
+			return
 		}
-		if err != nil {
-			x.cancelAll()
-			return err
+		if x.idle.Load() == 0 {
+			go x.serve()
 		}
-		x.take(q)
+		x.reading.Unlock()
+		x.dev.run(c)
 	}
 }
 
-// take handles one message. It does not block on a device.
-func (x *stream) take(q *backendv1.ExecuteRequest) {
+// next reads until there is a command for the caller to run, or nothing more to
+// read. reading is held.
+func (x *stream) next() *command {
+	for x.err == nil {
+		q, err := x.recv()
+		if err == nil {
+			if c := x.take(q); c != nil {
+				return c
+			}
+			continue
+		}
+		if err != io.EOF {
+			x.cancelAll()
+		}
+		x.err = err
+		close(x.over)
+	}
+	return nil
+}
+
+// take handles one message, and returns the command that the caller is to run. It
+// does not block on a device.
+func (x *stream) take(q *backendv1.ExecuteRequest) *command {
 	seq := q.GetSeq()
 	x.mu.Lock()
 	used, full := x.open[seq] != nil, len(x.open) >= maxOpen
@@ -105,45 +148,54 @@ func (x *stream) take(q *backendv1.ExecuteRequest) {
 		if !used {
 			x.keep(seq, c)
 		}
-		return
+		return nil
 	}
 	pending := x.chunks[seq]
 	if pending != nil {
 		delete(x.chunks, seq)
 		x.pending -= pending.bytes
 	}
-	var err error
+	c, err := x.begin(q, pending, used, full)
 	switch {
-	case used:
-		err = BadState("sequence number %d is in use", seq)
-	case full:
-		err = BadState("%d commands are waiting already", maxOpen)
-	default:
-		switch m := q.GetCommand().(type) {
-		case *backendv1.ExecuteRequest_Open:
-			err = x.start(m.Open)
-			if err == nil {
-				x.reply(succeeded(seq))
-				return
-			}
-		case *backendv1.ExecuteRequest_Cancel:
-			x.cancel(m.Cancel.GetTarget())
-			x.reply(succeeded(seq))
-			return
-		case *backendv1.ExecuteRequest_Fence:
-			x.fence(seq)
-			return
-		case *backendv1.ExecuteRequest_Run:
-			err = x.run(seq, m.Run, pending)
-		case *backendv1.ExecuteRequest_Copy:
-			err = x.copy(seq, m.Copy)
-		default:
-			err = Invalid("command", "message %d has no command that protocol version %d knows", seq, ProtocolVersion)
-		}
-	}
-	if err != nil {
+	case err != nil:
 		x.reply(failed(seq, err))
+	case c == nil:
+	case x.dev.enqueue(c):
+		return c
 	}
+	return nil
+}
+
+// begin handles a message that is no chunk. A command that is to go to the device
+// is returned; all else is done.
+func (x *stream) begin(q *backendv1.ExecuteRequest, pending *chunks, used, full bool) (*command, error) {
+	seq := q.GetSeq()
+	if used {
+		return nil, BadState("sequence number %d is in use", seq)
+	}
+	if full {
+		return nil, BadState("%d commands are waiting already", maxOpen)
+	}
+	switch m := q.GetCommand().(type) {
+	case *backendv1.ExecuteRequest_Run:
+		return x.run(seq, m.Run, pending)
+	case *backendv1.ExecuteRequest_Copy:
+		return x.copy(seq, m.Copy)
+	case *backendv1.ExecuteRequest_Fence:
+		x.fence(seq)
+		return nil, nil
+	case *backendv1.ExecuteRequest_Cancel:
+		x.cancel(m.Cancel.GetTarget())
+		x.reply(succeeded(seq))
+		return nil, nil
+	case *backendv1.ExecuteRequest_Open:
+		if err := x.start(m.Open); err != nil {
+			return nil, err
+		}
+		x.reply(succeeded(seq))
+		return nil, nil
+	}
+	return nil, Invalid("command", "message %d has no command that protocol version %d knows", seq, ProtocolVersion)
 }
 
 func succeeded(seq uint64) *backendv1.ExecuteResponse {
@@ -261,14 +313,13 @@ func (x *stream) newCommand(seq uint64, ids []*backendv1.Id, kinds []kindOfObjec
 	return c, nil
 }
 
-// submit hands a checked command to the device.
-func (x *stream) submit(c *command) {
+// admit opens a checked command.
+func (x *stream) admit(c *command) {
 	c.ctx, c.cancel = context.WithCancel(x.ctx)
 	x.mu.Lock()
 	x.open[c.seq] = c
 	x.mu.Unlock()
 	x.running.Add(1)
-	x.dev.enqueue(c)
 }
 
 // abandon lets go of a command that was found wrong.
@@ -282,7 +333,7 @@ func (x *stream) abandon(c *command) {
 }
 
 // run handles Run.
-func (x *stream) run(seq uint64, q *backendv1.Run, pending *chunks) error {
+func (x *stream) run(seq uint64, q *backendv1.Run, pending *chunks) (*command, error) {
 	// The executable, then one place a binding, nil where it is no slice.
 	n := 1 + len(q.GetInputs()) + len(q.GetOutputs())
 	ids, kinds := make([]*backendv1.Id, 1, n), make([]kindOfObject, 1, n)
@@ -304,7 +355,7 @@ func (x *stream) run(seq uint64, q *backendv1.Run, pending *chunks) error {
 	}
 	c, err := x.newCommand(seq, ids, kinds)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	exe := c.uses[0]
 	objects, next := make([]*object, len(sliced)), 1
@@ -321,10 +372,10 @@ func (x *stream) run(seq uint64, q *backendv1.Run, pending *chunks) error {
 	}
 	if err != nil {
 		x.abandon(c)
-		return err
+		return nil, err
 	}
-	x.submit(c)
-	return nil
+	x.admit(c)
+	return c, nil
 }
 
 // copyRange is a checked CopyRange.
@@ -335,7 +386,7 @@ type copyRange struct {
 }
 
 // copy handles Copy.
-func (x *stream) copy(seq uint64, q *backendv1.Copy) error {
+func (x *stream) copy(seq uint64, q *backendv1.Copy) (*command, error) {
 	ranges := q.GetRanges()
 	ids, kinds := make([]*backendv1.Id, 0, 2*len(ranges)), make([]kindOfObject, 2*len(ranges))
 	for i, r := range ranges {
@@ -344,18 +395,18 @@ func (x *stream) copy(seq uint64, q *backendv1.Copy) error {
 	}
 	c, err := x.newCommand(seq, ids, kinds)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i, r := range ranges {
 		k, err := newCopyRange(i, r, c.uses[2*i], c.uses[2*i+1])
 		if err != nil {
 			x.abandon(c)
-			return err
+			return nil, err
 		}
 		c.ranges = append(c.ranges, k)
 	}
-	x.submit(c)
-	return nil
+	x.admit(c)
+	return c, nil
 }
 
 func newCopyRange(i int, r *backendv1.CopyRange, from, to *object) (copyRange, error) {
@@ -476,11 +527,11 @@ func (c *command) abort() {
 	}
 }
 
-// execute does the command's work, on a worker.
-func (c *command) execute(stale bool) {
+// execute does the command's work.
+func (c *command) execute() {
 	start := time.Now()
 	switch {
-	case stale:
+	case c.stale:
 		c.err = BadState("device %s was lost before the command began: compile and allocate again", c.stream.dev.id)
 	case c.ctx.Err() != nil:
 		c.err = c.ctx.Err()

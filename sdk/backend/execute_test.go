@@ -83,6 +83,12 @@ func (s *session) cancelSeq(target uint64) uint64 {
 	return s.send(&execRequest{Command: &backendv1.ExecuteRequest_Cancel{Cancel: &backendv1.Cancel{Target: target}}})
 }
 
+// settle returns when the server has read all that was sent.
+func (s *session) settle() {
+	s.t.Helper()
+	s.done(s.cancelSeq(1 << 60))
+}
+
 func (s *session) next() *execResponse {
 	s.t.Helper()
 	r, err := s.x.Recv()
@@ -699,6 +705,7 @@ func TestReleaseUnderACommand(t *testing.T) {
 	s := started(t, c)
 	running, queued := s.run(ids["a"], one, nil), s.run(ids["a"], one, nil)
 	<-g.begun
+	s.settle()
 	if _, err := c.Release(t.Context(), &backendv1.ReleaseRequest{Ids: []*backendv1.Id{ids["a"]}}); err != nil {
 		t.Fatal(err)
 	}
@@ -724,6 +731,7 @@ func TestLossInRun(t *testing.T) {
 	s := started(t, c)
 	running, queued := s.run(ids["a"], one, nil), s.run(ids["a"], one, nil)
 	<-g.begun
+	s.settle()
 	g.release["a"] <- DeviceLost("the device fell off the bus")
 	s.failed(running, CodeDeviceLost)
 	s.failed(queued, CodeBadState)

@@ -92,7 +92,7 @@ func (s *server) end() error {
 	s.devices = map[string]*device{}
 	s.mu.Unlock()
 	for _, d := range devices {
-		d.stop()
+		d.end()
 	}
 	s.closing.Wait()
 	return s.guard("Close", s.backend.Close)
