@@ -29,49 +29,39 @@ func identity(t testing.TB, n int64) string {
 	return dir
 }
 
-// BenchmarkExecute measures what the process boundary costs: a run on 1 MiB in and
-// 1 MiB out that lie in regions, whose backend does nothing.
+// BenchmarkExecute measures what the process boundary costs: a fence, which is
+// nothing but the way there and back; a run on 1 MiB in and 1 MiB out that lie in
+// regions, by a backend that leaves them as they are; one that copies them; and
+// one whose tensors travel inside the messages.
 func BenchmarkExecute(b *testing.B) {
 	const bytes = 1 << 20
-	ctx := b.Context()
-	program := Build(b, "./faulty")
-	for _, c := range []struct{ name, fault string }{
-		{"fence", ""}, {"regions", "run_idle"}, {"regions, copied by the backend", ""},
+	program := faulty(b)
+	like := tensor.Tensor{DType: tensor.Float32, Shape: tensor.Shape{bytes / 4}}
+	for _, c := range []struct {
+		name, fault string
+		request     func(exe, in, out *backendv1.Id) *backendv1.ExecuteRequest
+	}{
+		{"fence", "", func(_, _, _ *backendv1.Id) *backendv1.ExecuteRequest {
+			return &backendv1.ExecuteRequest{Command: &backendv1.ExecuteRequest_Fence{}}
+		}},
+		{"regions", "run_idle", runRequest(func(in, out *backendv1.Id) (x, y *backendv1.Binding) {
+			return typed(regionAt("x", in, 0, bytes), like), regionAt("y", out, 0, bytes)
+		})},
+		{"regions, copied by the backend", "", runRequest(func(in, out *backendv1.Id) (x, y *backendv1.Binding) {
+			return typed(regionAt("x", in, 0, bytes), like), regionAt("y", out, 0, bytes)
+		})},
+		{"inline", "", runRequest(func(in, out *backendv1.Id) (x, y *backendv1.Binding) {
+			return typed(&backendv1.Binding{Name: "x", Place: &backendv1.Binding_Inline{Inline: make([]byte, bytes)}}, like), inlineOut("y")
+		})},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			p, err := Start(b, Target{Command: []string{program}, Env: []string{"ACCEL_FAULT=" + c.fault}})
 			if err != nil {
 				b.Fatal(err)
 			}
-			compile, err := p.RPC.Compile(ctx, &backendv1.CompileRequest{Device: "0", GraphDir: identity(b, bytes/4)})
-			if err != nil {
-				b.Fatal(err)
-			}
-			var exe *backendv1.Id
-			for exe == nil {
-				r, err := compile.Recv()
-				if err != nil {
-					b.Fatal(err)
-				}
-				exe = r.GetCompiled().GetExecutable()
-			}
-			mapRegion := func() *backendv1.Id {
-				r, err := region.Create(bytes)
-				if err != nil {
-					b.Fatal(err)
-				}
-				b.Cleanup(func() { r.Close() })
-				clear(r.Bytes())
-				m, err := p.RPC.Map(ctx, &backendv1.MapRequest{
-					Device: "0", Locator: r.Locator(), Length: bytes, Mode: backendv1.MapMode_MAP_MODE_READ_WRITE,
-				})
-				if err != nil {
-					b.Fatal(err)
-				}
-				return m.GetRegion()
-			}
-			in, out := mapRegion(), mapRegion()
-			ctx, cancel := context.WithCancel(ctx)
+			exe := benchCompile(b, p, identity(b, bytes/4))
+			q := c.request(exe, benchMap(b, p, bytes), benchMap(b, p, bytes))
+			ctx, cancel := context.WithCancel(b.Context())
 			defer cancel()
 			x, err := p.RPC.Execute(ctx)
 			if err != nil {
@@ -93,16 +83,6 @@ func BenchmarkExecute(b *testing.B) {
 				}
 			}
 			do(&backendv1.ExecuteRequest{Command: &backendv1.ExecuteRequest_Open{Open: &backendv1.Open{Device: "0"}}})
-			q := &backendv1.ExecuteRequest{Command: &backendv1.ExecuteRequest_Run{Run: &backendv1.Run{
-				Executable: exe,
-				Inputs: []*backendv1.Binding{{Name: "x", ElementType: 1, Dims: []int64{bytes / 4},
-					Place: &backendv1.Binding_Region{Region: &backendv1.Slice{Id: in, Length: bytes}}}},
-				Outputs: []*backendv1.Binding{{Name: "y",
-					Place: &backendv1.Binding_Region{Region: &backendv1.Slice{Id: out, Length: bytes}}}},
-			}}}
-			if c.name == "fence" {
-				q = &backendv1.ExecuteRequest{Command: &backendv1.ExecuteRequest_Fence{}}
-			}
 			for range 200 {
 				do(q)
 			}
@@ -117,4 +97,47 @@ func BenchmarkExecute(b *testing.B) {
 			b.ReportMetric(float64(times[len(times)*99/100].Nanoseconds())/1e3, "p99-us")
 		})
 	}
+}
+
+func runRequest(places func(in, out *backendv1.Id) (x, y *backendv1.Binding)) func(exe, in, out *backendv1.Id) *backendv1.ExecuteRequest {
+	return func(exe, in, out *backendv1.Id) *backendv1.ExecuteRequest {
+		x, y := places(in, out)
+		return &backendv1.ExecuteRequest{Command: &backendv1.ExecuteRequest_Run{
+			Run: &backendv1.Run{Executable: exe, Inputs: bind(x), Outputs: bind(y)},
+		}}
+	}
+}
+
+func benchCompile(b *testing.B, p *Process, dir string) *backendv1.Id {
+	b.Helper()
+	s, err := p.RPC.Compile(b.Context(), &backendv1.CompileRequest{Device: "0", GraphDir: dir})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for {
+		r, err := s.Recv()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if c := r.GetCompiled(); c != nil {
+			return c.GetExecutable()
+		}
+	}
+}
+
+func benchMap(b *testing.B, p *Process, bytes int64) *backendv1.Id {
+	b.Helper()
+	r, err := region.Create(bytes)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { r.Close() })
+	clear(r.Bytes()) // so that its pages are there
+	m, err := p.RPC.Map(b.Context(), &backendv1.MapRequest{
+		Device: "0", Locator: r.Locator(), Length: uint64(bytes), Mode: readWrite,
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return m.GetRegion()
 }

@@ -19,13 +19,13 @@ import (
 // conn is what a check has of a backend: calls that end the check when they fail,
 // and that are bounded in time.
 type conn struct {
-	t          *testing.T
-	p          *Process
-	device     backend.Device
-	timeout    time.Duration
-	tolerances map[tensor.DType]Tolerance
-	made       []*backendv1.Id
-	streams    []*stream
+	t       *testing.T
+	suite   *suite
+	p       *Process
+	device  backend.Device
+	timeout time.Duration
+	made    []*backendv1.Id
+	streams []*stream
 }
 
 // context ends with the check, or when it takes too long.

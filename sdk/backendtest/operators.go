@@ -2,7 +2,10 @@ package backendtest
 
 import (
 	"fmt"
+	"iter"
+	"maps"
 	"math"
+	"slices"
 
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
@@ -124,6 +127,17 @@ func concat(lists ...[]operatorCase) []operatorCase {
 	return all
 }
 
+// ordered goes through a map in the order of its keys.
+func ordered[V any](m map[string]V) iter.Seq2[string, V] {
+	return func(yield func(string, V) bool) {
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			if !yield(k, m[k]) {
+				return
+			}
+		}
+	}
+}
+
 func elementwise() []operatorCase {
 	var list []operatorCase
 	for _, u := range []struct {
@@ -169,14 +183,14 @@ func elementwise() []operatorCase {
 		node("Add to itself", "Add", func(g *gen) []string { x := g.f(7); return []string{x, x} }),
 	)
 	for _, op := range []string{"Add", "Sub", "Mul", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"} {
-		for name, shapes := range map[string][2]dims{
+		for name, shapes := range ordered(map[string][2]dims{
 			"":                     {{3, 37}, {3, 37}},
 			" with a row":          {{3, 37}, {37}},
 			" with a column":       {{3, 37}, {3, 1}},
 			" both broadcast":      {{4, 1, 5}, {3, 1}},
 			" with a scalar":       {{2, 19}, {}},
 			" of a vector and all": {{5}, {2, 3, 5}},
-		} {
+		}) {
 			list = append(list, node(op+name, op, func(g *gen) []string {
 				b := g.between(tensor.Float32, 0.5, 2, shapes[1]...)
 				return []string{g.f(shapes[0]...), g.in(b)}
@@ -225,7 +239,7 @@ func typesAndCasts() []operatorCase {
 
 func products() []operatorCase {
 	var list []operatorCase
-	for name, s := range map[string][2]dims{
+	for name, s := range ordered(map[string][2]dims{
 		"":                   {{5, 16}, {16, 7}},
 		" odd":               {{3, 33}, {33, 17}},
 		" of a row":          {{1, 64}, {64, 65}},
@@ -237,7 +251,7 @@ func products() []operatorCase {
 		" matrix, batch":     {{5, 8}, {2, 8, 4}},
 		" batches broadcast": {{2, 1, 5, 8}, {3, 8, 4}},
 		" large":             {{65, 130}, {130, 67}},
-	} {
+	}) {
 		list = append(list,
 			node("MatMul"+name, "MatMul", in2(s[0], s[1])),
 			node("MatMul with weights"+name, "MatMul", func(g *gen) []string { return []string{g.f(s[0]...), g.w(s[1]...)} }),
@@ -252,7 +266,7 @@ func products() []operatorCase {
 			if tb == 1 {
 				b = dims{7, 16}
 			}
-			for name, bias := range map[string]dims{" without bias": nil, " with a row": {7}, " with a column": {5, 1}, " with all": {5, 7}} {
+			for name, bias := range ordered(map[string]dims{" without bias": nil, " with a row": {7}, " with a column": {5, 1}, " with all": {5, 7}}) {
 				list = append(list, node(fmt.Sprintf("Gemm transA %d transB %d%s", ta, tb, name), "Gemm", func(g *gen) []string {
 					x := []string{g.f(a...), g.w(b...)}
 					if bias != nil {
@@ -366,7 +380,7 @@ func movements() []operatorCase {
 			node("Slice of "+d.String(), "Slice", func(g *gen) []string { return []string{g.of(d, 6, 8), g.Ints(1, 2), g.Ints(5, 8)} }),
 		)
 	}
-	for name, shape := range map[string]dims{"": {4, 15}, " -1": {3, -1, 2}, " 0": {0, -1}, " to a vector": {-1}, " one more": {1, 5, 12, 1}} {
+	for name, shape := range ordered(map[string]dims{"": {4, 15}, " -1": {3, -1, 2}, " 0": {0, -1}, " to a vector": {-1}, " one more": {1, 5, 12, 1}}) {
 		list = append(list, node("Reshape"+name, "Reshape", func(g *gen) []string { return []string{g.f(5, 12), g.Ints(shape...)} }))
 	}
 	sliced := func(starts, ends, axes, steps dims) func(*gen) []string {
@@ -508,7 +522,7 @@ func quantized() []operatorCase {
 	}
 	for _, bits := range []int64{8, 4, 2} {
 		const n, k, block = 12, 64, 32
-		for name, points := range map[string]bool{"": false, " with zero points": true} {
+		for name, points := range ordered(map[string]bool{"": false, " with zero points": true}) {
 			list = append(list, microsoft(fmt.Sprintf("MatMulNBits %d%s", bits, name), "MatMulNBits", func(g *gen) []string {
 				in := []string{g.f(2, 3, k), g.bits(n, k/block, block*bits/8), g.w(n * k / block)}
 				if points {
@@ -530,7 +544,7 @@ func control() []operatorCase {
 		}
 	}
 	var list []operatorCase
-	for name, cond := range map[string]float64{"If, true": 1, "If, false": -1} {
+	for name, cond := range ordered(map[string]float64{"If, true": 1, "If, false": -1}) {
 		list = append(list, operatorCase{name: name, build: func(g *gen) []string {
 			c := g.in(g.between(tensor.Bool, cond, cond))
 			g.f(6)

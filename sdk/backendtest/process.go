@@ -1,7 +1,6 @@
 package backendtest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,16 +24,24 @@ import (
 // program's path. The package is named as for `go build`.
 func Build(t testing.TB, pkg string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "accel-backend-test")
+	path, err := buildIn(t.TempDir(), pkg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func buildIn(dir, pkg string) (string, error) {
+	path := filepath.Join(dir, "accel-backend-test")
 	if runtime.GOOS == "windows" {
 		path += ".exe"
 	}
 	cmd := exec.Command("go", "build", "-o", path, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("cannot build the backend %s: %v\n%s", pkg, err, out)
+		return "", fmt.Errorf("cannot build the backend %s: %w\n%s", pkg, err, out)
 	}
-	return path
+	return path, nil
 }
 
 // Process is a backend process, started the way the core starts one. It is for
@@ -45,7 +52,7 @@ type Process struct {
 	client *plugin.Client
 	cmd    *exec.Cmd
 	host   *os.File // while it is open, the backend has a host
-	stderr *tail
+	stderr *ends
 }
 
 // Start starts a backend process. The test's end ends it.
@@ -70,7 +77,7 @@ func launch(target Target) (*Process, func(), error) {
 	if err != nil {
 		return nil, nil, errors.Join(err, os.Remove(dir))
 	}
-	p := &Process{host: ours, stderr: &tail{}}
+	p := &Process{host: ours, stderr: &ends{}}
 	end := func() {
 		p.Kill()
 		os.RemoveAll(dir)
@@ -103,13 +110,13 @@ func launch(target Target) (*Process, func(), error) {
 		}
 	}
 	end()
-	return nil, nil, fmt.Errorf("%w; the backend's standard error ends: %s", err, p.stderr)
+	return nil, nil, fmt.Errorf("%w; the backend's standard error: %s", err, p.stderr)
 }
 
 // PID is the process's number.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Stderr is the end of what the process wrote to standard error.
+// Stderr is what the process wrote to standard error; of much, both ends.
 func (p *Process) Stderr() string { return p.stderr.String() }
 
 // CloseHost does what the host's death does.
@@ -138,26 +145,33 @@ func (p *Process) Kill() {
 	_ = p.host.Close() // may be closed by the test
 }
 
-// tail keeps the end of what is written to it.
-type tail struct {
-	mu   sync.Mutex
-	data []byte
+// ends keeps the beginning and the end of what is written to it: a crash says
+// first what happened, and then at length where everybody was.
+type ends struct {
+	mu         sync.Mutex
+	head, tail []byte
 }
 
-const tailBytes = 16 << 10
+const endBytes = 8 << 10
 
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.data = append(t.data, p...)
-	if over := len(t.data) - tailBytes; over > 0 {
-		t.data = bytes.Clone(t.data[over:])
+func (e *ends) Write(p []byte) (int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := min(endBytes-len(e.head), len(p))
+	e.head = append(e.head, p[:n]...)
+	e.tail = append(e.tail, p[n:]...)
+	if over := len(e.tail) - endBytes; over > 0 {
+		e.tail = append(e.tail[:0], e.tail[over:]...)
 	}
 	return len(p), nil
 }
 
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return strings.TrimSpace(string(t.data))
+func (e *ends) String() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	between := ""
+	if len(e.tail) == endBytes {
+		between = "\n[...]\n"
+	}
+	return strings.TrimSpace(string(e.head) + between + string(e.tail))
 }

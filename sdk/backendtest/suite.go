@@ -107,8 +107,7 @@ func (s *suite) fresh(t *testing.T) *conn {
 	if err != nil {
 		t.Fatalf("cannot start the backend: %v", err)
 	}
-	c := &conn{t: t, p: p, timeout: s.target.Timeout, tolerances: s.target.Tolerances}
-	return c
+	return &conn{t: t, suite: s, p: p, timeout: s.target.Timeout}
 }
 
 // configured is fresh, after Configure.
@@ -132,14 +131,14 @@ func (s *suite) connect(t *testing.T, device string) *conn {
 			t.Fatalf("cannot start the backend: %v", err)
 		}
 		s.process, s.end = p, end
-		c := &conn{t: t, p: p, timeout: s.target.Timeout}
+		c := &conn{t: t, suite: s, p: p, timeout: s.target.Timeout}
 		c.configure(s.target.Settings)
 	}
-	c := &conn{t: t, p: s.process, timeout: s.target.Timeout, tolerances: s.target.Tolerances}
+	c := &conn{t: t, suite: s, p: s.process, timeout: s.target.Timeout}
 	t.Cleanup(func() {
 		c.releaseAll()
 		if t.Failed() {
-			t.Logf("the backend's standard error ends:\n%s", c.p.Stderr())
+			t.Logf("the backend's standard error:\n%s", c.p.Stderr())
 			s.drop() // the next check shall not inherit what went wrong
 		}
 	})

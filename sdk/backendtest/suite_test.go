@@ -6,12 +6,42 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
+// built is the faulty backend, built once for all tests.
+var built struct {
+	once sync.Once
+	dir  string
+	path string
+	err  error
+}
+
+func faulty(t testing.TB) string {
+	t.Helper()
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "accel-faulty-"); built.err == nil {
+			built.path, built.err = buildIn(built.dir, "./faulty")
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.path
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built.dir != "" {
+		os.RemoveAll(built.dir)
+	}
+	os.Exit(code)
+}
+
 func TestGoodBackend(t *testing.T) {
-	Run(t, Target{Command: []string{Build(t, "./faulty")}, Timeout: 30 * time.Second, Settings: `{"threads":1}`})
+	Run(t, Target{Command: []string{faulty(t)}, Timeout: 30 * time.Second, Settings: `{"threads":1}`})
 }
 
 // TestUnderFault is run by TestFaults, in a process of its own: there it must fail.
@@ -30,7 +60,8 @@ func TestUnderFault(t *testing.T) {
 // TestFaults runs the suite on backends with a fault each: the right checks fail,
 // and the others do not.
 func TestFaults(t *testing.T) {
-	program := Build(t, "./faulty")
+	t.Parallel()
+	program := faulty(t)
 	const soon, late = "2s", "30s" // for faults that hang, and for those that must not seem to
 	for _, f := range []struct {
 		fault         string
