@@ -126,7 +126,7 @@ func (c *conn) operator(s *stream, k operatorCase, dynamic bool) (taken bool, er
 	dir := write(c.t, m)
 	a, err := c.assess(dir)
 	if err != nil {
-		return true, fmt.Errorf("Assess: %w", err)
+		return true, fmt.Errorf("assess: %w", err)
 	}
 	if len(a.Nodes) != len(m.Graph.Nodes) {
 		return true, fmt.Errorf("%d verdicts on %d nodes", len(a.Nodes), len(m.Graph.Nodes))
@@ -144,7 +144,7 @@ func (c *conn) operator(s *stream, k operatorCase, dynamic bool) (taken bool, er
 	}
 	e, err := c.tryCompile(q)
 	if err != nil {
-		return true, fmt.Errorf("Assess takes it, Compile does not: %w", err)
+		return true, fmt.Errorf("the device takes it, and does not compile it: %w", err)
 	}
 	defer c.release(e.id)
 	got, failed := s.runInline(e, inputs)
