@@ -26,7 +26,7 @@ type product[W number] struct {
 // blockCols is how many columns are multiplied at a time; rows are as many as
 // keep the block of A at about 8 MB.
 const (
-	blockCols = 64
+	blockCols = 96
 	blockSize = 1 << 20
 )
 
@@ -64,33 +64,34 @@ func (p *product[W]) run(c *call) error {
 	})
 }
 
-// multiplyBlock is dst[h,w] = a[h,k] * b[w,k] transposed. Two rows and four
-// columns at a time are what the registers of a scalar unit hold.
+// multiplyBlock is dst[h,w] = a[h,k] * b[w,k] transposed. Two rows and three columns
+// at a time are what fits the registers of a scalar unit: with more, Go spills.
 func multiplyBlock[W number](dst, a, b []W, h, w, k int) {
 	j := 0
-	for ; j+4 <= w; j += 4 {
-		b0, b1, b2, b3 := b[j*k:][:k], b[(j+1)*k:][:k], b[(j+2)*k:][:k], b[(j+3)*k:][:k]
+	for ; j+3 <= w; j += 3 {
+		b0, b1, b2 := b[j*k:][:k], b[(j+1)*k:][:k], b[(j+2)*k:][:k]
 		i := 0
 		for ; i+2 <= h; i += 2 {
 			x, y := a[i*k:][:k], a[(i+1)*k:][:k]
-			var c00, c01, c02, c03, c10, c11, c12, c13 W
+			var c00, c01, c02, c10, c11, c12 W
 			for p, u := range x {
 				v := y[p]
-				c00 += u * b0[p]
-				c01 += u * b1[p]
-				c02 += u * b2[p]
-				c03 += u * b3[p]
-				c10 += v * b0[p]
-				c11 += v * b1[p]
-				c12 += v * b2[p]
-				c13 += v * b3[p]
+				t := b0[p]
+				c00 += u * t
+				c10 += v * t
+				t = b1[p]
+				c01 += u * t
+				c11 += v * t
+				t = b2[p]
+				c02 += u * t
+				c12 += v * t
 			}
 			d0, d1 := dst[i*w+j:], dst[(i+1)*w+j:]
-			d0[0], d0[1], d0[2], d0[3] = c00, c01, c02, c03
-			d1[0], d1[1], d1[2], d1[3] = c10, c11, c12, c13
+			d0[0], d0[1], d0[2] = c00, c01, c02
+			d1[0], d1[1], d1[2] = c10, c11, c12
 		}
 		for ; i < h; i++ {
-			for x, col := range [4][]W{b0, b1, b2, b3} {
+			for x, col := range [3][]W{b0, b1, b2} {
 				dst[i*w+j+x] = dot(a[i*k:][:k], col)
 			}
 		}
@@ -120,12 +121,19 @@ func loadRows[W number](dst []W, l lane[W], t tensor.Tensor, at, n, lo, hi int) 
 // loadCols fills dst with columns [lo,hi) of a matrix [k,n] that begins at an
 // element of t, column after column.
 func loadCols[W number](dst []W, l lane[W], t tensor.Tensor, at, k, n, lo, hi int) {
+	const deep = 8 // rows at a time, so that a line of the cache is written at once
 	w := hi - lo
-	row := make([]W, w)
-	for p := range k {
-		l.load(row, t, at+p*n+lo)
-		for j, v := range row {
-			dst[j*k+p] = v
+	rows := make([]W, deep*w)
+	for p := 0; p < k; p += deep {
+		d := min(deep, k-p)
+		for q := range d {
+			l.load(rows[q*w:(q+1)*w], t, at+(p+q)*n+lo)
+		}
+		for j := range w {
+			col := dst[j*k+p:][:d]
+			for q := range col {
+				col[q] = rows[q*w+j]
+			}
 		}
 	}
 }
