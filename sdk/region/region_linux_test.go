@@ -31,9 +31,9 @@ func mappings(t *testing.T) int {
 
 func TestNothingLeaks(t *testing.T) {
 	fds, maps := descriptors(t), mappings(t)
-	for name, make := range makers {
+	for name, create := range makers {
 		for range 50 {
-			r, err := make(1 << 16)
+			r, err := create(1 << 16)
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}

@@ -53,10 +53,10 @@ func peer(locator string) error {
 var makers = map[string]func(int64) (*Region, error){"Create": Create, "CreateNamed": CreateNamed}
 
 func TestAcrossProcesses(t *testing.T) {
-	for name, make := range makers {
+	for name, create := range makers {
 		t.Run(name, func(t *testing.T) {
 			const length = 3<<20 + 17
-			r, err := make(length)
+			r, err := create(length)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -111,13 +111,13 @@ func TestAcrossProcesses(t *testing.T) {
 }
 
 func TestLengths(t *testing.T) {
-	for name, make := range makers {
+	for name, create := range makers {
 		for _, length := range []int64{0, -1, math.MinInt64} {
-			if _, err := make(length); !errors.Is(err, ErrLength) {
+			if _, err := create(length); !errors.Is(err, ErrLength) {
 				t.Errorf("%s(%d): %v, want ErrLength", name, length, err)
 			}
 		}
-		if r, err := make(1 << 62); err == nil {
+		if r, err := create(1 << 62); err == nil {
 			r.Close()
 			t.Errorf("%s(1<<62) succeeded", name)
 		}
@@ -125,9 +125,9 @@ func TestLengths(t *testing.T) {
 }
 
 func TestOpen(t *testing.T) {
-	for name, make := range makers {
+	for name, create := range makers {
 		t.Run(name, func(t *testing.T) {
-			r, err := make(1 << 16)
+			r, err := create(1 << 16)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -158,9 +158,9 @@ func TestOpen(t *testing.T) {
 }
 
 func TestClose(t *testing.T) {
-	for name, make := range makers {
+	for name, create := range makers {
 		t.Run(name, func(t *testing.T) {
-			r, err := make(4096)
+			r, err := create(4096)
 			if err != nil {
 				t.Fatal(err)
 			}
