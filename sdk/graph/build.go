@@ -184,7 +184,8 @@ func (b *Builder) Node(n *Node, outputs int) []string {
 			b.fail("node %s reads %q, which nothing has made yet", n.Label(), in)
 		}
 	}
-	if n.Name == "" {
+	named := n.Name != ""
+	if !named {
 		n.Name = b.unique(n.OpType)
 	}
 	if n.Outputs == nil {
@@ -192,6 +193,8 @@ func (b *Builder) Node(n *Node, outputs int) []string {
 			out := n.Name
 			if outputs > 1 {
 				out += "." + strconv.Itoa(i)
+			}
+			if outputs > 1 || named {
 				b.claim(out)
 			}
 			n.Outputs = append(n.Outputs, out)

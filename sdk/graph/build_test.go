@@ -57,3 +57,18 @@ func TestBuilderReports(t *testing.T) {
 		}
 	}
 }
+
+// A node that was given a name makes a value of that name, which others may read.
+func TestBuilderTakesNamedNodes(t *testing.T) {
+	b := NewBuilder("named")
+	x := b.Input("x", TensorType(tensor.Float32, Known(2)))
+	y := b.Node(&Node{Name: "negated", OpType: "Neg", Inputs: []string{x}}, 1)
+	b.Output("z", b.Op("Abs", y), nil)
+	m, err := b.Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Graph.Nodes[1].Inputs[0]; got != "negated" {
+		t.Errorf("Abs reads %q", got)
+	}
+}
