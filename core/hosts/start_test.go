@@ -222,7 +222,10 @@ func TestNoise(t *testing.T) {
 
 func TestStderrIsLogged(t *testing.T) {
 	log := newLog()
-	started(t, Options{Backends: fault(""), Logger: log})
+	m, _ := started(t, Options{Backends: fault(""), Logger: log})
+	if err := m.Close(t.Context()); err != nil { // all is logged then
+		t.Fatal(err)
+	}
 	says(t, log.String(), "backend is ready", "backend=faulty", "module=go-plugin") // the last from the process, as JSON
 }
 
