@@ -139,6 +139,7 @@ INLINE Vec each_lane(Vec x) {
 template <int Activation>
 INLINE Vec activate(Vec x) {
   switch (Activation) {
+    case ACCELCPU_ACT_NONE: break;
     case ACCELCPU_ACT_RELU: return relu(x);
     case ACCELCPU_ACT_GELU_ERF: return gelu_erf(x);
     case ACCELCPU_ACT_GELU_TANH: return gelu_tanh(x);

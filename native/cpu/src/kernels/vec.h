@@ -53,8 +53,8 @@ INLINE Vec with_sign(Vec magnitude, Vec sign) {
 }
 // Where either is NaN these give b, as the x86 instructions do.
 #if defined(VEC_AVX512)
-INLINE Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
-INLINE Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+INLINE Vec max(Vec a, Vec b) { return _mm512_maskz_max_ps(0xffff, a, b); }
+INLINE Vec min(Vec a, Vec b) { return _mm512_maskz_min_ps(0xffff, a, b); }
 #elif defined(VEC_AVX2)
 INLINE Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
 INLINE Vec min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
@@ -68,16 +68,18 @@ INLINE Vec min_nan(Vec a, Vec b) { return (Mask)(a < b) | (Mask)(a != a) ? a : b
 
 #if defined(VEC_AVX512)
 
+// The forms with a mask, of all lanes: gcc 12 warns of the others' undefined operand.
+constexpr __mmask16 kAll = 0xffff;
 INLINE __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1); }
 INLINE Vec load_n(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
 INLINE void store_n(float* p, Vec v, int n) { _mm512_mask_storeu_ps(p, first(n), v); }
 INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
-INLINE Vec sqrt(Vec v) { return _mm512_sqrt_ps(v); }
-INLINE Vec round(Vec v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-INLINE Vec floor(Vec v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
-INLINE Vec ceil(Vec v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC); }
-INLINE IVec to_int(Vec v) { return (IVec)_mm512_cvtps_epi32(v); }
-INLINE Vec to_float(IVec v) { return _mm512_cvtepi32_ps((__m512i)v); }
+INLINE Vec sqrt(Vec v) { return _mm512_maskz_sqrt_ps(kAll, v); }
+INLINE Vec round(Vec v) { return _mm512_maskz_roundscale_ps(kAll, v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+INLINE Vec floor(Vec v) { return _mm512_maskz_roundscale_ps(kAll, v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+INLINE Vec ceil(Vec v) { return _mm512_maskz_roundscale_ps(kAll, v, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC); }
+INLINE IVec to_int(Vec v) { return (IVec)_mm512_maskz_cvtps_epi32(kAll, v); }
+INLINE Vec to_float(IVec v) { return _mm512_maskz_cvtepi32_ps(kAll, (__m512i)v); }
 
 #elif defined(VEC_AVX2)
 

@@ -1,0 +1,234 @@
+// Runs operations of random shapes over buffers of exactly the size they need, from several threads
+// at a time, on every instruction set of this machine: for the sanitizers, and for machines and
+// emulators on which Go's tests do not run. Products, attention, norms and softmax are compared
+// with plain loops; plugins/cpu/kernels compares everything.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "../include/accelcpu.h"
+
+namespace {
+
+int failures = 0;
+
+// One thread's programs: operands in heap blocks of their own.
+struct Lab {
+  accelcpu_runner* runner;
+  std::mt19937 random;
+  std::vector<std::unique_ptr<char[]>> blocks;
+  std::vector<accelcpu_buffer> buffers{{nullptr, 0}};
+
+  int64_t pick(int64_t low, int64_t high) { return low + static_cast<int64_t>(random() % static_cast<uint64_t>(high - low + 1)); }
+  float number() { return std::normal_distribution<float>()(random); }
+
+  float* floats(int64_t n, accelcpu_ref* ref) {
+    float* p = reinterpret_cast<float*>(bytes(n * 4, ref));
+    for (int64_t i = 0; i < n; i++) p[i] = number();
+    return p;
+  }
+  char* bytes(int64_t n, accelcpu_ref* ref) {
+    blocks.emplace_back(new char[static_cast<size_t>(n)]);
+    buffers.push_back({blocks.back().get(), n});
+    *ref = {static_cast<uint32_t>(buffers.size() - 1), 0, 0};
+    return blocks.back().get();
+  }
+  void clear() {
+    blocks.clear();
+    buffers.resize(1);
+  }
+  template <class Op>
+  void run(uint32_t kind, Op& op) {
+    op.op = {kind, sizeof op};
+    accelcpu_run_args args = {&op, sizeof op, buffers.data(), static_cast<int64_t>(buffers.size()), nullptr, nullptr, 0};
+    accelcpu_result result;
+    if (accelcpu_run(runner, &args, &result) != ACCELCPU_OK) fail(result.text);
+  }
+  void fail(const char* what) {
+    std::fprintf(stderr, "%s: %s\n", accelcpu_runner_isa(runner), what);
+    __atomic_fetch_add(&failures, 1, __ATOMIC_RELAXED);
+  }
+  void expect(const char* what, float got, double want, double tolerance) {
+    if (std::fabs(got - want) <= tolerance) return;
+    char text[128];
+    std::snprintf(text, sizeof text, "%s: %g, want %g", what, static_cast<double>(got), want);
+    fail(text);
+  }
+
+  void gemm() {
+    accelcpu_gemm o = {};
+    accelcpu_pack p = {};
+    o.m = pick(1, 40), o.n = pick(1, 70), o.k = pick(1, 600), o.lda = o.k, o.ldc = o.ldr = o.n, o.alpha = 1;
+    const float *a = floats(o.m * o.k, &o.a), *w = floats(o.n * o.k, &p.src), *bias = floats(o.n, &o.bias), *residual = floats(o.m * o.n, &o.residual);
+    bytes(accelcpu_packed_bytes(runner, ACCELCPU_PACK_F32, o.n, o.k), &p.dst);
+    float* c = floats(o.m * o.n, &o.c);
+    o.b = p.dst;
+    p.n = o.n, p.k = o.k, p.n_stride = o.k, p.k_stride = 1;
+    run(ACCELCPU_OP_PACK, p);
+    run(ACCELCPU_OP_GEMM, o);
+    for (int64_t i = 0; i < o.m; i++) {
+      for (int64_t j = 0; j < o.n; j++) {
+        double sum = bias[j];
+        for (int64_t k = 0; k < o.k; k++) sum += double{a[i * o.k + k]} * w[j * o.k + k];
+        expect("gemm", c[i * o.n + j], sum + residual[i * o.n + j], 1e-4);
+      }
+    }
+  }
+
+  void matmul() {
+    accelcpu_matmul o = {};
+    o.m = pick(1, 30), o.n = pick(1, 40), o.k = pick(1, 300), o.alpha = 1, o.rank = 1, o.batch[0] = pick(1, 3);
+    const bool ta = pick(0, 1), tb = pick(0, 1);
+    o.a_row = ta ? 1 : o.k, o.a_col = ta ? o.m : 1, o.b_row = tb ? 1 : o.n, o.b_col = tb ? o.k : 1, o.c_row = o.n;
+    o.a_batch[0] = o.m * o.k, o.b_batch[0] = 0, o.c_batch[0] = o.m * o.n;
+    const float *a = floats(o.batch[0] * o.m * o.k, &o.a), *b = floats(o.k * o.n, &o.b);
+    float* c = floats(o.batch[0] * o.m * o.n, &o.c);
+    run(ACCELCPU_OP_MATMUL, o);
+    for (int64_t x = 0; x < o.batch[0]; x++) {
+      for (int64_t i = 0; i < o.m; i++) {
+        for (int64_t j = 0; j < o.n; j++) {
+          double sum = 0;
+          for (int64_t k = 0; k < o.k; k++) sum += double{a[x * o.m * o.k + i * o.a_row + k * o.a_col]} * b[k * o.b_row + j * o.b_col];
+          expect("matmul", c[(x * o.m + i) * o.n + j], sum, 1e-4);
+        }
+      }
+    }
+  }
+
+  void attention() {
+    accelcpu_attention o = {};
+    o.batch = pick(1, 2), o.kv_heads = pick(1, 2), o.heads = o.kv_heads * pick(1, 2), o.q_len = pick(1, 50), o.kv_len = pick(1, 200);
+    o.head_dim = pick(1, 40), o.v_dim = pick(1, 40), o.scale = 0.2f, o.causal = static_cast<uint32_t>(pick(0, 1)), o.offset = pick(0, 200);
+    auto strides = [](int64_t* s, int64_t length, int64_t heads, int64_t width) { s[0] = length * heads * width, s[1] = heads * width, s[2] = width; };
+    strides(o.q_stride, o.q_len, o.heads, o.head_dim);
+    strides(o.k_stride, o.kv_len, o.kv_heads, o.head_dim);
+    strides(o.v_stride, o.kv_len, o.kv_heads, o.v_dim);
+    strides(o.o_stride, o.q_len, o.heads, o.v_dim);
+    const float *q = floats(o.batch * o.q_stride[0], &o.q), *k = floats(o.batch * o.k_stride[0], &o.k), *v = floats(o.batch * o.v_stride[0], &o.v);
+    float* y = floats(o.batch * o.o_stride[0], &o.o);
+    run(ACCELCPU_OP_ATTENTION, o);
+    std::vector<double> p(static_cast<size_t>(o.kv_len));
+    for (int64_t row = 0; row < o.batch * o.q_len * o.heads; row++) {
+      const int64_t b = row / (o.q_len * o.heads), i = row / o.heads % o.q_len, h = row % o.heads, g = h / (o.heads / o.kv_heads);
+      const int64_t end = o.causal ? std::min(o.kv_len, i + o.offset + 1) : o.kv_len;
+      double total = 0;
+      for (int64_t j = 0; j < end; j++) {
+        double s = 0;
+        for (int64_t d = 0; d < o.head_dim; d++) s += double{q[b * o.q_stride[0] + i * o.q_stride[1] + h * o.q_stride[2] + d]} * k[b * o.k_stride[0] + j * o.k_stride[1] + g * o.k_stride[2] + d];
+        total += p[static_cast<size_t>(j)] = std::exp(s * o.scale);
+      }
+      for (int64_t d = 0; d < o.v_dim; d++) {
+        double s = 0;
+        for (int64_t j = 0; j < end; j++) s += p[static_cast<size_t>(j)] / total * v[b * o.v_stride[0] + j * o.v_stride[1] + g * o.v_stride[2] + d];
+        expect("attention", y[b * o.o_stride[0] + i * o.o_stride[1] + h * o.o_stride[2] + d], s, 2e-5);
+      }
+    }
+  }
+
+  void rows() {
+    accelcpu_norm n = {};
+    accelcpu_softmax s = {};
+    n.rows = pick(1, 60), n.cols = pick(1, 1000), n.ldx = n.ldr = n.lds = n.ldy = n.cols, n.eps = 1e-5f;
+    const float *x = floats(n.rows * n.cols, &n.x), *gamma = floats(n.cols, &n.gamma);
+    float* y = floats(n.rows * n.cols, &n.y);
+    run(ACCELCPU_OP_NORM, n);
+    for (int64_t r = 0; r < n.rows; r++) {
+      double mean = 0, squares = 0;
+      for (int64_t j = 0; j < n.cols; j++) mean += x[r * n.cols + j] / static_cast<double>(n.cols);
+      for (int64_t j = 0; j < n.cols; j++) squares += (x[r * n.cols + j] - mean) * (x[r * n.cols + j] - mean);
+      const double factor = 1 / std::sqrt(squares / static_cast<double>(n.cols) + n.eps);
+      for (int64_t j = 0; j < n.cols; j++) expect("norm", y[r * n.cols + j], (x[r * n.cols + j] - mean) * factor * gamma[j], 2e-5);
+    }
+    s.x = n.x, s.y = n.y, s.outer = n.rows, s.axis = n.cols, s.inner = 1;
+    if (pick(0, 1)) s.inner = s.axis, s.axis = s.outer, s.outer = 1;
+    run(ACCELCPU_OP_SOFTMAX, s);
+    for (int64_t at = 0; at < s.outer * s.inner; at++) {
+      double total = 0;
+      for (int64_t j = 0; j < s.axis; j++) total += y[(at / s.inner * s.axis + j) * s.inner + at % s.inner];
+      expect("sum of softmax", static_cast<float>(total), 1, 1e-4);
+    }
+  }
+
+  // No comparison: whether they stay where they belong.
+  void rest() {
+    accelcpu_map m = {};
+    m.compute = ACCELCPU_F32, m.rank = 2, m.inputs = 2, m.steps = 2, m.dims[0] = pick(1, 30), m.dims[1] = pick(1, 1200);
+    m.in[0].dtype = m.out.dtype = ACCELCPU_F32, m.in[1].dtype = ACCELCPU_I64;
+    m.in[0].stride[0] = m.out.stride[0] = m.dims[1], m.in[0].stride[1] = m.out.stride[1] = m.in[1].stride[1] = 1;
+    floats(m.dims[0] * m.dims[1], &m.in[0].data);
+    std::memset(bytes(m.dims[1] * 8, &m.in[1].data), 1, static_cast<size_t>(m.dims[1]) * 8);
+    floats(m.dims[0] * m.dims[1], &m.out.data);
+    m.step[0] = {ACCELCPU_FN_GELU_ERF, 0, 0, 0, 0, 0};
+    m.step[1] = {ACCELCPU_FN_MUL, 8, 1, 0, 0, 0};
+    run(ACCELCPU_OP_MAP, m);
+
+    accelcpu_reduce r = {};
+    r.x = m.in[0].data, r.outer = m.dims[0], r.axis = m.dims[1], r.inner = 1, r.reduce = static_cast<uint32_t>(pick(0, 7));
+    if (pick(0, 1)) r.outer = 1, r.axis = m.dims[0], r.inner = m.dims[1];
+    floats(r.outer * r.inner, &r.y);
+    run(ACCELCPU_OP_REDUCE, r);
+
+    accelcpu_copy c = {};
+    c.src = m.in[0].data, c.dst = m.out.data, c.rank = 2, c.elem_bytes = 4, c.dims[0] = m.dims[1], c.dims[1] = m.dims[0];
+    c.src_stride[0] = 1, c.src_stride[1] = m.dims[1], c.dst_stride[0] = m.dims[0], c.dst_stride[1] = 1;
+    run(ACCELCPU_OP_COPY, c);
+
+    accelcpu_embed e = {};
+    e.tables = 2, e.count = pick(1, 50), e.width = e.ldy = pick(1, 100), e.ids_type = ACCELCPU_I32, e.norm = ACCELCPU_NORM_LAYER, e.eps = 1e-5f;
+    floats(7 * e.width, &e.table[0]), floats(5 * e.width, &e.table[1]), floats(e.count * e.width, &e.y);
+    auto* ids = reinterpret_cast<int32_t*>(bytes(e.count * 4, &e.ids[0]));
+    for (int64_t i = 0; i < e.count; i++) ids[i] = static_cast<int32_t>(pick(0, 6));
+    e.table_rows[0] = 7, e.table_rows[1] = e.period[1] = 5;
+    run(ACCELCPU_OP_EMBED, e);
+
+    accelcpu_gather g = {};
+    g.data = e.table[0], g.index = e.ids[0], g.y = e.y, g.outer = 1, g.axis = 7, g.inner = e.width * 4, g.count = e.count, g.index_type = ACCELCPU_I32;
+    run(ACCELCPU_OP_GATHER, g);
+
+    const uint32_t types[] = {ACCELCPU_F16, ACCELCPU_BF16, ACCELCPU_I64, ACCELCPU_BOOL, ACCELCPU_F64};
+    accelcpu_cast t = {};
+    t.src = m.in[0].data, t.n = m.dims[0] * m.dims[1], t.src_type = ACCELCPU_F32, t.dst_type = types[pick(0, 4)];
+    const int64_t sizes[] = {2, 2, 8, 1, 8};
+    for (int i = 0; i < 5; i++) {
+      if (types[i] == t.dst_type) bytes(t.n * sizes[i], &t.dst);
+    }
+    run(ACCELCPU_OP_CAST, t);
+  }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int rounds = argc > 1 ? std::atoi(argv[1]) : 20;
+  accelcpu_isa sets[16];
+  const int count = accelcpu_isas(sets, 16);
+  for (int s = 0; s < count; s++) {
+    if (!sets[s].supported) continue;
+    accelcpu_config config = {sets[s].name, 3, 0, -1, 0};
+    accelcpu_runner* runner = nullptr;
+    accelcpu_result result;
+    if (accelcpu_create(&config, &runner, &result) != ACCELCPU_OK) {
+      std::fprintf(stderr, "%s\n", result.text);
+      return 1;
+    }
+    std::vector<std::thread> threads;
+    for (unsigned seed = 0; seed < 3; seed++) {
+      threads.emplace_back([=] {
+        Lab lab{runner, std::mt19937(seed), {}};
+        for (int i = 0; i < rounds; i++) {
+          lab.gemm(), lab.matmul(), lab.attention(), lab.rows(), lab.rest();
+          lab.clear();
+        }
+      });
+    }
+    for (auto& t : threads) t.join();
+    accelcpu_destroy(runner);
+    std::printf("%s: %s\n", sets[s].name, failures ? "wrong" : "right");
+  }
+  return failures != 0;
+}
