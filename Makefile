@@ -26,6 +26,7 @@ build: native ## build bin/accel and bin/backends/accel-backend-NAME
 	  echo "$(GO) build bin/backends/accel-backend-$$b"; \
 	  CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/backends/accel-backend-$$b$(GOEXE) ./plugins/$$b; \
 	done
+	@chmod go-w bin/backends/* # a program that others can write is refused
 
 .PHONY: demo
 demo: build $(MINILM)/model.safetensors ## embed sentences with a real model through the CPU backend
@@ -61,6 +62,7 @@ fuzz: ## run every fuzz target for FUZZTIME (20s)
 .PHONY: bench
 bench: build $(MINILM)/model.safetensors $(VENV)/peers ## measure, side by side with ONNX Runtime, and print ratios
 	ACCEL_PEER_PYTHON=$(CURDIR)/$(VENV)/bin/python ACCEL_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./core/bench
+	$(GO) test -run '^$$' -bench Execute -timeout 10m ./core/hosts
 
 ##@ Make
 .PHONY: native
