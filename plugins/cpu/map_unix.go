@@ -48,3 +48,16 @@ func unmap(data []byte) error {
 	}
 	return unix.Munmap(data)
 }
+
+// forget gives back the whole pages of data, which must lie in a mapped file: what
+// is read there later comes from the file again.
+func forget(data []byte) error {
+	page := uintptr(os.Getpagesize())
+	begin := uintptr(unsafe.Pointer(unsafe.SliceData(data)))
+	skip := -begin & (page - 1)
+	if uintptr(len(data)) < skip+page {
+		return nil
+	}
+	whole := (uintptr(len(data)) - skip) / page * page
+	return unix.Madvise(data[skip:skip+whole], unix.MADV_DONTNEED)
+}

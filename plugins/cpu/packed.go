@@ -107,7 +107,16 @@ func (p *packedWeights) pack(w weight, n, k, size int64) ([]byte, error) {
 		op.NStride, op.KStride = k, 1
 	}
 	prog.Add(op)
-	return out.Data, p.runner.Run(prog, buffers, nil)
+	if err := p.runner.Run(prog, buffers, nil); err != nil {
+		return nil, err
+	}
+	if w.init.External != nil {
+		// Read once and never again: a file's pages need not stay in this process.
+		if err := forget(w.init.Tensor.Data); err != nil {
+			p.log.Debug("the pages of a packed weight stay resident", "weight", w.name, "error", err)
+		}
+	}
+	return out.Data, nil
 }
 
 // writeWhole makes a file appear whole or not at all.
