@@ -120,7 +120,7 @@ func (r *Runner) Run(ctx context.Context, d *route.Decision, inputs map[string]t
 		if death, died := r.fleet.Died(err); died {
 			var c *compileError
 			if errors.As(err, &c) {
-				r.compileDied(dev.Ref, death.Reason)
+				r.compileDied(dev.Ref, death)
 			}
 			d.Replays = append(d.Replays, route.Refusal{Platform: dev.Platform, Device: dev.Ref, Reason: death.Reason})
 			r.log.Warn("a device died under a request", "model", r.query.Model, "device", dev.Ref, "reason", death.Reason, "deaths", len(d.Replays))
@@ -209,12 +209,15 @@ type compileError struct{ err error }
 func (e *compileError) Error() string { return e.err.Error() }
 func (e *compileError) Unwrap() error { return e.err }
 
-func (r *Runner) compileDied(ref, how string) {
+func (r *Runner) compileDied(ref string, death Death) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	rec := r.deaths[ref]
 	rec.count++
-	rec.last, rec.how = time.Now(), how
+	rec.last, rec.how = time.Now(), death.Reason
+	if said, _, _ := strings.Cut(strings.TrimSpace(death.Stderr), "\n"); said != "" {
+		rec.how += ": " + said
+	}
 	r.deaths[ref] = rec
 }
 

@@ -276,7 +276,7 @@ func TestRunnerFollowsTheRoute(t *testing.T) {
 			cpu.compile = func() error { return backend.OutOfMemory("weights", 10, 1) }
 		}, chosen: "simulation:0", summary: "needs 10 bytes"},
 		{name: "dying in compile keeps away", set: func(cpu, _ *fakeDevice) { cpu.compile = func() error { return errDied } },
-			chosen: "simulation:0", replays: 2, summary: "died 2 times compiling"},
+			chosen: "simulation:0", replays: 2, summary: "died 2 times compiling this model (signal: killed: last words)"},
 		{name: "nothing left", set: func(cpu, sim *fakeDevice) { cpu.refuse, sim.refuse = "no", "no" }, err: "no platform can serve"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
