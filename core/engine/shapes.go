@@ -101,11 +101,15 @@ type fit struct {
 // are masked out.
 func (f fit) inputs(in map[string]tensor.Tensor) (map[string]tensor.Tensor, error) {
 	out := make(map[string]tensor.Tensor, len(f.device.Inputs))
-	for i, v := range f.device.Inputs {
+	types := make(map[string]*graph.Type, len(f.source.Inputs))
+	for _, v := range f.source.Inputs {
+		types[v.Name] = v.Type
+	}
+	for _, v := range f.device.Inputs {
 		t := in[v.Name]
 		var err error
-		if src := f.source.Inputs[i]; src.Type != nil && v.Type != nil {
-			if t, err = resize(t, sized(src.Type.Dims, t.Shape, f.padded)); err != nil {
+		if src := types[v.Name]; src != nil && v.Type != nil {
+			if t, err = resize(t, sized(src.Dims, t.Shape, f.padded)); err != nil {
 				return nil, fmt.Errorf("input %s: %w", v.Name, err)
 			}
 			if t, err = convert(t, v.Type.Elem); err != nil {
