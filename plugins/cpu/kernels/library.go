@@ -126,8 +126,8 @@ func open(file string) (*Library, error) {
 		// A library of another version may lack later symbols: say so first.
 		if s.to == &l.fn.version {
 			l.version = cString(call(l.fn.version))
-			if got := int32(call(l.fn.abiVersion)); got != ABIVersion {
-				return nil, fmt.Errorf("%s has ABI %d (%s), this program needs ABI %d: run `make build` to build both from one tree", file, got, l.version, ABIVersion)
+			if err := checkABI(file, l.version, int32(call(l.fn.abiVersion))); err != nil {
+				return nil, err
 			}
 		}
 	}
@@ -140,6 +140,13 @@ func open(file string) (*Library, error) {
 		l.isas = append(l.isas, ISA{Name: cString(uintptr(unsafe.Pointer(isa.name))), Supported: isa.supported != 0})
 	}
 	return l, nil
+}
+
+func checkABI(file, version string, abi int32) error {
+	if abi == ABIVersion {
+		return nil
+	}
+	return fmt.Errorf("%s has ABI %d (%s), this program needs ABI %d: run `make build` to build both from one tree", file, abi, version, ABIVersion)
 }
 
 // Path is the file that was loaded.

@@ -2,4 +2,7 @@
 
 package kernels
 
-const raceEnabled = false
+const (
+	raceEnabled = false
+	thin        = 1
+)

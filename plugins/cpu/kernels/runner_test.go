@@ -3,6 +3,7 @@ package kernels
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"unicode"
 	"unsafe"
 
+	native "github.com/accelhq/accel/native/cpu"
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
@@ -82,6 +84,35 @@ func TestOpenErrors(t *testing.T) {
 		if _, err := Open("/lib/x86_64-linux-gnu/libm.so.6"); err != nil && !errors.Is(err, ErrNoLibrary) && !strings.Contains(err.Error(), "accelcpu_abi_version") {
 			t.Errorf("opening another library: %v", err)
 		}
+	}
+}
+
+func TestOtherABI(t *testing.T) {
+	err := checkABI("lib.so", "accelcpu 7 123", 7)
+	for _, want := range []string{"lib.so", "ABI 7", "accelcpu 7 123", fmt.Sprint("needs ABI ", ABIVersion), "make build"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %q", err, want)
+		}
+	}
+	if err := checkABI("lib.so", "", ABIVersion); err != nil {
+		t.Error(err)
+	}
+}
+
+// Without a path, what the program carries is opened, if it carries anything.
+func TestOpenDefault(t *testing.T) {
+	l, err := Open("")
+	if _, missing := fs.Stat(native.Libraries, "lib/"+runtime.GOOS+"_"+runtime.GOARCH+"/"+libraryFile()); missing != nil {
+		if !errors.Is(err, ErrNoLibrary) || !strings.Contains(err.Error(), "embedded") || !strings.Contains(err.Error(), "make build") {
+			t.Errorf("there is no library: %v", err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(l.ISAs()) == 0 || l.ISAs()[0].Name != "baseline" {
+		t.Errorf("the embedded library has the instruction sets %v", l.ISAs())
 	}
 }
 

@@ -23,6 +23,9 @@ constexpr int64_t kBlockK = kPanel <= 16 ? 384 : 256;
 constexpr int64_t kMaxGroup = 16;
 static_assert((kBlockM / kRows + 1) * kMaxGroup * kTile * 4 <= kScratchBytes, "sums fit the scratch");
 
+// Rows of B that are fetched ahead: B comes from L2 or beyond, and is read once for each block of A.
+constexpr int kAhead = 64;
+
 // tile[i*kPanel + j] (+)= sum over k of a[i*lda + k] * b[k*ldb + j], for R rows.
 // With few rows the sum is split over `Split` chains, to hide the latency of addition.
 template <int R, int Split>
@@ -32,8 +35,9 @@ NOINLINE void tile_product(const float* a, int64_t lda, const float* b, int64_t 
   UNROLL for (int s = 0; s < Split; s++)
     UNROLL for (int i = 0; i < R; i++)
       UNROLL for (int j = 0; j < kCols; j++) sum[s][i][j] = Vec{};
-  for (; k >= Split; k -= Split, a += Split, b += Split * ldb) {
+  _Pragma("GCC unroll 4") for (; k >= Split; k -= Split, a += Split, b += Split * ldb) {
     UNROLL for (int s = 0; s < Split; s++) {
+      UNROLL for (int line = 0; line < kPanel; line += 16) __builtin_prefetch(b + (kAhead + s) * ldb + line);
       Vec bj[kCols];
       UNROLL for (int j = 0; j < kCols; j++) bj[j] = load(b + s * ldb + j * kLanes);
       UNROLL for (int i = 0; i < R; i++) {
@@ -161,9 +165,10 @@ void gemm(Workers& w, const accelcpu_gemm& o, const GemmData& d) {
     case 2: return gemm_thin<2, 2>(w, o, d, e, finish);
   }
   const int64_t panels = ceil_div(o.n, kPanel), row_blocks = ceil_div(o.m, kBlockM);
-  // Panels that one task takes: enough to use A's block while it is in L2, few enough that the
-  // threads end together.
-  const int64_t group = max_of<int64_t>(1, min_of<int64_t>(kMaxGroup, panels * row_blocks / (4 * w.threads())));
+  // Panels that one task takes: few, so that the threads end together even if one is held up; but some
+  // where A is deeper than a block, for each task reads all of it anew.
+  const int64_t cells = panels * row_blocks, deep = o.k > kBlockK ? min_of<int64_t>(4, cells / w.threads()) : 1;
+  const int64_t group = max_of<int64_t>(1, max_of(deep, min_of<int64_t>(kMaxGroup, cells / (8 * w.threads()))));
   const int64_t groups = ceil_div(panels, group);
   w.each(groups * row_blocks, [&](int64_t task, void* scratch) {
     const int64_t row = task / groups, g = task % groups;
