@@ -232,7 +232,8 @@ func (e expr) floorDiv(n int64) (expr, bool) {
 		return whole, true
 	}
 	s := rest.String()
-	if len(rest.terms) > 1 || rest.c != 0 {
+	if len(rest.terms) > 1 || rest.c != 0 || s[0] == '-' {
+		// -A/2 would be read as -(A/2), which rounds the other way.
 		s = "(" + s + ")"
 	}
 	if len(s) > maxExprText/2 {

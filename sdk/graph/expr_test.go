@@ -101,7 +101,7 @@ func TestExprArithmetic(t *testing.T) {
 }
 
 func FuzzExpr(f *testing.F) {
-	for _, s := range []string{"2*N + 1", "floor((S + 1)/2)*B", "a-b", "((x", "floor(floor(a/2)/3)", "-1*-2*q"} {
+	for _, s := range []string{"2*N + 1", "floor((S + 1)/2)*B", "a-b", "((x", "floor(floor(a/2)/3)", "-1*-2*q", "(0-A00)/2"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
