@@ -13,7 +13,7 @@ constexpr int64_t kKeys = 128;      // keys in a block; a whole number of panels
 constexpr int64_t kQueryTiles = 4;  // row tiles that share a panel of keys while it is in L1
 static_assert(kKeys % kPanel == 0, "blocks of keys are cut into panels");
 
-// The sizes that depend on the head's width; it is at most kMaxHeadDim (checked before).
+// The sizes that depend on the head's width, which is at most 1024 (checked before).
 struct AttentionBlocks {
   int64_t queries, keys, v_panels;
   explicit AttentionBlocks(const accelcpu_attention& o)
@@ -21,6 +21,12 @@ struct AttentionBlocks {
         keys(max_of(o.head_dim, o.v_dim) <= 256 ? kKeys : kPanel),
         v_panels(ceil_div(o.v_dim, kPanel)) {}
 };
+
+// What attention() lays out in its scratch, at the widest: see there.
+constexpr int64_t attention_floats(int64_t queries, int64_t keys, int64_t width) {
+  return queries * width + 2 * keys * width + kQueryTiles * kRows * 2 * kKeys + kKeys + 2 * queries;
+}
+static_assert(attention_floats(kBlockM, kKeys, 256) * 4 <= kScratchBytes && attention_floats(kQueryTiles * kRows, kPanel, 1024) * 4 <= kScratchBytes, "scratch");
 
 // Whether query i of the batch's sequence may see keys [first, end), before any mask.
 struct Sight {

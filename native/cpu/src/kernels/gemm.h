@@ -96,12 +96,12 @@ void finish(const Epilogue& e, const float* tile, int64_t row, int rows, int64_t
     for (int i = 0; i < rows; i++) {
       Vec v = activate<Activation>(fma(load(tile + i * kPanel + j), splat(e.alpha), bias));
       float* c = e.c + (row + i) * e.ldc + column + j;
-      const float* r = e.residual + (row + i) * e.ldr + column + j;
+      const float* r = e.residual ? e.residual + (row + i) * e.ldr + column + j : nullptr;
       if (n == kLanes) {
-        if (e.residual) v += load(r);
+        if (r) v += load(r);
         store(c, v);
       } else {
-        if (e.residual) v += load_n(r, n);
+        if (r) v += load_n(r, n);
         store_n(c, v, n);
       }
     }
