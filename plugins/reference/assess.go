@@ -65,7 +65,7 @@ func (j *judge) node(n *graph.Node, types map[string]*graph.Type) backend.Verdic
 			return v
 		}
 	}
-	return backend.Accept
+	return backend.AcceptAs("reference")
 }
 
 // function refuses what other runtimes see as a function.

@@ -179,10 +179,18 @@ type Verdict struct {
 	OK      bool
 	Refusal Refusal
 	Reason  string
+	// Implementation says what would compute an accepted node, in the backend's
+	// words ("native", "reference"), for people. Empty: not said.
+	Implementation string
 }
 
 // Accept is the verdict on a node that the device takes.
 var Accept = Verdict{OK: true}
+
+// AcceptAs is Accept with what would compute the node.
+func AcceptAs(implementation string) Verdict {
+	return Verdict{OK: true, Implementation: implementation}
+}
 
 // Refuse is the verdict on a node that it does not take.
 func Refuse(why Refusal, reason string) Verdict { return Verdict{Refusal: why, Reason: reason} }

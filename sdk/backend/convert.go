@@ -198,7 +198,7 @@ func AssessmentToProto(a Assessment) (*backendv1.AssessResponse, error) {
 	p := &backendv1.AssessResponse{MemoryEstimate: uint64(a.MemoryEstimate)}
 	for i, v := range a.Nodes {
 		if v.OK {
-			p.Nodes = append(p.Nodes, &backendv1.Verdict{Ok: true})
+			p.Nodes = append(p.Nodes, &backendv1.Verdict{Ok: true, Implementation: text(v.Implementation)})
 			continue
 		}
 		r, err := refusals.number(v.Refusal)
@@ -219,7 +219,7 @@ func AssessmentFromProto(p *backendv1.AssessResponse) (Assessment, error) {
 	}
 	for i, v := range p.GetNodes() {
 		if v.GetOk() {
-			a.Nodes = append(a.Nodes, Accept)
+			a.Nodes = append(a.Nodes, AcceptAs(v.GetImplementation()))
 			continue
 		}
 		r, err := refusals.word(v.GetRefusal())

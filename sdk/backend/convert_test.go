@@ -140,7 +140,7 @@ func TestOtherRoundTrips(t *testing.T) {
 	if got := InfoFromProto(InfoToProto(info)); !reflect.DeepEqual(got, info) {
 		t.Errorf("info came back as %+v, was %+v", got, info)
 	}
-	a := Assessment{MemoryEstimate: 5, Nodes: []Verdict{Accept, Refuse(RefusedSize, "too large"), Refuse(RefusedOperator, "")}}
+	a := Assessment{MemoryEstimate: 5, Nodes: []Verdict{Accept, AcceptAs("native"), Refuse(RefusedSize, "too large"), Refuse(RefusedOperator, "")}}
 	pa, err := AssessmentToProto(a)
 	if err != nil {
 		t.Fatal(err)

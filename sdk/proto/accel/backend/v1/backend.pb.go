@@ -1059,12 +1059,15 @@ func (x *AssessResponse) GetMemoryEstimate() uint64 {
 }
 
 type Verdict struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ok            bool                   `protobuf:"varint,1,opt,name=ok,proto3" json:"ok,omitempty"`
-	Refusal       Refusal                `protobuf:"varint,2,opt,name=refusal,proto3,enum=accel.backend.v1.Refusal" json:"refusal,omitempty"` // when not ok
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Ok      bool                   `protobuf:"varint,1,opt,name=ok,proto3" json:"ok,omitempty"`
+	Refusal Refusal                `protobuf:"varint,2,opt,name=refusal,proto3,enum=accel.backend.v1.Refusal" json:"refusal,omitempty"` // when not ok
+	Reason  string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// When ok: what would compute the node, in the backend's words ("native",
+	// "reference"). For people only. Empty: not said.
+	Implementation string `protobuf:"bytes,4,opt,name=implementation,proto3" json:"implementation,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Verdict) Reset() {
@@ -1114,6 +1117,13 @@ func (x *Verdict) GetRefusal() Refusal {
 func (x *Verdict) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *Verdict) GetImplementation() string {
+	if x != nil {
+		return x.Implementation
 	}
 	return ""
 }
@@ -2914,11 +2924,12 @@ const file_accel_backend_v1_backend_proto_rawDesc = "" +
 	"\tgraph_dir\x18\x02 \x01(\tR\bgraphDir\"j\n" +
 	"\x0eAssessResponse\x12/\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x19.accel.backend.v1.VerdictR\x05nodes\x12'\n" +
-	"\x0fmemory_estimate\x18\x02 \x01(\x04R\x0ememoryEstimate\"f\n" +
+	"\x0fmemory_estimate\x18\x02 \x01(\x04R\x0ememoryEstimate\"\x8e\x01\n" +
 	"\aVerdict\x12\x0e\n" +
 	"\x02ok\x18\x01 \x01(\bR\x02ok\x123\n" +
 	"\arefusal\x18\x02 \x01(\x0e2\x19.accel.backend.v1.RefusalR\arefusal\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xf8\x01\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12&\n" +
+	"\x0eimplementation\x18\x04 \x01(\tR\x0eimplementation\"\xf8\x01\n" +
 	"\x0eCompileRequest\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x1b\n" +
 	"\tgraph_dir\x18\x02 \x01(\tR\bgraphDir\x12#\n" +
