@@ -196,6 +196,12 @@ func (c *call) reserve(bytes int64) error {
 	return nil
 }
 
+// unreserve takes a reservation back before the call ends.
+func (c *call) unreserve(bytes int64) {
+	c.mem.held -= bytes
+	c.scratch -= bytes
+}
+
 // widened is a whole floating-point (or other numeric) tensor as float64.
 func (c *call) widened(t tensor.Tensor) ([]float64, error) {
 	v, err := c.floats(t.Len())

@@ -39,10 +39,11 @@ func (p *product[W]) run(c *call) error {
 	down := (p.m + blockRows - 1) / blockRows
 	across := (p.n + width - 1) / width
 	items := p.batches * down * across
-	scratch := 8 * (int64(p.k)*int64(blockRows+width) + int64(blockRows*width))
-	if err := c.reserve(scratch * int64(min(items, runtime.GOMAXPROCS(0)))); err != nil {
+	scratch := 8 * (int64(p.k)*int64(blockRows+width) + int64(blockRows*width)) * int64(min(items, runtime.GOMAXPROCS(0)))
+	if err := c.reserve(scratch); err != nil {
 		return err
 	}
+	defer c.unreserve(scratch)
 	// Small products are handed out several at a time.
 	grain := max(1, 1<<16/max(1, blockRows*width*p.k))
 	return c.parallel(items, grain, func(lo, hi int) error {
@@ -91,9 +92,14 @@ func multiplyBlock[W number](dst, a, b []W, h, w, k int) {
 			d1[0], d1[1], d1[2] = c10, c11, c12
 		}
 		for ; i < h; i++ {
-			for x, col := range [3][]W{b0, b1, b2} {
-				dst[i*w+j+x] = dot(a[i*k:][:k], col)
+			var c0, c1, c2 W
+			for p, u := range a[i*k:][:k] {
+				c0 += u * b0[p]
+				c1 += u * b1[p]
+				c2 += u * b2[p]
 			}
+			d := dst[i*w+j:]
+			d[0], d[1], d[2] = c0, c1, c2
 		}
 	}
 	for ; j < w; j++ {
