@@ -204,14 +204,14 @@ func convert(t tensor.Tensor, to tensor.DType) (tensor.Tensor, error) {
 		if err != nil {
 			return t, err
 		}
-		return out, lower.Narrow(tensor.View[int32](out), tensor.View[int64](t))
+		return out, lower.Narrow(tensor.View[int32](out), tensor.View[int64](t.Aligned()))
 	case t.DType == tensor.Int32 && to == tensor.Int64:
 		out, err := tensor.New(to, t.Shape)
 		if err != nil {
 			return t, err
 		}
 		dst := tensor.View[int64](out)
-		for i, v := range tensor.View[int32](t) {
+		for i, v := range tensor.View[int32](t.Aligned()) {
 			dst[i] = int64(v)
 		}
 		return out, nil
