@@ -482,7 +482,8 @@ func gru(c *call) error {
 	})
 }
 
-// lstm has the gates input, output, forget and cell.
+// lstm has the gates input, output, forget and cell. The state that the last
+// function sees is not clipped: ONNX leaves open whether it is, runtimes do not.
 func lstm(c *call) error {
 	r, err := c.newRecurrence(4, "Sigmoid", "Tanh", "Tanh")
 	if err != nil {
@@ -531,7 +532,7 @@ func lstm(c *call) error {
 					now := forget*old + in*r.gate(dir, 1, x[3*n+i]+w[3*n+i])
 					out := r.gate(dir, 0, x[n+i]+w[n+i]+peep[n+i]*now)
 					cells[k] = now
-					r.h[k] = out * r.gate(dir, 2, now)
+					r.h[k] = out * r.functions[dir][2](now)
 				}
 			}
 			return nil
