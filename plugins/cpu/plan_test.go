@@ -27,6 +27,11 @@ func runners(t *testing.T) []*kernels.Runner {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return runnersOf(t, lib)
+}
+
+func runnersOf(t *testing.T, lib *kernels.Library) []*kernels.Runner {
+	t.Helper()
 	var out []*kernels.Runner
 	for _, isa := range lib.ISAs() {
 		if !isa.Supported {
