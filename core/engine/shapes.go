@@ -194,7 +194,7 @@ func copyCommon(dst, src []byte, to, from tensor.Shape, size int) {
 	}
 }
 
-// convert between int64 and the int32 that lowering makes of it.
+// convert between int64 or bool and the int32 that lowering makes of them.
 func convert(t tensor.Tensor, to tensor.DType) (tensor.Tensor, error) {
 	switch {
 	case t.DType == to || to == tensor.Undefined:
@@ -213,6 +213,29 @@ func convert(t tensor.Tensor, to tensor.DType) (tensor.Tensor, error) {
 		dst := tensor.View[int64](out)
 		for i, v := range tensor.View[int32](t.Aligned()) {
 			dst[i] = int64(v)
+		}
+		return out, nil
+	case t.DType == tensor.Bool && to == tensor.Int32:
+		out, err := tensor.New(to, t.Shape)
+		if err != nil {
+			return t, err
+		}
+		dst := tensor.View[int32](out)
+		for i, v := range t.Data {
+			if v != 0 {
+				dst[i] = 1
+			}
+		}
+		return out, nil
+	case t.DType == tensor.Int32 && to == tensor.Bool:
+		out, err := tensor.New(to, t.Shape)
+		if err != nil {
+			return t, err
+		}
+		for i, v := range tensor.View[int32](t.Aligned()) {
+			if v != 0 {
+				out.Data[i] = 1
+			}
 		}
 		return out, nil
 	}

@@ -20,6 +20,7 @@ var decompositions = map[string]func(*emitter, *graph.Node) error{
 // emitter collects the nodes that replace one.
 type emitter struct {
 	types        map[string]*graph.Type
+	opset        int64 // of the default domain
 	prefix       string
 	nodes        []*graph.Node
 	initializers []*graph.Initializer
@@ -144,6 +145,9 @@ func rmsNormalization(e *emitter, n *graph.Node) error {
 func (e *emitter) mean(x string, axes []int64, out string) string {
 	if out == "" {
 		out = e.name("mean")
+	}
+	if e.opset < 18 { // axes became an input
+		return e.to(out, "ReduceMean", []string{x}, graph.IntsAttr("axes", axes...), graph.IntAttr("keepdims", 1))
 	}
 	return e.to(out, "ReduceMean", []string{x, e.ints("axes", axes...)}, graph.IntAttr("keepdims", 1))
 }

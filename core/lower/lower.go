@@ -79,7 +79,7 @@ func (e *RefusedError) Error() string {
 			fmt.Fprintf(&b, "; and %d more", len(e.Nodes)-i)
 			break
 		}
-		fmt.Fprintf(&b, "; %s (%s): %s", n.Node, n.OpType, n.Reason)
+		fmt.Fprintf(&b, "; %s: %s", n.Node, n.Reason)
 	}
 	for i, err := range e.Tried {
 		if i == 3 {
@@ -91,55 +91,72 @@ func (e *RefusedError) Error() string {
 }
 
 // maxRounds bounds how often a graph is rewritten and assessed again: inline,
-// decompose, cast, and once more for what these brought up.
-const maxRounds = 5
+// decompose, cast, cast at the faces, and once more for what these brought up.
+const maxRounds = 6
 
 // Lower makes a folder that the target takes. dims gives sizes to symbolic
 // dimensions; a target with static shapes needs all of them, and without them
 // dimensions stay symbolic. Errors are *RefusedError, *StoreError, or the
 // assessing call's.
 func (s *Store) Lower(ctx context.Context, src Source, target Target, dims map[string]int64) (*Lowered, error) {
-	m := src.Graph.Clone()
-	defer m.Close()
-	if len(dims) > 0 {
-		if err := graph.Bind(m, dims); err != nil {
-			return nil, fmt.Errorf("fix the shapes of %s: %w", m.Graph.Name, err)
-		}
-	} else if err := graph.Infer(m); err != nil {
+	m, err := bound(src, dims)
+	if err != nil {
 		return nil, err
 	}
+	defer m.Close()
+	l, _, err := s.fit(ctx, src, m, target)
+	return l, err
+}
+
+// bound is a source's graph with sizes in the place of symbols, and what follows
+// from them computed.
+func bound(src Source, dims map[string]int64) (*graph.Model, error) {
+	m := src.Graph.Clone()
+	if err := graph.Bind(m, dims); err != nil {
+		return nil, errors.Join(fmt.Errorf("fix the shapes of %s: %w", m.Graph.Name, err), m.Close())
+	}
+	return m, nil
+}
+
+// fit rewrites m until the target takes it. With a *RefusedError come the verdicts
+// on the nodes that m then has.
+func (s *Store) fit(ctx context.Context, src Source, m *graph.Model, target Target) (*Lowered, []backend.Verdict, error) {
+	if err := graph.Infer(m); err != nil {
+		return nil, nil, err
+	}
 	var rewrites []Rewrite
-	var tried []error
-	for range maxRounds {
+	for round := 0; ; round++ {
 		folder, err := s.save(ctx, src, m)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		a, err := target.Assess(ctx, folder.Dir)
 		if err == nil && len(a.Nodes) != len(m.Graph.Nodes) {
 			err = fmt.Errorf("%s gave %d verdicts on %d nodes", target.Device, len(a.Nodes), len(m.Graph.Nodes))
 		}
 		if err != nil {
-			return nil, errors.Join(err, folder.Release())
+			return nil, nil, errors.Join(err, folder.Release())
 		}
 		refused := refusals(m.Graph, a)
 		if len(refused) == 0 {
-			return &Lowered{Folder: folder, Graph: m.Clone(), Rewrites: rewrites, MemoryEstimate: a.MemoryEstimate}, nil
+			return &Lowered{Folder: folder, Graph: m.Clone(), Rewrites: rewrites, MemoryEstimate: a.MemoryEstimate}, nil, nil
 		}
 		if err := folder.Release(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		var did []Rewrite
-		did, tried, err = rewrite(m, a)
+		if round == maxRounds {
+			return nil, a.Nodes, &RefusedError{Device: target.Device, Nodes: refused,
+				Tried: []error{fmt.Errorf("after %d rounds of rewriting it still refuses nodes", maxRounds)}}
+		}
+		did, tried, err := rewrite(m, a)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if len(did) == 0 {
-			return nil, &RefusedError{Device: target.Device, Nodes: refused, Tried: tried}
+			return nil, a.Nodes, &RefusedError{Device: target.Device, Nodes: refused, Tried: tried}
 		}
 		rewrites = append(rewrites, did...)
 	}
-	return nil, &RefusedError{Device: target.Device, Tried: []error{fmt.Errorf("after %d rounds of rewriting it still refuses nodes", maxRounds)}}
 }
 
 func refusals(g *graph.Graph, a backend.Assessment) []NodeRefusal {
@@ -183,7 +200,7 @@ func rewrite(m *graph.Model, a backend.Assessment) (did []Rewrite, tried []error
 			if d == nil || n.Domain != graph.DomainONNX {
 				break
 			}
-			e := &emitter{types: types, prefix: n.Label()}
+			e := &emitter{types: types, opset: m.Opsets[graph.DomainONNX], prefix: n.Label()}
 			if err := d(e, n); err != nil {
 				tried = append(tried, err)
 				break
@@ -206,12 +223,16 @@ func rewrite(m *graph.Model, a backend.Assessment) (did []Rewrite, tried []error
 		// Narrowing needs every operator in its simplest form, so it comes last.
 		n := m.Clone()
 		defer n.Close()
-		if err := narrow(n.Graph, types); err != nil {
-			tried = append(tried, err)
-		} else {
-			m.Graph.Nodes, m.Graph.Initializers = n.Graph.Nodes, n.Graph.Initializers
-			m.Graph.Inputs, m.Graph.Outputs = n.Graph.Inputs, n.Graph.Outputs
+		switch err := narrow(n.Graph, types); {
+		case err == nil:
+			*m.Graph = *n.Graph
 			did = append(did, Rewrite{What: "made int64 values int32", Why: wide})
+		case errors.Is(err, errNothingWide):
+			if widenFaces(m.Graph) {
+				did = append(did, Rewrite{What: "made bool inputs and outputs int32", Why: wide})
+			}
+		default:
+			tried = append(tried, err)
 		}
 	}
 	if len(did) == 0 {
