@@ -123,7 +123,7 @@ func (c *checker) value(s *spec, n *node, key keyPath) (v any, ok bool) {
 	case s.kind == list:
 		v = c.list(s, n, key)
 	case s.kind == free:
-		v = c.free(n, key)
+		v = c.free(s, n, key)
 	case n.shape != scalar:
 		c.wrong(key, s, n, "")
 	default:
@@ -178,11 +178,14 @@ func (c *checker) list(s *spec, n *node, key keyPath) any {
 	return out
 }
 
-// free takes anything that JSON can say.
-func (c *checker) free(n *node, key keyPath) any {
+// free takes anything that JSON can say; a text may be a path.
+func (c *checker) free(s *spec, n *node, key keyPath) any {
 	v := n.plain()
+	if path, ok := v.(string); ok && s.path {
+		return c.resolve(path)
+	}
 	if _, err := json.Marshal(v); err != nil {
-		c.fail(key, nil, n, "settings are handed on as JSON, which can't say this", "")
+		c.fail(key, nil, n, "it is handed on as JSON, which can't say this", "")
 	}
 	return v
 }

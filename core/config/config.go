@@ -115,27 +115,34 @@ type Log struct {
 // Run is one piece of work: what stands in a run file beside any of Config's
 // sections.
 type Run struct {
-	Task      string `koanf:"task" enum:"embed" required:"true" doc:"What to do."`
-	Model     string `koanf:"model" required:"true" doc:"A name under models, or the path of a model's folder."`
+	Task      string `koanf:"task" enum:"embed,infer" required:"true" doc:"What to do. embed: a vector for each text. infer: run a graph as it is, tensors in, tensors out."`
+	Model     string `koanf:"model" required:"true" doc:"A name under models, or the path of a model: a folder or, to infer, an .onnx file."`
 	Platform  string `koanf:"platform" format:"platform" doc:"Preferred platform or device; overrides the model's."`
 	Precision string `koanf:"precision" enum:"f32" doc:"Precision to run in; overrides the model's."`
-	Inputs    Inputs `koanf:"inputs" doc:"What to do it to: a file, or texts."`
+	Inputs    Inputs `koanf:"inputs" doc:"What to do it to."`
 	Output    Output `koanf:"output" doc:"What to do with the answers."`
+	Repeat    int    `koanf:"repeat" min:"0" doc:"infer: runs to time, after one that is not timed. 0: run once."`
 }
 
-// Inputs of a run. Exactly one is given.
+// Inputs of a run. To embed, exactly one of File and Texts is given; to infer, any
+// of File, Tensors and Generate.
 type Inputs struct {
-	File  string   `koanf:"file" path:"true" doc:"Text file in UTF-8, one input a line; empty lines are skipped."`
-	Texts []string `koanf:"texts" doc:"The inputs themselves."`
+	File  string   `koanf:"file" path:"true" doc:"embed: text file in UTF-8, one input a line; empty lines are skipped. infer: inputs by name, an .npz, a .json object, or a folder of .npy, .pb or .json files or with ONNX's input_0.pb."`
+	Texts []string `koanf:"texts" doc:"embed: the inputs themselves."`
 	// Without it a longer input is an error.
-	Truncate bool `koanf:"truncate" doc:"Cut inputs that are longer than the model takes."`
+	Truncate bool           `koanf:"truncate" doc:"embed: cut inputs that are longer than the model takes."`
+	Tensors  map[string]any `koanf:"tensors" path:"true" doc:"infer: inputs by name, over those of file: a file (.npy, .npz, .pb, .json), or the values themselves, such as 3 or [[1, 2], [3, 4]]."`
+	Generate string         `koanf:"generate" format:"generator" doc:"infer: make up the inputs that are not given: zeros, ones, random or random:SEED."`
+	Dims     map[string]int `koanf:"dims" doc:"infer: sizes of symbolic dimensions, by name."`
+	Cast     bool           `koanf:"cast" doc:"infer: convert element types that are not the model's."`
 }
 
 // Output of a run.
 type Output struct {
-	Format string `koanf:"format" enum:"table,json,jsonl,npy" doc:"table: the nearest pairs, for people. json: one object. jsonl: one object an input. npy: the vectors as a NumPy array of float32."`
-	File   string `koanf:"file" path:"true" doc:"Where to write; empty: standard output."`
-	Pairs  int    `koanf:"pairs" min:"0" doc:"Most pairs in the table."`
+	Format string   `koanf:"format" enum:"table,json,jsonl,npy,npz,pb" doc:"embed: table: the nearest pairs, for people. json: one object. jsonl: one object an input. npy: the vectors as a NumPy array of float32. infer: table: a summary, for people. json: the same as an object. With a file, what is written there: npy, npz, pb or json, by default as its name says; in a folder .npy, and .pb for what NumPy lacks."`
+	File   string   `koanf:"file" path:"true" doc:"Where to write; empty: standard output. infer: a file, or a folder that gets a file for each output."`
+	Pairs  int      `koanf:"pairs" min:"0" doc:"embed: most pairs in the table."`
+	Only   []string `koanf:"only" doc:"infer: the outputs that are wanted; empty: all."`
 }
 
 // Default is the configuration of a machine where nothing was configured. The

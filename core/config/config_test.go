@@ -242,7 +242,7 @@ func TestRefusals(t *testing.T) {
 		{"required", "models:\n  x: {task: embed}", nil, []string{`FILE:2: models.x.path: it is required and not set; set it`}},
 		{"empty name", "models: {'': {path: x}}", nil, []string{`FILE:1: models."": a name must be visible text in one line`}},
 		{"settings that JSON can't say", "backends: {x: {settings: {a: .inf}}}", nil, []string{
-			`FILE:1: backends.x.settings.a = +Inf: settings are handed on as JSON, which can't say this`}},
+			`FILE:1: backends.x.settings.a = +Inf: it is handed on as JSON, which can't say this`}},
 		{"backoff turned round", "hosts: {backoff: {first: 1m}}", nil, []string{
 			`FILE:1: hosts.backoff.first = 1m0s: it is longer than hosts.backoff.max (30s); lower it, or raise the other`}},
 		{"syntax", "server:\n  listen: [", nil, []string{"FILE:2: did not find expected node content"}},
@@ -337,6 +337,24 @@ func TestRunFile(t *testing.T) {
 			run:   Run{Task: "embed", Model: filepath.FromSlash("/elsewhere/mini"), Inputs: Inputs{Texts: []string{"a"}}, Output: Output{Format: "table", Pairs: 10}},
 			model: Model{Path: filepath.FromSlash("/elsewhere/mini")},
 		},
+		{
+			name: "infer", file: "task: infer\nmodel: ../m/net.onnx\nrepeat: 3\ninputs: {file: in.npz, tensors: {x: x.npy, n: 3, l: [[1, 2.5]]}, generate: 'random:7', dims: {batch: 2}, cast: true}\n" +
+				"output: {file: out, format: pb, only: [y]}\n",
+			run: Run{Task: "infer", Model: "net.onnx", Repeat: 3,
+				Inputs: Inputs{File: "DIR/in.npz", Tensors: map[string]any{"x": "DIR/x.npy", "n": int64(3), "l": []any{[]any{int64(1), 2.5}}},
+					Generate: "random:7", Dims: map[string]int{"batch": 2}, Cast: true},
+				Output: Output{File: "DIR/out", Format: "pb", Only: []string{"y"}, Pairs: 10}},
+			model: Model{Path: "PARENT/m/net.onnx"},
+		},
+		{
+			name: "infer without inputs", file: "task: infer\nmodel: m.onnx\n",
+			run:   Run{Task: "infer", Model: "m.onnx", Output: Output{Format: "table", Pairs: 10}},
+			model: Model{Path: "DIR/m.onnx"},
+		},
+		{name: "infer with texts", file: "task: infer\nmodel: m.onnx\ninputs: {texts: [a]}\n", err: "inputs.texts: it is for the task embed, this is infer; leave it out"},
+		{name: "embed with tensors", file: "task: embed\nmodel: m\ninputs: {file: a, tensors: {x: 1}}\n", err: "inputs.tensors: it is for the task infer"},
+		{name: "a format of another task", file: "task: infer\nmodel: m\noutput: {format: jsonl}\n", err: "output.format: jsonl is for the task embed, this is infer"},
+		{name: "unknown generator", file: "task: infer\nmodel: m\ninputs: {generate: noise}\n", err: "want zeros, ones, random or random:SEED"},
 		{name: "no task", file: "model: mini\ninputs: {texts: [a]}\n", err: "task: it is required and not set; set it"},
 		{name: "no inputs", file: "model: mini\ntask: embed\n", err: "inputs: want either a file or texts; give `file: FILE`, one text a line, or `texts: [...]`"},
 		{name: "both inputs", file: "model: mini\ntask: embed\ninputs: {file: a, texts: [b]}\n", err: "inputs: want either a file or texts"},
@@ -360,6 +378,11 @@ func TestRunFile(t *testing.T) {
 			}
 			want := x.run
 			want.Inputs.File, want.Output.File = place(want.Inputs.File), place(want.Output.File)
+			for name, v := range want.Inputs.Tensors {
+				if file, ok := v.(string); ok {
+					want.Inputs.Tensors[name] = place(file)
+				}
+			}
 			if !reflect.DeepEqual(*l.Run, want) {
 				t.Errorf("got  %+v\nwant %+v", *l.Run, want)
 			}

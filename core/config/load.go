@@ -130,7 +130,16 @@ func fileError(origin Origin, err error) *Error {
 func (l *Loaded) checkRun(file string, errs *Errors) {
 	origin := Origin{Kind: FromFile, Name: file}
 	l.required(runOnlySpec, reflect.ValueOf(*l.Run), origin, errs)
-	if in := l.Run.Inputs; (in.File == "") == (len(in.Texts) == 0) {
+	for _, key := range taskKeys {
+		if key.task != l.Run.Task && key.given(l.Run) {
+			*errs = append(*errs, &Error{Key: key.name, Origin: l.Origin(key.name), Problem: fmt.Sprintf("it is for the task %s, this is %s", key.task, l.Run.Task), Remedy: "leave it out"})
+		}
+	}
+	if of, ok := taskFormats[l.Run.Output.Format]; ok && of != l.Run.Task {
+		*errs = append(*errs, &Error{Key: "output.format", Origin: l.Origin("output.format"),
+			Problem: fmt.Sprintf("%s is for the task %s, this is %s", l.Run.Output.Format, of, l.Run.Task)})
+	}
+	if in := l.Run.Inputs; l.Run.Task == "embed" && (in.File == "") == (len(in.Texts) == 0) {
 		*errs = append(*errs, &Error{Key: "inputs", Origin: origin,
 			Problem: "want either a file or texts", Remedy: "give `file: FILE`, one text a line, or `texts: [...]`"})
 	}
@@ -138,6 +147,24 @@ func (l *Loaded) checkRun(file string, errs *Errors) {
 		l.nameRunModel(filepath.Dir(file))
 	}
 }
+
+// taskKeys are those keys of a run that only one task has.
+var taskKeys = []struct {
+	name, task string
+	given      func(*Run) bool
+}{
+	{"inputs.texts", "embed", func(r *Run) bool { return len(r.Inputs.Texts) > 0 }},
+	{"inputs.truncate", "embed", func(r *Run) bool { return r.Inputs.Truncate }},
+	{"inputs.tensors", "infer", func(r *Run) bool { return len(r.Inputs.Tensors) > 0 }},
+	{"inputs.generate", "infer", func(r *Run) bool { return r.Inputs.Generate != "" }},
+	{"inputs.dims", "infer", func(r *Run) bool { return len(r.Inputs.Dims) > 0 }},
+	{"inputs.cast", "infer", func(r *Run) bool { return r.Inputs.Cast }},
+	{"output.only", "infer", func(r *Run) bool { return len(r.Output.Only) > 0 }},
+	{"repeat", "infer", func(r *Run) bool { return r.Repeat > 0 }},
+}
+
+// taskFormats are those formats of a run's output that only one task has.
+var taskFormats = map[string]string{"jsonl": "embed", "npz": "infer", "pb": "infer"}
 
 // nameRunModel gives the run's model a name under models where a path was given,
 // so that there is one way for a model to be known.

@@ -84,7 +84,8 @@ func (b Bytes) String() string {
 func (b Bytes) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 
 var (
-	platformPattern = regexp.MustCompile(`^[a-z][a-z0-9_-]*(:[A-Za-z0-9_.-]+)?$`)
+	platformPattern  = regexp.MustCompile(`^[a-z][a-z0-9_-]*(:[A-Za-z0-9_.-]+)?$`)
+	generatorPattern = regexp.MustCompile(`^(zeros|ones|random(:[0-9]+)?)$`)
 	// formats are checks of texts that a type can't say, by the name in the tag.
 	formats = map[string]format{
 		"platform": {
@@ -92,6 +93,15 @@ var (
 			check: func(s string) error {
 				if !platformPattern.MatchString(s) {
 					return fmt.Errorf("want a platform such as cpu, or a device such as simulation:static; `accel devices` lists those that there are")
+				}
+				return nil
+			},
+		},
+		"generator": {
+			pattern: generatorPattern.String(),
+			check: func(s string) error {
+				if !generatorPattern.MatchString(s) {
+					return fmt.Errorf("want zeros, ones, random or random:SEED")
 				}
 				return nil
 			},
