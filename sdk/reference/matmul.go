@@ -2,6 +2,8 @@ package reference
 
 import (
 	"fmt"
+	"math"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -13,6 +15,7 @@ var matmulOps = []spec{
 	{"Gemm", since(7, 9, 11, 13), "A T:num, B T, C? T -> Y T", "alpha float=1, beta float=1, transA int=0, transB int=0", gemm},
 	{"MatMulInteger", since(10), "A T:i8|u8, B U:i8|u8, a_zero_point? T, b_zero_point? U -> Y i32", "", matMulInteger},
 	{"Einsum", since(12, 28), "Inputs... T:num -> Output T", "equation string!", einsum},
+	{"Det", since(11, 22), "X T:float -> Y T", "", det},
 }
 
 func matMul(c *call) error {
@@ -351,6 +354,58 @@ func einsumOf[W number](c *call, e *contraction, out tensor.Tensor, l lane[W]) e
 				l.store(out, offs[n]+i*outer.steps[n], []W{sum})
 			}
 		})
+		return nil
+	})
+}
+
+// det is the determinant of square matrices, by elimination with the largest pivot.
+func det(c *call) error {
+	x := c.tensor(0)
+	rank := len(x.Shape)
+	if rank < 2 || x.Shape[rank-1] != x.Shape[rank-2] {
+		return badInput(0, "has shape %v, wants square matrices", x.Shape)
+	}
+	n := int(x.Shape[rank-1])
+	out, err := c.make(0, x.DType, x.Shape[:rank-2])
+	if err != nil {
+		return err
+	}
+	if err := c.reserve(int64(n) * int64(n) * 8 * int64(runtime.GOMAXPROCS(0))); err != nil {
+		return err
+	}
+	return c.parallel(out.Len(), max(1, 1<<14/max(1, n*n*n)), func(lo, hi int) error {
+		a := make([]float64, n*n)
+		for i := lo; i < hi; i++ {
+			loadFloat(a, x, i*n*n)
+			v := 1.0
+			for k := range n {
+				if err := c.ctx.Err(); err != nil {
+					return err
+				}
+				pivot := k
+				for r := k + 1; r < n; r++ {
+					if math.Abs(a[r*n+k]) > math.Abs(a[pivot*n+k]) {
+						pivot = r
+					}
+				}
+				if pivot != k {
+					for j := range n {
+						a[k*n+j], a[pivot*n+j] = a[pivot*n+j], a[k*n+j]
+					}
+					v = -v
+				}
+				if v *= a[k*n+k]; v == 0 {
+					break
+				}
+				for r := k + 1; r < n; r++ {
+					f := a[r*n+k] / a[k*n+k]
+					for j := k; j < n; j++ {
+						a[r*n+j] -= f * a[k*n+j]
+					}
+				}
+			}
+			putFloat(out, i, v)
+		}
 		return nil
 	})
 }

@@ -48,7 +48,8 @@ func (m *meter) reserve(bytes int64) error {
 	return nil
 }
 
-// stringBytes is what one string of a tensor counts, its text aside.
+// stringBytes is what one string of a tensor counts; operators that make text count
+// it with meter.text.
 const stringBytes = int64(unsafe.Sizeof(""))
 
 func (m *meter) tensor(d tensor.DType, s tensor.Shape) (tensor.Tensor, error) {
@@ -78,6 +79,19 @@ func (m *meter) tensor(d tensor.DType, s tensor.Shape) (tensor.Tensor, error) {
 		m.fresh = append(m.fresh, p)
 	}
 	return t, nil
+}
+
+// text counts what the strings of a tensor made here hold.
+func (m *meter) text(t tensor.Tensor, bytes int64) error {
+	b := m.live[address(t)]
+	if b == nil {
+		return nil
+	}
+	if err := m.reserve(bytes); err != nil {
+		return err
+	}
+	b.bytes += bytes
+	return nil
 }
 
 // address is that of a tensor's first byte, 0 where it has none.

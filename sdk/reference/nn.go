@@ -233,40 +233,20 @@ func conv(c *call) error {
 	if err != nil {
 		return err
 	}
-	return convolve(c, g, out, floatLane, floatLane, func(v []float64, filter, at int) {
-		if bias != nil {
-			for i := range v {
-				v[i] += bias[filter]
-			}
-		}
-		storeFloat(out, at, v)
-	})
+	return convolve(c, g, out, floatLane, floatLane, biased(out, bias))
 }
 
 // convolve computes a convolution as a product of filters and patches. store takes
 // neighbouring outputs of one filter, which begin at an element of out.
 func convolve[W number](c *call, g *convolution, out tensor.Tensor, lx, lw lane[W], store func(v []W, filter, at int)) error {
-	if out.Len() == 0 {
-		return nil
-	}
-	x, w := c.tensor(0), c.tensor(1)
-	if err := c.reserve(int64(x.Len()) * 8); err != nil {
-		return err
-	}
-	picture := make([]W, x.Len())
-	lx.load(picture, x, 0)
-	per := g.channels / g.groups
-	area, positions := count(g.in), count(g.windows.out)
-	p := product[W]{batches: g.n * g.groups, m: g.filters / g.groups, k: per * g.taps, n: positions}
-	p.rows = func(dst []W, batch, lo, hi int) {
-		lw.load(dst, w, (batch%g.groups*p.m+lo)*p.k)
-	}
-	p.cols = func(dst []W, batch, lo, hi int) {
-		from := picture[(batch/g.groups*g.channels+batch%g.groups*per)*area:]
+	area := count(g.in)
+	return convolvePatches(c, g, out, lx, lw, func(dst, picture []W, n, first, lo, hi int) {
+		from := picture[(n*g.channels+first)*area:]
 		taps := make([]int, g.taps)
+		per := g.channels / g.groups
 		for pos := lo; pos < hi; pos++ {
 			g.at(pos, taps)
-			col := dst[(pos-lo)*p.k:]
+			col := dst[(pos-lo)*per*g.taps:]
 			for ch := range per {
 				for t, o := range taps {
 					v := W(0)
@@ -277,6 +257,30 @@ func convolve[W number](c *call, g *convolution, out tensor.Tensor, lx, lw lane[
 				}
 			}
 		}
+	}, store)
+}
+
+// convolvePatches is convolve with patches of any making: patches fills dst
+// [hi-lo, channels of a group, taps] for output positions [lo,hi) of picture n from
+// the channels of a group, of which first is the first. It is given all pictures.
+func convolvePatches[W number](c *call, g *convolution, out tensor.Tensor, lx, lw lane[W],
+	patches func(dst, pictures []W, n, first, lo, hi int), store func(v []W, filter, at int)) error {
+	if out.Len() == 0 {
+		return nil
+	}
+	x, w := c.tensor(0), c.tensor(1)
+	if err := c.reserve(int64(x.Len()) * 8); err != nil {
+		return err
+	}
+	pictures := make([]W, x.Len())
+	lx.load(pictures, x, 0)
+	per, positions := g.channels/g.groups, count(g.windows.out)
+	p := product[W]{batches: g.n * g.groups, m: g.filters / g.groups, k: per * g.taps, n: positions}
+	p.rows = func(dst []W, batch, lo, hi int) {
+		lw.load(dst, w, (batch%g.groups*p.m+lo)*p.k)
+	}
+	p.cols = func(dst []W, batch, lo, hi int) {
+		patches(dst, pictures, batch/g.groups, batch%g.groups*per, lo, hi)
 	}
 	p.store = func(block []W, batch, rlo, rhi, clo, chi int) {
 		n := chi - clo
@@ -286,6 +290,18 @@ func convolve[W number](c *call, g *convolution, out tensor.Tensor, lx, lw lane[
 		}
 	}
 	return p.run(c)
+}
+
+// biased stores rows of a filter with its bias, which may be nil.
+func biased(out tensor.Tensor, bias []float64) func(v []float64, filter, at int) {
+	return func(v []float64, filter, at int) {
+		if bias != nil {
+			for i := range v {
+				v[i] += bias[filter]
+			}
+		}
+		storeFloat(out, at, v)
+	}
 }
 
 func convInteger(c *call) error {

@@ -60,9 +60,8 @@ func knownFailures(t *testing.T) map[string]string {
 
 // notYet are operators of the node tests that are not registered.
 var notYet = []string{
-	"Bernoulli", "DeformConv", "Det", "ImageDecoder", "NonMaxSuppression",
-	"RandomUniformLike", "RegexFullMatch", "RoiAlign", "Scan", "StringConcat",
-	"StringNormalizer", "StringSplit", "TfIdfVectorizer",
+	"Bernoulli", "ImageDecoder",
+	"RandomUniformLike", "Scan",
 }
 
 func TestNodeTests(t *testing.T) {
