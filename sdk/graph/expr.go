@@ -53,6 +53,55 @@ func (e expr) fresh() bool {
 	return false
 }
 
+// namedDim is the atom of a size that only a run can tell, known by where it is
+// first met: axis i of a value. In text it begins with a question mark.
+func namedDim(value string, i int) string {
+	clean := strings.Map(func(r rune) rune {
+		if r <= ' ' || strings.ContainsRune("+-*/()", r) {
+			return '_'
+		}
+		return r
+	}, value)
+	return freshDim + "?" + clean + "." + strconv.Itoa(i)
+}
+
+// isNamedDim reports whether s is what namedDim gives, without its mark.
+func isNamedDim(s string) bool {
+	at := strings.LastIndexByte(s, '.')
+	if len(s) == 0 || s[0] != '?' || at < 0 || at == len(s)-1 {
+		return false
+	}
+	_, err := strconv.ParseUint(s[at+1:], 10, 16)
+	return err == nil
+}
+
+// nameless is the atom of e where e is a single one without a name, else empty.
+func (e expr) nameless() string {
+	if len(e.terms) != 1 || e.c != 0 || e.terms[0].k != 1 {
+		return ""
+	}
+	a := e.terms[0].atoms
+	if _, named := e.text(); named || !strings.HasPrefix(a, freshDim) || strings.Contains(a, atomSep) {
+		return ""
+	}
+	return a
+}
+
+// text is e as parseExpr reads it; false where it speaks of what has no name.
+func (e expr) text() (string, bool) {
+	s := e.String()
+	if strings.Contains(s, freshVal) {
+		return "", false
+	}
+	parts := strings.Split(s, freshDim)
+	for _, p := range parts[1:] {
+		if !strings.HasPrefix(p, "?") && !strings.HasPrefix(p, "floor(") {
+			return "", false
+		}
+	}
+	return strings.Join(parts, ""), true
+}
+
 // size reports whether e is made of sizes only, so that it may be a dimension.
 func (e expr) size() bool {
 	for _, t := range e.terms {
@@ -251,7 +300,7 @@ func (e expr) floorDiv(n int64) (expr, bool) {
 	return whole.add(atom(s))
 }
 
-// String writes e as parseExpr reads it. Fresh atoms have no readable form.
+// String writes e; fresh atoms with their marks, see text.
 func (e expr) String() string {
 	if len(e.terms) == 0 {
 		return strconv.FormatInt(e.c, 10)
@@ -362,6 +411,14 @@ func parseExpr(s string) expr {
 	}
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 		return num(n)
+	}
+	return dimAtom(s)
+}
+
+// dimAtom is the atom of a name in text.
+func dimAtom(s string) expr {
+	if isNamedDim(s) {
+		return atom(freshDim + s)
 	}
 	return atom(s)
 }
@@ -479,7 +536,7 @@ func (p *exprParser) factor(depth int) expr {
 	case name == "" || name[0] >= '0' && name[0] <= '9' || p.peek() == '(':
 		p.bad = true
 	}
-	return atom(name)
+	return dimAtom(name)
 }
 
 func addInt(a, b int64) (int64, bool) {

@@ -125,3 +125,20 @@ func FuzzExpr(f *testing.F) {
 		}
 	})
 }
+
+func TestNamesOfSizesOfData(t *testing.T) {
+	for _, s := range []string{"?x.0", "2*?a_b.1 + 3", "floor((?k.0 + N)/2)", "?a.0*?b.12"} {
+		e := parseExpr(s)
+		if text, ok := e.text(); !e.fresh() || !ok || text != s {
+			t.Errorf("%q is read as %q (%v, unknown %v)", s, text, ok, e.fresh())
+		}
+	}
+	for _, s := range []string{"?", "?x", "x.0", "?x.y", "?x.-1", "?.0x"} {
+		if e := parseExpr(s); e.fresh() {
+			t.Errorf("the foreign name %q is taken for one of ours", s)
+		}
+	}
+	if got := namedDim("/a b/NonZero(1)", 2); got != freshDim+"?_a_b_NonZero_1_.2" {
+		t.Errorf("a name with operators in it becomes %q", got)
+	}
+}

@@ -23,7 +23,9 @@ func (e *InferError) Error() string { return "node " + e.Node + ": " + e.Reason 
 // dimensions are followed through arithmetic on shapes, and the small integer
 // tensors that shapes are computed with are known element by element, so that a
 // Reshape to a computed shape is understood. A dimension that is not a sum of
-// products of named ones (or a floor quotient of such) is unknown.
+// products of named ones (or a floor quotient of such) is unknown; where a node makes
+// one, as NonZero does, it gets a name of its own, "?value.axis", which all that is
+// computed from it shares.
 //
 // Where numbers contradict each other, or what the model declares, the error is
 // an *InferError. Different symbols never contradict. Operators without a rule,
@@ -77,6 +79,7 @@ type inferrer struct {
 	depth     int   // of calls of functions
 	irVersion int64
 	all       map[*Graph]map[string]*value
+	named     map[string]*Node // who first had a dimension of that name
 }
 
 // scope is the values in sight.
@@ -97,7 +100,7 @@ func (s *scope) get(name string) *value {
 func infer(m *Model, strict bool, budget int64) (*inferrer, error) {
 	f := &inferrer{
 		functions: m.functions(), opsets: m.Opsets, strict: strict, write: true, budget: budget,
-		irVersion: m.IRVersion, all: map[*Graph]map[string]*value{},
+		irVersion: m.IRVersion, all: map[*Graph]map[string]*value{}, named: map[string]*Node{},
 	}
 	if m.Graph == nil {
 		return f, &CheckError{Where: "model", Reason: "it has no graph"}
@@ -182,11 +185,8 @@ func (e expr) dim() Dim {
 	if n, ok := e.value(); ok && n >= 0 {
 		return Known(n)
 	}
-	if e.fresh() || len(e.terms) == 0 {
-		return Dim{Size: -1}
-	}
-	s := e.String()
-	if len(s) > maxExprText {
+	s, ok := e.text()
+	if !ok || len(e.terms) == 0 || len(s) > maxExprText {
 		return Dim{Size: -1}
 	}
 	return Sym(s)
@@ -288,7 +288,9 @@ func (v *value) shape() (tensor.Shape, bool) {
 func (f *inferrer) graph(g *Graph, outer *scope, args []*value) (*scope, error) {
 	s := &scope{values: make(map[string]*value, len(g.Inputs)+len(g.Initializers)+len(g.Nodes)), outer: outer}
 	inputs := make(map[string]bool, len(g.Inputs))
+	names := make([]string, 0, len(g.Inputs))
 	for i, v := range g.Inputs {
+		names = append(names, v.Name)
 		t := f.fromType(v.Type)
 		if i < len(args) && args[i] != nil {
 			var err error
@@ -306,6 +308,7 @@ func (f *inferrer) graph(g *Graph, outer *scope, args []*value) (*scope, error) 
 		}
 		s.values[in.Name] = fromTensor(in.Tensor, in.External == nil || in.Tensor.Data != nil)
 	}
+	f.nameDims(nil, s, names)
 	declared := make(map[string]*Type, len(g.Values)+len(g.Outputs))
 	for _, vs := range [][]*Value{g.Values, g.Outputs} {
 		for _, v := range vs {
@@ -405,8 +408,50 @@ func (f *inferrer) nodes(nodes []*Node, s *scope, declared map[string]*Type) err
 			}
 			s.values[name] = v
 		}
+		f.nameDims(n, s, n.Outputs)
 	}
 	return nil
+}
+
+// nameDims names the sizes that nothing is known of and that a node is the first
+// to have, after the value and the axis: "?value.axis". So what is computed from
+// them is known to have the same sizes. Values of functions, and of loops that are
+// still being widened, are met with other sizes each time and get no names; of
+// values that are called alike the first has the name.
+func (f *inferrer) nameDims(n *Node, s *scope, names []string) {
+	if !f.write {
+		return
+	}
+	var to map[string]string
+	for _, name := range names {
+		v := s.values[name]
+		if name == "" || v == nil {
+			continue
+		}
+		cloned := false
+		for i, d := range v.dims {
+			a := d.nameless()
+			if a == "" {
+				continue
+			}
+			if to[a] == "" {
+				named := namedDim(name, i)
+				if owner, taken := f.named[named]; taken && owner != n || len(named) > maxExprText/4 {
+					continue
+				}
+				if to == nil {
+					to = map[string]string{}
+				}
+				f.named[named], to[a] = n, named
+			}
+			if !cloned {
+				c := *v
+				c.dims, cloned = slices.Clone(v.dims), true
+				v, s.values[name] = &c, &c
+			}
+			v.dims[i] = atom(to[a])
+		}
+	}
 }
 
 // run applies the operator's rule, or the body of a function.

@@ -21,6 +21,7 @@ func init() {
 	addRules(DomainONNX, splitToSequence, 1, "SplitToSequence")
 	addRules(DomainONNX, optionalOf, 0, "Optional")
 	addRules(DomainONNX, optionalHas, 0, "OptionalHasElement")
+	addRules(DomainONNX, sequenceMap, 1, "SequenceMap")
 }
 
 // body infers a graph inside the node and returns its outputs.
@@ -96,6 +97,14 @@ func (c *call) untilStable(carried []*value, run func([]*value) ([]*value, error
 			if i >= len(outs) {
 				return nil, fmt.Errorf("its body gives %d values, fewer than the %d it carries", len(outs), len(state))
 			}
+			if s := state[i]; s != nil && (s.kind == KindSequence || s.kind == KindOptional) {
+				// What it holds may change its shape as well.
+				if o := outs[i]; round == 0 && (o == nil || o.kind != s.kind || !sameShape(s.of, o.of)) {
+					stable = false
+					state[i] = c.f.loose(s)
+				}
+				continue
+			}
 			wide := c.f.join(state[i], outs[i])
 			if round > 0 && wide.ranked {
 				wide = someTensor(wide.elem) // widening dimension by dimension may take for ever
@@ -113,6 +122,17 @@ func (c *call) untilStable(carried []*value, run func([]*value) ([]*value, error
 			return outs, nil
 		}
 	}
+}
+
+// loose is a container of which only the element type is known.
+func (f *inferrer) loose(v *value) *value {
+	if v == nil || v.kind == 0 {
+		return &value{}
+	}
+	if v.kind == KindTensor {
+		return someTensor(v.elem)
+	}
+	return &value{kind: v.kind, elem: v.elem, typ: v.typ, of: f.loose(v.of)}
 }
 
 func sameShape(a, b *value) bool {
@@ -260,9 +280,25 @@ func sequenceChange(c *call) error {
 
 func sequenceAt(c *call) error {
 	if v := c.in(0); v != nil && v.kind == KindSequence && v.of != nil {
-		c.out(0, v.of)
+		c.out(0, c.element(v.of))
 	}
 	return nil
+}
+
+// element is one of a sequence of v: what is not known of its sizes may be
+// different for each.
+func (c *call) element(v *value) *value {
+	if v == nil || v.kind != KindTensor || !v.ranked {
+		return v
+	}
+	out := like(v, v.elem)
+	out.dims = slices.Clone(v.dims)
+	for i, d := range out.dims {
+		if d.fresh() {
+			out.dims[i] = c.f.newDim()
+		}
+	}
+	return out
 }
 
 // optionalGet passes on what is no optional, from opset 18 on.
@@ -339,5 +375,26 @@ func optionalOf(c *call) error {
 
 func optionalHas(c *call) error {
 	c.out(0, tensorOf(tensor.Bool))
+	return nil
+}
+
+// sequenceMap runs its body on the elements of sequences; what is no sequence is
+// the same for all.
+func sequenceMap(c *call) error {
+	args := make([]*value, len(c.ins))
+	for i, v := range c.ins {
+		if args[i] = v; v != nil && v.kind == KindSequence {
+			args[i] = c.element(v.of)
+		}
+	}
+	outs, err := c.body("body", args)
+	if err != nil {
+		return err
+	}
+	for i, v := range outs {
+		if v != nil && v.kind != 0 {
+			c.out(i, &value{kind: KindSequence, of: c.element(v)})
+		}
+	}
 	return nil
 }

@@ -26,6 +26,8 @@ func init() {
 	addRules(DomainONNX, where, 3, "Where")
 	addRules(DomainONNX, cast, 1, "Cast")
 	addRules(DomainONNX, castLike, 2, "CastLike")
+	addRules(DomainONNX, bitCast, 1, "BitCast")
+	addRules(DomainONNX, swiGLU, 2, "SwiGLU")
 	addRules(DomainONNX, matmul, 2, "MatMul", "MatMulInteger", "QLinearMatMul")
 	addRules(DomainONNX, gemm, 2, "Gemm")
 	addRules(DomainONNX, einsum, 1, "Einsum")
@@ -363,6 +365,33 @@ func cast(c *call) error {
 
 func castLike(c *call) error {
 	c.castTo(c.elem(1))
+	return nil
+}
+
+// bitCast sees the bits of its input as another type of the same width.
+func bitCast(c *call) error {
+	to := c.int("to", 0)
+	if to <= 0 || to > 255 || !tensor.DType(to).Valid() {
+		return fmt.Errorf("attribute to is %d, no element type", to)
+	}
+	out, from := tensor.DType(to), c.elem(0)
+	if from != tensor.Undefined && from.Bits() != out.Bits() {
+		return fmt.Errorf("%s can't be seen as %s: they have %d and %d bits", from, out, from.Bits(), out.Bits())
+	}
+	c.out(0, like(c.in(0), out))
+	return nil
+}
+
+// swiGLU takes two tensors of one shape.
+func swiGLU(c *call) error {
+	if err := c.sameElem(0, 1); err != nil {
+		return err
+	}
+	out := c.in(0)
+	if !out.ranked {
+		out = c.in(1)
+	}
+	c.out(0, like(out, c.elem(0)))
 	return nil
 }
 

@@ -145,7 +145,7 @@ func TestInfer(t *testing.T) {
 		{"unknown rank", []string{"x = f", "y = Softmax(x)"}, "f"},
 		{"broadcast", []string{"x = f[N,1,4]", "z = f[S,1]", "y = Add(x,z)"}, "f[N,S,4]"},
 		{"broadcast number wins", []string{"x = f[N]", "z = f[4]", "y = Add(x,z)"}, "f[4]"},
-		{"broadcast two symbols", []string{"x = f[N]", "z = f[M]", "y = Add(x,z)"}, "f[?]"},
+		{"broadcast two symbols", []string{"x = f[N]", "z = f[M]", "y = Add(x,z)"}, "f[?y.0]"},
 		{"broadcast contradiction", []string{"x = f[3,4]", "z = f[3,5]", "y = Add(x,z)"}, "!making \"y\" (Add): shapes"},
 		{"element types", []string{"x = f[3]", "z = i[3]", "y = Mul(x,z)"}, "!float32 and int64"},
 		{"comparison", []string{"x = f[N,4]", "z = f[4]", "y = Less(x,z)"}, "b[N,4]"},
@@ -203,7 +203,7 @@ func TestInfer(t *testing.T) {
 		{"reshape flat", []string{"x = f[B,S,64]", "s = {-1,64}", "y = Reshape(x,s)"}, "f[B*S,64]"},
 		{"reshape computed", []string{"x = f[B,S + 1,64]", "s = Shape(x)", "zero = {0}", "one = {1}", "b = Gather(s,zero)", "l = Gather(s,one)", "h = {8,-1}", "n = Concat(b,l,h) axis=0", "y = Reshape(x,n)"}, "f[B,S + 1,8,8]"},
 		{"reshape back", []string{"x = f[B*S,64]", "z = f[B,S]", "s = Shape(z)", "h = {-1}", "n = Concat(s,h) axis=0", "y = Reshape(x,n)"}, "f[B,S,64]"},
-		{"reshape unknown", []string{"x = f[B,S]", "s = i[3]", "y = Reshape(x,s)"}, "f[?,?,?]"},
+		{"reshape unknown", []string{"x = f[B,S]", "s = i[3]", "y = Reshape(x,s)"}, "f[?y.0,?y.1,?y.2]"},
 		{"reshape contradiction", []string{"x = f[2,3]", "s = {4,2}", "y = Reshape(x,s)"}, "!can't be reshaped"},
 		{"reshape remainder", []string{"x = f[2,3]", "s = {4,-1}", "y = Reshape(x,s)"}, "!can't be reshaped"},
 		{"reshape two open", []string{"x = f[2,3]", "s = {-1,-1}", "y = Reshape(x,s)"}, "!two dimensions"},
@@ -225,17 +225,17 @@ func TestInfer(t *testing.T) {
 		{"slice to a symbol", []string{"p = i[1,512]", "x = f[B,S]", "sh = Shape(x)", "o = {1}", "l = Gather(sh,o)", "z = {0}", "y = Slice(p,z,l,o)"}, "i[1,S]"},
 		{"slice from the end", []string{"x = f[N,S]", "s = {-1}", "e = {9223372036854775807}", "a = {1}", "y = Slice(x,s,e,a)"}, "f[N,1]"},
 		{"slice all but one", []string{"x = f[N,S]", "s = {0}", "e = {-1}", "a = {1}", "y = Slice(x,s,e,a)"}, "f[N,S - 1]"},
-		{"slice past a symbol", []string{"x = f[S]", "s = {0}", "e = {512}", "y = Slice(x,s,e)"}, "f[?]"},
+		{"slice past a symbol", []string{"x = f[S]", "s = {0}", "e = {512}", "y = Slice(x,s,e)"}, "f[?y.0]"},
 		{"slice by two", []string{"x = f[S]", "s = {1}", "e = {9223372036854775807}", "a = {0}", "t = {2}", "y = Slice(x,s,e,a,t)"}, "f[floor(S/2)]"},
 		{"slice reversed", []string{"x = f[3,S]", "s = {-1}", "e = {-9223372036854775807}", "a = {1}", "t = {-1}", "y = Slice(x,s,e,a,t)"}, "f[3,S]"},
 		{"slice step 0", []string{"x = f[S]", "s = {1}", "e = {9}", "a = {0}", "t = {0}", "y = Slice(x,s,e,a,t)"}, "!step of 0"},
 		{"expand", []string{"x = f[1,4]", "z = f[B,S]", "s = Shape(z) end=1", "o = {1}", "n = Concat(s,o) axis=0", "y = Expand(x,n)"}, "f[B,4]"},
-		{"expand by the usual trick", []string{"x = f[1,S]", "z = f[B,1,Q]", "s = Shape(z)", "m = {-1,-1,-1}", "o = {1,1,1}", "e = Equal(s,m)", "n = Where(e,o,s)", "u = {0}", "w = Unsqueeze(x,u)", "y = Expand(w,n)"}, "f[B,1,?]"},
+		{"expand by the usual trick", []string{"x = f[1,S]", "z = f[B,1,Q]", "s = Shape(z)", "m = {-1,-1,-1}", "o = {1,1,1}", "e = Equal(s,m)", "n = Where(e,o,s)", "u = {0}", "w = Unsqueeze(x,u)", "y = Expand(w,n)"}, "f[B,1,?y.2]"},
 		{"tile", []string{"x = f[N,2]", "r = {3,4}", "y = Tile(x,r)"}, "f[3*N,8]"},
 		{"pad", []string{"x = f[N,2]", "p = {0,1,0,3}", "y = Pad(x,p)"}, "f[N,6]"},
 		{"pad wrong", []string{"x = f[N,2]", "p = {0,1,0}", "y = Pad(x,p)"}, "!3 pads"},
 		{"range", []string{"x = f[S,4]", "s = Shape(x)", "o = {0}:", "n = Gather(s,o)", "k = {1}:", "y = Range(o,n,k)"}, "i[S]"},
-		{"range of an input", []string{"n = i[]", "o = {0}:", "k = {1}:", "y = Range(o,n,k)"}, "i[?]"},
+		{"range of an input", []string{"n = i[]", "o = {0}:", "k = {1}:", "y = Range(o,n,k)"}, "i[?y.0]"},
 		{"range numbers", []string{"a = {10}:", "b = {1}:", "k = {-4}:", "y = Range(a,b,k)"}, "i[3]"},
 		{"constantofshape", []string{"x = f[S,4]", "s = Shape(x)", "y = ConstantOfShape(s)"}, "f[S,4]"},
 		{"gather", []string{"x = f[1000,64]", "i = i[B,S]", "y = Gather(x,i)"}, "f[B,S,64]"},
@@ -254,20 +254,20 @@ func TestInfer(t *testing.T) {
 		{"reduceprod of a shape", []string{"x = f[B,S,4]", "s = Shape(x)", "p = ReduceProd(s)", "z = f[1]", "y = Expand(z,p)"}, "f[4*B*S]"},
 		{"argmax", []string{"x = f[B,S]", "y = ArgMax(x) axis=-1 keepdims=0"}, "i[B]"},
 		{"topk", []string{"x = f[B,S]", "k = {5}", "v,i = TopK(x,k)"}, "f[B,5] i[B,5]"},
-		{"nonzero", []string{"x = f[B,S]", "y = NonZero(x)"}, "i[2,?]"},
+		{"nonzero", []string{"x = f[B,S]", "y = NonZero(x)"}, "i[2,?y.1]"},
 		{"onehot", []string{"x = i[B,S]", "d = {10}:", "v = f[2]", "y = OneHot(x,d,v)"}, "f[B,S,10]"},
 		{"arithmetic on shapes", []string{"x = f[B,S]", "s = Shape(x)", "o = {1}:", "n = Gather(s,o)", "two = {2}:", "h = Div(n,two)", "r = Sub(n,h)", "u = {0}", "v = Unsqueeze(r,u)", "y = ConstantOfShape(v)"}, "f[S - floor(S/2)]"},
 		{"through floats", []string{"x = f[B,S]", "s = Shape(x)", "f = Cast(s) to=1", "i = Cast(f) to=7", "y = ConstantOfShape(i)"}, "f[B,S]"},
 		{"quantize", []string{"x = f[B,S]", "s = f[]", "z = u[]", "q = QuantizeLinear(x,s,z)", "y = DequantizeLinear(q,s,z)"}, "f[B,S]"},
 		{"dynamic quantize", []string{"x = f[B,S]", "y,s,z = DynamicQuantizeLinear(x)"}, "u[B,S] f[] u[]"},
 		{"sequences", []string{"x = f[B,S]", "e = SequenceEmpty() dtype=1", "s = SequenceInsert(e,x)", "n = SequenceLength(s)", "y = ConcatFromSequence(s) axis=0"}, "f"},
-		{"join a sequence", []string{"x = f[B,S]", "s = SequenceConstruct(x,x)", "y = ConcatFromSequence(s) axis=1"}, "f[B,?]"},
-		{"stack a sequence", []string{"x = f[B,S]", "s = SequenceConstruct(x,x)", "y = ConcatFromSequence(s) axis=-1 new_axis=1"}, "f[B,S,?]"},
+		{"join a sequence", []string{"x = f[B,S]", "s = SequenceConstruct(x,x)", "y = ConcatFromSequence(s) axis=1"}, "f[B,?y.1]"},
+		{"stack a sequence", []string{"x = f[B,S]", "s = SequenceConstruct(x,x)", "y = ConcatFromSequence(s) axis=-1 new_axis=1"}, "f[B,S,?y.2]"},
 		{"split to a sequence", []string{"x = f[B,S]", "s = SplitToSequence(x) axis=1 keepdims=0", "o = {0}:", "y = SequenceAt(s,o)"}, "f[B]"},
 		{"optional", []string{"x = f[B,S]", "o = Optional(x)", "h = OptionalHasElement(o)", "y = OptionalGetElement(o)"}, "f[B,S]"},
 		{"skip normalization", []string{"x = f[B,S,8]", "w = f[8]", "y,,,s = com.microsoft:SkipLayerNormalization(x,x,w)"}, "f[B,S,8] f[B,S,8]"},
 		{"roi", []string{"x = f[N,8,H,W]", "r = f[R,4]", "i = i[R]", "y = RoiAlign(x,r,i) output_height=7 output_width=5"}, "f[R,8,7,5]"},
-		{"boxes", []string{"b = f[1,N,4]", "s = f[1,C,N]", "y = NonMaxSuppression(b,s)"}, "i[?,3]"},
+		{"boxes", []string{"b = f[1,N,4]", "s = f[1,C,N]", "y = NonMaxSuppression(b,s)"}, "i[?y.0,3]"},
 		{"window", []string{"n = {400}:", "y = HannWindow(n)"}, "f[400]"},
 		{"dft", []string{"x = f[B,400,1]", "y = DFT(x) onesided=1"}, "f[B,201,2]"},
 		{"grid", []string{"x = f[N,8,H,W]", "g = f[N,P,Q,2]", "y = GridSample(x,g)"}, "f[N,8,P,Q]"},
@@ -275,8 +275,11 @@ func TestInfer(t *testing.T) {
 		{"gru both ways", []string{"x = f[T,N,16]", "w = f[2,24,16]", "r = f[2,24,8]", "y,h = GRU(x,w,r) direction=bidirectional hidden_size=8"}, "f[T,2,N,8] f[2,N,8]"},
 		{"batchnorm", []string{"x = f[N,8,H,W]", "s = f[8]", "y = BatchNormalization(x,s,s,s,s)"}, "f[N,8,H,W]"},
 		{"batchnorm channels", []string{"x = f[N,8,H,W]", "s = f[7]", "y = BatchNormalization(x,s,s,s,s)"}, "!number of channels"},
-		{"unique", []string{"x = i[N]", "y,a,b,c = Unique(x)"}, "i[?] i[?] i[?] i[?]"},
-		{"compress", []string{"x = f[N,4]", "c = b[N]", "y = Compress(x,c) axis=0"}, "f[?,4]"},
+		{"unique", []string{"x = i[N]", "y,a,b,c = Unique(x)"}, "i[?y.0] i[?y.0] i[?b.0] i[?y.0]"},
+		{"compress", []string{"x = f[N,4]", "c = b[N]", "y = Compress(x,c) axis=0"}, "f[?y.0,4]"},
+		{"what is made of data keeps its size", []string{"x = f[B,S]", "nz = NonZero(x)", "t = Transpose(nz)", "g = GatherND(x,t)", "s = Shape(g)", "z = ConstantOfShape(s)", "y = Add(g,z)"}, "f[?nz.1]"},
+		{"computed from a size of data", []string{"x = f[N]", "c = b[N]", "k = Compress(x,c) axis=0", "p = Concat(k,x) axis=0", "h = Shape(p)", "two = {2}", "q = Div(h,two)", "y = ConstantOfShape(q)"}, "f[floor((?k.0 + N)/2)]"},
+		{"parts of a sequence may differ", []string{"x = f[N,4]", "n = {3}:", "s = SplitToSequence(x,n)", "i0 = {0}:", "i1 = {1}:", "a = SequenceAt(s,i0)", "b = SequenceAt(s,i1)", "p = Shape(a)", "q = Shape(b)", "y = Concat(a,b) axis=0"}, "f[?a.0 + ?b.0,4]"},
 		{"nonzero of numbers", []string{"s = {5}", "o = ConstantOfShape(s)", "c = Cast(o) to=9", "n = Not(c)", "y = NonZero(n)"}, "i[1,5]"},
 		{"data of two dimensions", []string{"p = {0,1,2,3}", "s = {-1,2}", "a = Reshape(p,s)", "st = {-1}", "e = {-9}", "ax = {0}", "b = Slice(a,st,e,ax,st)", "c = Transpose(b)", "f = {-1}", "d = Reshape(c,f)", "x = f[N,2]", "y = Pad(x,d)"}, "f[N + 5,3]"},
 		{"data joined and repeated", []string{"a = {1,2}", "r = {2}", "t = Tile(a,r)", "y = ConstantOfShape(t)"}, "f[1,2,1,2]"},
@@ -364,7 +367,7 @@ func TestInferControl(t *testing.T) {
 	if err := Infer(m); err != nil {
 		t.Fatal(err)
 	}
-	mustEqual(t, "If", typeText(m.Graph.Outputs[0].Type), "f[?,4]")
+	mustEqual(t, "If", typeText(m.Graph.Outputs[0].Type), "f[?y.0,4]")
 	mustEqual(t, "its branch", typeText(m.Graph.Nodes[0].Attr("then_branch").Graph.Outputs[0].Type), "f[2,4]")
 
 	// A loop that appends a row each round, and collects what it is given.
@@ -378,8 +381,8 @@ func TestInferControl(t *testing.T) {
 	for _, v := range m.Graph.Outputs {
 		got = append(got, typeText(v.Type))
 	}
-	mustEqual(t, "Loop", got, []string{"f[?,4]", "f[N,4]", "f[?,N,4]"})
-	mustEqual(t, "its body", typeText(body.Outputs[1].Type), "f[?,4]")
+	mustEqual(t, "Loop", got, []string{"f[?a.0,4]", "f[N,4]", "f[?all.0,N,4]"})
+	mustEqual(t, "its body", typeText(body.Outputs[1].Type), "f[?grown.0,4]")
 
 	step := graphOf("sum,row", "next,row", node("Add(sum,row)->next"))
 	m = program(t, 23, "z = f[4]", "x = f[N,4]", "total,rows = Scan(z,x) num_scan_inputs=1")
