@@ -27,11 +27,6 @@ var quantOps = []spec{
 	{"QLinearConv", since(10), "x T1:i8|u8, x_scale f32, x_zero_point T1, w T2:i8|u8, w_scale f32, w_zero_point T2, y_scale f32, y_zero_point T3:i8|u8, B? i32 -> y T3", convAttrs, qLinearConv},
 }
 
-var microsoftOps = []spec{
-	{"MatMulNBits", since(1), "A T:f32|f16|bf16, B u8, scales f32|f16|bf16, zero_points? u8|f32|f16|bf16, g_idx? i32, bias? T -> Y T",
-		"K int!, N int!, accuracy_level int=0, bits int=4, block_size int!", matMulNBits},
-}
-
 // granularity finds the scale of an element: one for all, one for each entry of an
 // axis, or one for each block along it.
 type granularity struct {
@@ -358,66 +353,6 @@ func qLinearConv(c *call) error {
 	})
 	c.scratch += inner.scratch
 	return err
-}
-
-// matMulNBits multiplies with a matrix [N,K] of 2, 4 or 8 bit numbers that share a
-// scale and zero point in blocks along K. Lowest bits come first.
-func matMulNBits(c *call) error {
-	a, b, scales := c.tensor(0), c.tensor(1), c.tensor(2)
-	k, n, bits, block := c.int("K"), c.int("N"), c.int("bits"), c.int("block_size")
-	if bits != 2 && bits != 4 && bits != 8 {
-		return fmt.Errorf("attribute bits is %d, wants 2, 4 or 8", bits)
-	}
-	if block < 16 || block&(block-1) != 0 || block > maxSpatial || k < 1 || n < 1 || k > maxSpatial || n > maxSpatial {
-		return fmt.Errorf("attributes K %d, N %d, block_size %d: positive sizes and a power of two of at least 16 are wanted", k, n, block)
-	}
-	blocks := (k + block - 1) / block
-	blob := block * bits / 8
-	if int64(b.Len()) != n*blocks*blob {
-		return badInput(1, "has shape %v, wants [%d,%d,%d]", b.Shape, n, blocks, blob)
-	}
-	if int64(scales.Len()) != n*blocks {
-		return badInput(2, "has shape %v, wants [%d,%d]", scales.Shape, n, blocks)
-	}
-	zeroBytes := (blocks*bits + 7) / 8
-	zeros := c.tensor(3)
-	packedZeros := zeros.DType == tensor.Uint8
-	switch {
-	case !c.has(3):
-	case packedZeros && int64(zeros.Len()) != n*zeroBytes:
-		return badInput(3, "has shape %v, wants [%d,%d]", zeros.Shape, n, zeroBytes)
-	case !packedZeros && int64(zeros.Len()) != n*blocks:
-		return badInput(3, "has shape %v, wants [%d,%d]", zeros.Shape, n, blocks)
-	}
-	group := func(col int64) int64 { return col / block }
-	if c.has(4) && c.tensor(4).Len() > 0 {
-		index := c.tensor(4)
-		if int64(index.Len()) < k {
-			return badInput(4, "has shape %v, wants [%d]", index.Shape, k)
-		}
-		for i := range index.Len() {
-			if v := intAt(index, i); v < 0 || v >= blocks {
-				return badInput(4, "holds %d, there are %d groups", v, blocks)
-			}
-		}
-		group = func(col int64) int64 { return intAt(index, int(col)) }
-	}
-	zero := func(row, g int64) float64 {
-		switch {
-		case !c.has(3):
-			return float64(int64(1) << (bits - 1))
-		case packedZeros:
-			return float64(packed(zeros.Data[row*zeroBytes:], int(bits), int(g)))
-		}
-		return floatAt(zeros, int(row*blocks+g))
-	}
-	return c.matMulWeights(a, k, n, 5, func(dst []float64, row int64) {
-		for col := range dst {
-			g := group(int64(col))
-			q := packed(b.Data[row*blocks*blob:], int(bits), col)
-			dst[col] = (float64(q) - zero(row, g)) * floatAt(scales, int(row*blocks+g))
-		}
-	})
 }
 
 // matMulWeights is A [...,K] times the transpose of a matrix [N,K] whose rows

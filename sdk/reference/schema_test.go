@@ -67,7 +67,8 @@ func TestSchemas(t *testing.T) {
 			continue
 		}
 		for _, op := range ops {
-			if !known[key.name][op.Version] {
+			extra := slices.ContainsFunc(extraOps, func(s spec) bool { return s.name == op.Name && slices.Contains(s.versions, op.Version) })
+			if !known[key.name][op.Version] && !extra {
 				t.Errorf("%s-%d is registered, ONNX has no such version", key.name, op.Version)
 			}
 		}
