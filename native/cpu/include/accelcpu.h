@@ -156,6 +156,10 @@ enum accelcpu_kind {
   ACCELCPU_OP_GATHER = 10,
   ACCELCPU_OP_EMBED = 11,
   ACCELCPU_OP_REDUCE = 12,
+  ACCELCPU_OP_CONV = 13,
+  ACCELCPU_OP_POOL = 14,
+  ACCELCPU_OP_RESAMPLE = 15,
+  ACCELCPU_OP_GROUPNORM = 16,
 };
 
 // Begins every operation struct. The next one stands `bytes` further on.
@@ -187,6 +191,11 @@ enum accelcpu_activation {
   ACCELCPU_ACT_SILU = 4,       // x * sigmoid(x)
   ACCELCPU_ACT_TANH = 5,
   ACCELCPU_ACT_SIGMOID = 6,
+  // With the operation's act_a and act_b as a and b; CONV only.
+  ACCELCPU_ACT_CLIP = 7,          // min(max(x, a), b)
+  ACCELCPU_ACT_LEAKY_RELU = 8,    // x < 0 ? a * x : x
+  ACCELCPU_ACT_HARD_SIGMOID = 9,  // min(max(a * x + b, 0), 1)
+  ACCELCPU_ACT_HARD_SWISH = 10,   // x * min(max(a * x + b, 0), 1)
 };
 
 // dst = pack(B), the weight of a later GEMM. B[i,j], i < n, j < k, is f32 at
@@ -438,6 +447,66 @@ typedef struct {
   uint32_t reduce;
   float eps;
 } accelcpu_reduce;
+
+#define ACCELCPU_SPATIAL 3
+
+// Convolution over three spatial dimensions, f32; one and two stand last, with sizes of 1 before
+// them. For each image, group g, filter m and place o:
+//   y[g,m,o] = act(bias[g,m] + sum over channel c and tap t of
+//              w[g,m,c,t] * x[g,c, o*stride - pad + t*dilation] + residual[g,m,o])
+// where x is 0 outside; or, with `residual_last`, act(...) + residual. x is dense, [batch,
+// groups*channels, in]. y and residual both have the strides y_stride: of the image, the
+// filter (of all groups counted through) and the spatial dimensions; y may be the residual in place. bias [groups*filters] and
+// residual are optional. `pad` is what stands before x, and may be negative; what stands
+// behind it follows from `out`.
+// w is packed, group after group, each an [filters, channels*taps] weight of its own; but where
+// `channels` is 1 and there is more than one group it lies as ONNX has it, [groups*filters, taps].
+typedef struct {
+  accelcpu_op op;
+  accelcpu_ref x, w, bias, residual, y;
+  int64_t batch, groups, channels, filters;  // channels and filters of one group
+  int64_t in[ACCELCPU_SPATIAL], kernel[ACCELCPU_SPATIAL], out[ACCELCPU_SPATIAL];
+  int64_t stride[ACCELCPU_SPATIAL], dilation[ACCELCPU_SPATIAL], pad[ACCELCPU_SPATIAL];
+  int64_t y_stride[2 + ACCELCPU_SPATIAL];
+  float act_a, act_b;
+  uint32_t activation, residual_last, format, reserved;
+} accelcpu_conv;
+
+enum accelcpu_pool_kind {
+  ACCELCPU_POOL_MAX = 0,             // NaN if there is one
+  ACCELCPU_POOL_AVERAGE = 1,         // of the taps within x
+  ACCELCPU_POOL_AVERAGE_PADDED = 2,  // of the taps within x and its pads, which are 0
+};
+
+// y[p,o] = reduction over taps t of x[p, o*stride - pad + t*dilation], f32, dense, p < planes. Taps
+// outside x do not count. A window without any gives -inf, an average of none NaN.
+typedef struct {
+  accelcpu_op op;
+  accelcpu_ref x, y;
+  int64_t planes;
+  int64_t in[ACCELCPU_SPATIAL], kernel[ACCELCPU_SPATIAL], out[ACCELCPU_SPATIAL];
+  int64_t stride[ACCELCPU_SPATIAL], dilation[ACCELCPU_SPATIAL], pad[ACCELCPU_SPATIAL], pad_end[ACCELCPU_SPATIAL];
+  uint32_t pool, reserved;
+} accelcpu_pool;
+
+// y[outer, out, inner] = sum over t < taps of weight[out, t] * x[outer, index[out, t], inner], f32,
+// dense: one axis of a resize, by any filter. index is I32, in [0, in).
+typedef struct {
+  accelcpu_op op;
+  accelcpu_ref x, index, weight, y;
+  int64_t outer, in, out, inner, taps;
+} accelcpu_resample;
+
+// y = act((x - mean) / sqrt(var + eps) * scale[channel] + bias[channel]), f32, x dense [batch, groups, channels,
+// inner], mean and variance those of a group; `channels` are those of one group, scale and bias [groups*channels],
+// optional. y may be x in place.
+typedef struct {
+  accelcpu_op op;
+  accelcpu_ref x, scale, bias, y;
+  int64_t batch, groups, channels, inner;
+  float eps;
+  uint32_t activation;
+} accelcpu_groupnorm;
 
 // Byte offset of a field of the operation struct named `type` ("gemm", "map_operand", ...),
 // -1 where there is none; a null field asks for the struct's size. For bindings to

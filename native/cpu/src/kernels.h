@@ -63,6 +63,10 @@ struct CopyData { const char* src; char* dst; };
 struct GatherData { const char* data; const void* index; char* y; };
 struct EmbedData { const float* table[ACCELCPU_EMBED_TABLES]; const void* ids[ACCELCPU_EMBED_TABLES]; const float *gamma, *beta; float* y; };
 struct ReduceData { const float *x, *weight; float* y; };
+struct ConvData { const float *x, *w, *bias, *residual; float* y; };
+struct PoolData { const float* x; float* y; };
+struct ResampleData { const float* x; const int32_t* index; const float* weight; float* y; };
+struct GroupNormData { const float *x, *scale, *bias; float* y; };
 
 // One instruction set.
 struct Kernels {
@@ -78,6 +82,10 @@ struct Kernels {
   void (*map)(Workers&, const accelcpu_map&, const MapData&);
   void (*embed)(Workers&, const accelcpu_embed&, const EmbedData&);
   void (*reduce)(Workers&, const accelcpu_reduce&, const ReduceData&);
+  void (*conv)(Workers&, const accelcpu_conv&, const ConvData&);
+  void (*pool)(Workers&, const accelcpu_pool&, const PoolData&);
+  void (*resample)(Workers&, const accelcpu_resample&, const ResampleData&);
+  void (*groupnorm)(Workers&, const accelcpu_groupnorm&, const GroupNormData&);
 };
 
 extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512, kernels_neon, kernels_wide16_test;

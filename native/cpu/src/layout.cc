@@ -46,6 +46,15 @@ const Field kFields[] = {
     AT(embed, period), AT(embed, count), AT(embed, width), AT(embed, ldy), AT(embed, tables), AT(embed, ids_type), AT(embed, eps), AT(embed, norm),
     SIZE(reduce), AT(reduce, op), AT(reduce, x), AT(reduce, weight), AT(reduce, y), AT(reduce, outer), AT(reduce, axis), AT(reduce, inner),
     AT(reduce, reduce), AT(reduce, eps),
+    SIZE(conv), AT(conv, op), AT(conv, x), AT(conv, w), AT(conv, bias), AT(conv, residual), AT(conv, y), AT(conv, batch), AT(conv, groups),
+    AT(conv, channels), AT(conv, filters), AT(conv, in), AT(conv, kernel), AT(conv, out), AT(conv, stride), AT(conv, dilation), AT(conv, pad),
+    AT(conv, y_stride), AT(conv, act_a), AT(conv, act_b), AT(conv, activation), AT(conv, residual_last), AT(conv, format),
+    SIZE(pool), AT(pool, op), AT(pool, x), AT(pool, y), AT(pool, planes), AT(pool, in), AT(pool, kernel), AT(pool, out), AT(pool, stride),
+    AT(pool, dilation), AT(pool, pad), AT(pool, pad_end), AT(pool, pool),
+    SIZE(resample), AT(resample, op), AT(resample, x), AT(resample, index), AT(resample, weight), AT(resample, y), AT(resample, outer),
+    AT(resample, in), AT(resample, out), AT(resample, inner), AT(resample, taps),
+    SIZE(groupnorm), AT(groupnorm, op), AT(groupnorm, x), AT(groupnorm, scale), AT(groupnorm, bias), AT(groupnorm, y), AT(groupnorm, batch),
+    AT(groupnorm, groups), AT(groupnorm, channels), AT(groupnorm, inner), AT(groupnorm, eps), AT(groupnorm, activation),
 };
 
 }  // namespace

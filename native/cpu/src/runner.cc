@@ -448,6 +448,116 @@ void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_reduce& o) {
   if (c.ok()) k.reduce(w, o, d);
 }
 
+// Sizes of convolution and pooling: small enough for a place to be counted in 64 bits.
+constexpr int64_t kMaxSpatial = int64_t{1} << 30;
+
+template <class Op>
+void spatial(Checker& c, const Op& o) {
+  auto check = [&](const char* name, const int64_t* v, int64_t least) {
+    for (int i = 0; i < ACCELCPU_SPATIAL; i++) c.require(v[i] >= least && v[i] <= kMaxSpatial, ACCELCPU_INVALID, name, v[i]);
+  };
+  check("in is not within 0 and 2^30", o.in, 0);
+  check("out is not within 0 and 2^30", o.out, 0);
+  check("kernel is not within 1 and 2^30", o.kernel, 1);
+  check("stride is not within 1 and 2^30", o.stride, 1);
+  check("dilation is not within 1 and 2^30", o.dilation, 1);
+  check("pad is not within -2^30 and 2^30", o.pad, -kMaxSpatial);
+}
+
+// Elements of [a, b, spatial...], not empty, or more than there can be.
+int64_t volume(int64_t a, int64_t b, const int64_t* s) {
+  int64_t n;
+  if (__builtin_mul_overflow(a, b, &n)) return INT64_MAX;
+  for (int i = 0; i < ACCELCPU_SPATIAL; i++) {
+    if (__builtin_mul_overflow(n, s[i], &n)) return INT64_MAX;
+  }
+  return n;
+}
+
+void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_conv& o) {
+  c.size("batch", o.batch);
+  c.size("groups", o.groups, 1);
+  c.size("channels", o.channels);
+  c.size("filters", o.filters);
+  spatial(c, o);
+  c.require(o.activation <= ACCELCPU_ACT_HARD_SWISH, ACCELCPU_UNSUPPORTED, "no such activation", o.activation);
+  c.require(o.residual_last <= 1, ACCELCPU_INVALID, "residual_last is neither 0 nor 1", o.residual_last);
+  c.require(o.format == ACCELCPU_PACK_F32, ACCELCPU_UNSUPPORTED, "no such format", o.format);
+  int64_t all;
+  c.require(!__builtin_mul_overflow(o.groups, o.filters, &all) && all <= kMaxSize, ACCELCPU_INVALID, "too many filters in all groups, groups", o.groups);
+  if (!c.ok()) return;
+  const int64_t y_dims[] = {o.batch, all, o.out[0], o.out[1], o.out[2]};
+  bool empty = false;
+  for (int64_t n : y_dims) empty |= n == 0;
+  Extent y;
+  for (int i = 0; i < 5; i++) {
+    c.stride("y_stride", o.y_stride[i], y_dims[i] > 1 && !empty ? 1 : 0);
+    y.dim(y_dims[i], o.y_stride[i]);
+  }
+  const int64_t depth = volume(o.channels, 1, o.kernel);
+  int64_t weights = -1;
+  if (o.channels == 1 && o.groups > 1) {
+    weights = volume(o.groups, o.filters, o.kernel);
+  } else if (const int64_t group = packed_bytes(k, o.filters, depth); group >= 0 && __builtin_mul_overflow(group / 4, o.groups, &weights)) {
+    weights = -1;
+  }
+  c.require(weights >= 0, ACCELCPU_INVALID, "too large, filters", o.filters);
+  int64_t x_channels;
+  const bool countable = !__builtin_mul_overflow(o.groups, o.channels, &x_channels);
+  ConvData d;
+  d.x = c.required<const float>("x", o.x, dense(countable ? volume(o.batch, x_channels, o.in) : INT64_MAX));
+  d.w = c.required<const float>("w", o.w, dense(weights));
+  d.bias = c.optional<const float>("bias", o.bias, dense(all));
+  d.residual = c.optional<const float>("residual", o.residual, y);
+  d.y = c.required<float>("y", o.y, y);
+  if (c.ok() && !empty) k.conv(w, o, d);
+}
+
+void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_pool& o) {
+  c.size("planes", o.planes);
+  spatial(c, o);
+  for (int64_t e : o.pad_end) c.require(e >= -kMaxSpatial && e <= kMaxSpatial, ACCELCPU_INVALID, "pad_end is not within -2^30 and 2^30", e);
+  c.require(o.pool <= ACCELCPU_POOL_AVERAGE_PADDED, ACCELCPU_UNSUPPORTED, "no such pooling", o.pool);
+  PoolData d;
+  const int64_t n = volume(o.planes, 1, o.out);
+  d.x = c.required<const float>("x", o.x, dense(volume(o.planes, 1, o.in)));
+  d.y = c.required<float>("y", o.y, dense(n));
+  if (c.ok() && n > 0) k.pool(w, o, d);
+}
+
+void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_resample& o) {
+  c.size("outer", o.outer);
+  c.size("in", o.in);
+  c.size("out", o.out);
+  c.size("inner", o.inner);
+  c.size("taps", o.taps, 1);
+  ResampleData d;
+  d.x = c.required<const float>("x", o.x, dense3(o.outer, o.in, o.inner));
+  d.index = c.required<const int32_t>("index", o.index, dense3(o.out, o.taps, 1));
+  d.weight = c.required<const float>("weight", o.weight, dense3(o.out, o.taps, 1));
+  d.y = c.required<float>("y", o.y, dense3(o.outer, o.out, o.inner));
+  if (!c.ok()) return;
+  check_indices(w, d.index, ACCELCPU_I32, o.out * o.taps, 0, o.in);
+  if (w.fault.code() == ACCELCPU_OK) k.resample(w, o, d);
+}
+
+void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_groupnorm& o) {
+  c.size("batch", o.batch);
+  c.size("groups", o.groups);
+  c.size("channels", o.channels);
+  c.size("inner", o.inner);
+  c.require(o.activation <= ACCELCPU_ACT_SIGMOID, ACCELCPU_UNSUPPORTED, "no such activation", o.activation);
+  if (!c.ok()) return;
+  int64_t rows, length;
+  if (__builtin_mul_overflow(o.batch, o.groups, &rows) || __builtin_mul_overflow(o.channels, o.inner, &length)) rows = length = INT64_MAX;
+  GroupNormData d;
+  d.x = c.required<const float>("x", o.x, dense3(rows, length, 1));
+  d.scale = c.optional<const float>("scale", o.scale, dense3(o.groups, o.channels, 1));
+  d.bias = c.optional<const float>("bias", o.bias, dense3(o.groups, o.channels, 1));
+  d.y = c.required<float>("y", o.y, dense3(rows, length, 1));
+  if (c.ok() && rows > 0 && length > 0) k.groupnorm(w, o, d);
+}
+
 // ---- The kinds of operations, by number ----
 
 using RunFn = void (*)(const accelcpu_run_args&, accelcpu_result*, const char* name, const Kernels&, Workers&, const void* op);
@@ -466,7 +576,7 @@ struct Kind {
 };
 #define KIND(type) {#type, sizeof(accelcpu_##type), run_as<accelcpu_##type>}
 // At kind - 1.
-const Kind kKinds[] = {KIND(pack), KIND(gemm), KIND(matmul), KIND(attention), KIND(norm), KIND(softmax), KIND(map), KIND(cast), KIND(copy), KIND(gather), KIND(embed), KIND(reduce)};
+const Kind kKinds[] = {KIND(pack), KIND(gemm), KIND(matmul), KIND(attention), KIND(norm), KIND(softmax), KIND(map), KIND(cast), KIND(copy), KIND(gather), KIND(embed), KIND(reduce), KIND(conv), KIND(pool), KIND(resample), KIND(groupnorm)};
 constexpr uint32_t kKindCount = sizeof kKinds / sizeof kKinds[0];
 
 int64_t now_ns() {

@@ -32,6 +32,11 @@ const (
 	ActSilu
 	ActTanh
 	ActSigmoid
+	// Conv only, with its ActA and ActB.
+	ActClip
+	ActLeakyRelu
+	ActHardSigmoid
+	ActHardSwish
 )
 
 // MaskKind says what an attention mask holds.
@@ -68,6 +73,16 @@ const (
 	ReduceSumSq
 	ReduceL2
 	ReduceL1
+)
+
+// PoolKind chooses what Pool computes.
+type PoolKind uint32
+
+// The poolings; which taps an average counts is in accelcpu.h.
+const (
+	PoolMax PoolKind = iota
+	PoolAverage
+	PoolAveragePadded
 )
 
 // Fn is one elementwise function of a Map.
@@ -139,6 +154,7 @@ const (
 	MapSteps    = 24
 	CopyRank    = 8
 	EmbedTables = 4
+	Spatial     = 3
 )
 
 // StepResult is the operand number of step i's result, for a later Step.
@@ -296,6 +312,49 @@ type Reduce struct {
 	Eps                float32
 }
 
+// Conv is act(conv(x, w) + bias + residual), f32, over up to three spatial dimensions,
+// the last ones; w is packed, or as ONNX has it where Channels is 1 and Groups more than 1.
+type Conv struct {
+	Op                               opHead
+	X, W, Bias, Residual, Y          Ref
+	Batch, Groups, Channels, Filters int64
+	In, Kernel, Out                  [Spatial]int64
+	Stride, Dilation, Pad            [Spatial]int64
+	YStride                          [2 + Spatial]int64
+	ActA, ActB                       float32
+	Activation                       Activation
+	ResidualLast                     uint32
+	Format                           Format
+	_                                uint32
+}
+
+// Pool reduces the windows of planes, f32.
+type Pool struct {
+	Op                            opHead
+	X, Y                          Ref
+	Planes                        int64
+	In, Kernel, Out               [Spatial]int64
+	Stride, Dilation, Pad, PadEnd [Spatial]int64
+	Pool                          PoolKind
+	_                             uint32
+}
+
+// Resample is one axis of a resize: each place a weighted sum of others, f32.
+type Resample struct {
+	Op                          opHead
+	X, Index, Weight, Y         Ref
+	Outer, In, Out, Inner, Taps int64
+}
+
+// GroupNorm normalises groups of channels, f32.
+type GroupNorm struct {
+	Op                             opHead
+	X, Scale, Bias, Y              Ref
+	Batch, Groups, Channels, Inner int64
+	Eps                            float32
+	Activation                     Activation
+}
+
 func (o *Pack) raw() (uint32, uintptr, *opHead)      { return 1, unsafe.Sizeof(*o), &o.Op }
 func (o *Gemm) raw() (uint32, uintptr, *opHead)      { return 2, unsafe.Sizeof(*o), &o.Op }
 func (o *MatMul) raw() (uint32, uintptr, *opHead)    { return 3, unsafe.Sizeof(*o), &o.Op }
@@ -308,6 +367,10 @@ func (o *Copy) raw() (uint32, uintptr, *opHead)      { return 9, unsafe.Sizeof(*
 func (o *Gather) raw() (uint32, uintptr, *opHead)    { return 10, unsafe.Sizeof(*o), &o.Op }
 func (o *Embed) raw() (uint32, uintptr, *opHead)     { return 11, unsafe.Sizeof(*o), &o.Op }
 func (o *Reduce) raw() (uint32, uintptr, *opHead)    { return 12, unsafe.Sizeof(*o), &o.Op }
+func (o *Conv) raw() (uint32, uintptr, *opHead)      { return 13, unsafe.Sizeof(*o), &o.Op }
+func (o *Pool) raw() (uint32, uintptr, *opHead)      { return 14, unsafe.Sizeof(*o), &o.Op }
+func (o *Resample) raw() (uint32, uintptr, *opHead)  { return 15, unsafe.Sizeof(*o), &o.Op }
+func (o *GroupNorm) raw() (uint32, uintptr, *opHead) { return 16, unsafe.Sizeof(*o), &o.Op }
 
 // Program is a list of operations that Runner.Run executes in one call. It holds
 // no pointers: one Program serves any number of runs at a time, each with its

@@ -28,7 +28,7 @@ func TestLayout(t *testing.T) {
 		"ref": Ref{}, "buffer": Buffer{}, "config": cConfig{}, "result": cResult{}, "run_args": cRunArgs{},
 		"pack": Pack{}, "gemm": Gemm{}, "matmul": MatMul{}, "attention": Attention{}, "norm": Norm{}, "softmax": Softmax{},
 		"step": Step{}, "map_operand": MapOperand{}, "map": Map{}, "cast": Cast{}, "copy": Copy{}, "gather": Gather{},
-		"embed": Embed{}, "reduce": Reduce{},
+		"embed": Embed{}, "reduce": Reduce{}, "conv": Conv{}, "pool": Pool{}, "resample": Resample{}, "groupnorm": GroupNorm{},
 	}
 	for name, mirror := range mirrors {
 		typ := reflect.TypeOf(mirror)
@@ -175,12 +175,19 @@ func TestBadPrograms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	buffers := []Buffer{{}, BufferOf(make([]float32, 64)), BufferOf(make([]float32, 64)), BufferOf(make([]byte, size)), BufferOf(make([]float32, 64))}
+	buffers := []Buffer{{}, BufferOf(make([]float32, 64)), BufferOf(make([]float32, 64)), BufferOf(make([]byte, size)), BufferOf(make([]float32, 64)), BufferOf([]int32{3, 4})}
 	at := func(b uint32) Ref { return Ref{Buffer: b} }
 	gemm := func(change func(*Gemm)) *Gemm {
 		g := &Gemm{A: at(1), B: at(3), C: at(4), M: 8, N: 8, K: 8, LDA: 8, LDC: 8, Alpha: 1}
 		change(g)
 		return g
+	}
+	ones := [Spatial]int64{1, 1, 1}
+	conv := func(change func(*Conv)) *Conv {
+		o := &Conv{X: at(1), W: at(3), Y: at(4), Batch: 1, Groups: 1, Channels: 8, Filters: 8, In: [Spatial]int64{1, 1, 8}, Out: [Spatial]int64{1, 1, 8},
+			Kernel: ones, Stride: ones, Dilation: ones, YStride: [5]int64{64, 8, 8, 8, 1}}
+		change(o)
+		return o
 	}
 	cases := []struct {
 		name string
@@ -189,6 +196,7 @@ func TestBadPrograms(t *testing.T) {
 		text string
 	}{
 		{"good", gemm(func(g *Gemm) {}), 0, ""},
+		{"good conv", conv(func(*Conv) {}), 0, ""},
 		{"absent", gemm(func(g *Gemm) { g.A = Ref{} }), CodeInvalid, "a is absent"},
 		{"no such buffer", gemm(func(g *Gemm) { g.A = at(9) }), CodeBounds, "buffer 9"},
 		{"too many rows", gemm(func(g *Gemm) { g.M = 9 }), CodeBounds, "a takes bytes 0 to 288 of buffer 1, which has 256"},
@@ -213,6 +221,21 @@ func TestBadPrograms(t *testing.T) {
 		{"copy", &Copy{Src: at(1), Dst: at(2), ElemBytes: 3}, CodeUnsupported, "(3)"},
 		{"copy backwards out", &Copy{Src: at(1), Dst: at(2), ElemBytes: 4, Rank: 1, Dims: [8]int64{5}, SrcStride: [8]int64{-1}, DstStride: [8]int64{1}}, CodeBounds, "src"},
 		{"weights of a max", &Reduce{X: at(1), Weight: at(2), Y: at(4), Reduce: ReduceMax}, CodeInvalid, "weights"},
+		{"conv stride", conv(func(o *Conv) { o.Stride[1] = 0 }), CodeInvalid, "stride"},
+		{"conv pad", conv(func(o *Conv) { o.Pad[2] = 1 << 31 }), CodeInvalid, "pad"},
+		{"conv input", conv(func(o *Conv) { o.In[1] = 9 }), CodeBounds, "x takes"},
+		{"conv output", conv(func(o *Conv) { o.Out[1] = 9 }), CodeBounds, "y takes"},
+		{"conv filters", conv(func(o *Conv) { o.Filters = 1 << 30 }), CodeBounds, "w takes"},
+		{"conv weights beyond counting", conv(func(o *Conv) { o.Kernel = [3]int64{1 << 30, 1 << 30, 1 << 30} }), CodeInvalid, "too large"},
+		{"conv that overlaps itself", conv(func(o *Conv) { o.YStride[4] = 0 }), CodeInvalid, "y_stride"},
+		{"conv activation", conv(func(o *Conv) { o.Activation = 11 }), CodeUnsupported, "activation (11)"},
+		{"conv alone with activation", gemm(func(g *Gemm) { g.Activation = ActClip }), CodeUnsupported, "activation (7)"},
+		{"pool kind", &Pool{X: at(1), Y: at(4), Kernel: ones, Stride: ones, Dilation: ones, Pool: 3}, CodeUnsupported, "pooling (3)"},
+		{"pool window", &Pool{X: at(1), Y: at(4), Stride: ones, Dilation: ones}, CodeInvalid, "kernel"},
+		{"pool planes", &Pool{X: at(1), Y: at(4), Planes: 65, In: ones, Out: ones, Kernel: ones, Stride: ones, Dilation: ones}, CodeBounds, "x takes"},
+		{"resample index", &Resample{X: at(1), Index: at(5), Weight: at(2), Y: at(4), Outer: 1, In: 4, Out: 2, Inner: 1, Taps: 1}, CodeIndex, "index 4"},
+		{"resample nothing", &Resample{X: at(1), Index: at(5), Weight: at(2), Y: at(4), Outer: 1, In: 4, Out: 2, Inner: 1}, CodeInvalid, "taps"},
+		{"groups beyond counting", &GroupNorm{X: at(1), Y: at(4), Batch: 1 << 40, Groups: 1 << 40, Channels: 1, Inner: 1}, CodeBounds, "x takes"},
 		{"embed period", &Embed{Table: [4]Ref{at(1)}, Tables: 1, TableRows: [4]int64{4}, Width: 4, Count: 2, LDY: 4, IDsType: 7, Y: at(4), Norm: EmbedPlain}, CodeInvalid, "period"},
 	}
 	for _, c := range cases {
@@ -373,13 +396,14 @@ func TestRunnersComeAndGo(t *testing.T) {
 // Programs of arbitrary fields either run or are refused; they never reach outside their buffers.
 func FuzzProgram(f *testing.F) {
 	r := newRunner(f, Config{Threads: 2})
-	for kind := range byte(12) {
+	for kind := range byte(16) {
 		f.Add([]byte{kind, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20})
 	}
 	kinds := []func() Op{
 		func() Op { return new(Pack) }, func() Op { return new(Gemm) }, func() Op { return new(MatMul) }, func() Op { return new(Attention) },
 		func() Op { return new(Norm) }, func() Op { return new(Softmax) }, func() Op { return new(Map) }, func() Op { return new(Cast) },
 		func() Op { return new(Copy) }, func() Op { return new(Gather) }, func() Op { return new(Embed) }, func() Op { return new(Reduce) },
+		func() Op { return new(Conv) }, func() Op { return new(Pool) }, func() Op { return new(Resample) }, func() Op { return new(GroupNorm) },
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) == 0 {

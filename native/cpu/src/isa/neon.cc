@@ -4,11 +4,13 @@
 #define VEC_ROWS 6
 #define VEC_COLS 4
 #include "../kernels/attention.h"
+#include "../kernels/conv.h"
+#include "../kernels/image.h"
 #include "../kernels/map.h"
 #include "../kernels/rows.h"
 
 namespace accelcpu {
 
-const Kernels kernels_neon = {"neon", "f32-p16", kPanel, pack, gemm, matmul, attention, norm, softmax, map, embed, reduce};
+const Kernels kernels_neon = {"neon", "f32-p16", kPanel, pack, gemm, matmul, attention, norm, softmax, map, embed, reduce, conv, pool, resample, groupnorm};
 
 }  // namespace accelcpu

@@ -26,59 +26,62 @@ static_assert((kBlockM / kRows + 1) * kMaxGroup * kTile * 4 <= kScratchBytes, "s
 // Rows of B that are fetched ahead: B comes from L2 or beyond, and is read once for each block of A.
 constexpr int kAhead = 64;
 
-// tile[i*kPanel + j] (+)= sum over k of a[i*lda + k] * b[k*ldb + j], for R rows.
+// Where a product finds A: rows lda apart, or as a panel, a[k*kPanel + i].
+enum class Rows { kApart, kPanel };
+
+// tile[i*kPanel + j] (+)= sum over k of A[i,k] * b[k*ldb + j], for R rows and the first Cols vectors of b.
 // With few rows the sum is split over `Split` chains, to hide the latency of addition.
-template <int R, int Split>
+template <int R, int Split, int Cols = kCols, Rows A = Rows::kApart>
 NOINLINE void tile_product(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t k, float* tile, bool add) {
+  constexpr int64_t kStep = A == Rows::kPanel ? kPanel : 1;
+  if constexpr (A == Rows::kPanel) lda = 1;
   // Unrolled throughout, or gcc keeps the sums in memory before and after the loop.
-  Vec sum[Split][R][kCols];
+  Vec sum[Split][R][Cols];
   UNROLL for (int s = 0; s < Split; s++)
     UNROLL for (int i = 0; i < R; i++)
-      UNROLL for (int j = 0; j < kCols; j++) sum[s][i][j] = Vec{};
-  _Pragma("GCC unroll 4") for (; k >= Split; k -= Split, a += Split, b += Split * ldb) {
+      UNROLL for (int j = 0; j < Cols; j++) sum[s][i][j] = Vec{};
+  _Pragma("GCC unroll 4") for (; k >= Split; k -= Split, a += Split * kStep, b += Split * ldb) {
     UNROLL for (int s = 0; s < Split; s++) {
-      UNROLL for (int line = 0; line < kPanel; line += 16) __builtin_prefetch(b + (kAhead + s) * ldb + line);
-      Vec bj[kCols];
-      UNROLL for (int j = 0; j < kCols; j++) bj[j] = load(b + s * ldb + j * kLanes);
+      UNROLL for (int line = 0; line < Cols * kLanes; line += 16) __builtin_prefetch(b + (kAhead + s) * ldb + line);
+      Vec bj[Cols];
+      UNROLL for (int j = 0; j < Cols; j++) bj[j] = load(b + s * ldb + j * kLanes);
       UNROLL for (int i = 0; i < R; i++) {
-        const Vec ai = splat(a[i * lda + s]);
-        UNROLL for (int j = 0; j < kCols; j++) sum[s][i][j] = fma(ai, bj[j], sum[s][i][j]);
+        const Vec ai = splat(a[i * lda + s * kStep]);
+        UNROLL for (int j = 0; j < Cols; j++) sum[s][i][j] = fma(ai, bj[j], sum[s][i][j]);
       }
     }
   }
   if constexpr (Split > 1) {
-    for (; k > 0; k--, a++, b += ldb) {
-      UNROLL for (int j = 0; j < kCols; j++) {
+    for (; k > 0; k--, a += kStep, b += ldb) {
+      UNROLL for (int j = 0; j < Cols; j++) {
         const Vec bj = load(b + j * kLanes);
         UNROLL for (int i = 0; i < R; i++) sum[0][i][j] = fma(splat(a[i * lda]), bj, sum[0][i][j]);
       }
     }
     UNROLL for (int s = 1; s < Split; s++)
       UNROLL for (int i = 0; i < R; i++)
-        UNROLL for (int j = 0; j < kCols; j++) sum[0][i][j] += sum[s][i][j];
+        UNROLL for (int j = 0; j < Cols; j++) sum[0][i][j] += sum[s][i][j];
   }
   if (add) {
     UNROLL for (int i = 0; i < R; i++)
-      UNROLL for (int j = 0; j < kCols; j++) sum[0][i][j] += load(tile + i * kPanel + j * kLanes);
+      UNROLL for (int j = 0; j < Cols; j++) sum[0][i][j] += load(tile + i * kPanel + j * kLanes);
   }
   UNROLL for (int i = 0; i < R; i++)
-    UNROLL for (int j = 0; j < kCols; j++) store(tile + i * kPanel + j * kLanes, sum[0][i][j]);
+    UNROLL for (int j = 0; j < Cols; j++) store(tile + i * kPanel + j * kLanes, sum[0][i][j]);
 }
 
 using TileFn = void (*)(const float*, int64_t, const float*, int64_t, int64_t, float*, bool);
 
-template <class>
+template <int Cols, Rows A, class>
 struct TileTable;
-template <int... I>
-struct TileTable<std::integer_sequence<int, I...>> {
-  static constexpr TileFn fn[] = {&tile_product<I + 1, 1>...};
+template <int Cols, Rows A, int... I>
+struct TileTable<Cols, A, std::integer_sequence<int, I...>> {
+  static constexpr TileFn fn[] = {&tile_product<I + 1, 1, Cols, A>...};
 };
 // For 1 <= rows <= kRows, at [rows - 1].
-constexpr auto& kTileProduct = TileTable<std::make_integer_sequence<int, kRows>>::fn;
-
-// Cuts `size` into `count` parts that differ by one at most; part i begins here. Tiles of rows
-// are cut so because one thin tile costs as much as a full one.
-INLINE int64_t part(int64_t i, int64_t size, int64_t count) { return i * size / count; }
+template <int Cols, Rows A>
+constexpr auto& kTiles = TileTable<Cols, A, std::make_integer_sequence<int, kRows>>::fn;
+constexpr auto& kTileProduct = kTiles<kCols, Rows::kApart>;
 
 // The way from a tile of sums to C.
 struct Epilogue {

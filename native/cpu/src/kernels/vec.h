@@ -184,10 +184,12 @@ INLINE float greatest(Vec v) {
   return fold(v, [](Vec a, Vec b) { return max(a, b); });
 }
 template <class T>
-INLINE T min_of(T a, T b) { return a < b ? a : b; }
+constexpr INLINE T min_of(T a, T b) { return a < b ? a : b; }
 template <class T>
-INLINE T max_of(T a, T b) { return a > b ? a : b; }
+constexpr INLINE T max_of(T a, T b) { return a > b ? a : b; }
 INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// Cuts `size` into `count` parts that differ by one at most; part i begins here.
+INLINE int64_t part(int64_t i, int64_t size, int64_t count) { return i * size / count; }
 
 }  // namespace
 }  // namespace accelcpu
