@@ -1,7 +1,6 @@
 package reference
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"runtime"
@@ -741,8 +740,20 @@ func col2Im(c *call) error {
 
 // dropout passes its input on: random dropping, which training asks for, has no
 // right answer to compare with.
+// dropout passes its input on, but in training mode, which later versions have.
 func dropout(c *call) error {
 	x := c.tensor(0)
+	var mask tensor.Tensor
+	if c.wants(1) {
+		d := tensor.Bool
+		if c.op.Version < 10 {
+			d = x.DType
+		}
+		var err error
+		if mask, err = c.make(1, d, x.Shape); err != nil {
+			return err
+		}
+	}
 	if c.has(2) {
 		if c.tensor(2).Len() != 1 {
 			return badInput(2, "has shape %v, wants one element", c.tensor(2).Shape)
@@ -755,22 +766,14 @@ func dropout(c *call) error {
 			}
 		}
 		if c.tensor(2).Data[0] != 0 && ratio != 0 {
-			return errors.New("training mode drops at random and is not supported")
+			return c.dropped(x, ratio, mask)
 		}
 	}
 	c.give(0, x)
-	if !c.wants(1) {
+	if mask.DType == tensor.Undefined {
 		return nil
 	}
-	d := tensor.Bool
-	if c.op.Version < 10 {
-		d = x.DType
-	}
-	mask, err := c.make(1, d, x.Shape)
-	if err != nil {
-		return err
-	}
-	one, err := c.new(d, nil)
+	one, err := c.new(mask.DType, nil)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,9 @@ type Options struct {
 	// MaxBytes bounds the memory that one Run holds beside its inputs and the
 	// model's weights; 0 means DefaultMaxBytes.
 	MaxBytes int64
+	// Seed makes the random numbers of operators without a seed of their own the
+	// same in every Run; 0 stands for others each time.
+	Seed uint64
 }
 
 // Program is a model that is ready to run. It may be run by several goroutines
@@ -91,7 +94,7 @@ func (p *Program) RunValues(ctx context.Context, inputs map[string]graph.Datum, 
 		}
 		slots[i] = slot
 	}
-	r := &run{ctx: ctx, mem: newMeter(p.opts.MaxBytes)}
+	r := &run{ctx: ctx, mem: newMeter(p.opts.MaxBytes), random: generators{seed: p.opts.Seed}}
 	values, err := r.exec(p.plan, p.plan.schedule(slots), slots, given, nil)
 	if err != nil {
 		return nil, err
@@ -176,8 +179,9 @@ func mismatch(v graph.Datum, t *graph.Type, dims map[string]int64) string {
 
 // run is one execution of a program.
 type run struct {
-	ctx context.Context
-	mem *meter
+	ctx    context.Context
+	mem    *meter
+	random generators
 	// free finds values that no graph defines, where a node is evaluated alone.
 	free func(name string) (graph.Datum, bool)
 }
@@ -320,7 +324,8 @@ type Env struct {
 	Functions []*graph.Function
 	// Outer finds the values that graphs inside the node take from around it.
 	Outer    func(name string) (graph.Datum, bool)
-	MaxBytes int64 // as in Options
+	MaxBytes int64  // as in Options
+	Seed     uint64 // as in Options
 }
 
 // Eval computes one node of this operator. inputs stand in the node's order, of
@@ -368,7 +373,7 @@ func (o *Operator) Eval(ctx context.Context, node *graph.Node, inputs []graph.Da
 	if len(pl.refused) > 0 {
 		return nil, &UnsupportedError{Nodes: pl.refused}
 	}
-	r := &run{ctx: ctx, mem: newMeter(env.MaxBytes), free: env.Outer}
+	r := &run{ctx: ctx, mem: newMeter(env.MaxBytes), random: generators{seed: env.Seed}, free: env.Outer}
 	f := &frame{plan: s.plan, values: make([]graph.Datum, len(s.names))}
 	for _, c := range s.captures {
 		f.values[c.slot], _ = env.Outer(c.name)
