@@ -154,13 +154,14 @@ type peer struct {
 	out  *bufio.Scanner
 }
 
-func startPeer(b *testing.B, model string, threads int) *peer {
+// startPeer starts a script of testdata with arguments; its first line is its name.
+func startPeer(b *testing.B, script string, args ...string) *peer {
 	b.Helper()
 	python := os.Getenv(envPython)
 	if python == "" {
 		b.Skipf("%s does not name a Python with onnxruntime; run `make bench`", envPython)
 	}
-	cmd := exec.Command(python, filepath.Join("testdata", "onnxruntime_peer.py"), model, strconv.Itoa(threads))
+	cmd := exec.Command(python, append([]string{filepath.Join("testdata", script)}, args...)...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -188,9 +189,10 @@ func startPeer(b *testing.B, model string, threads int) *peer {
 	return p
 }
 
-func (p *peer) run(b *testing.B, batch, length, runs int) []float64 {
+// ask gives the peer a line and reads the numbers that it answers with.
+func (p *peer) ask(b *testing.B, words ...any) []float64 {
 	b.Helper()
-	fmt.Fprintln(p.in, batch, length, runs)
+	fmt.Fprintln(p.in, words...)
 	if !p.out.Scan() {
 		b.Fatalf("the peer ended: %v", p.out.Err())
 	}
@@ -234,7 +236,7 @@ func BenchmarkEncoder(b *testing.B) {
 				b.Fatal(err)
 			}
 			b.Cleanup(func() { s.Close() })
-			p := startPeer(b, dir, threads)
+			p := startPeer(b, "onnxruntime_peer.py", dir, strconv.Itoa(threads))
 			for _, shape := range [][2]int{{1, 128}, {8, 128}} {
 				b.Run(fmt.Sprintf("%dx%d", shape[0], shape[1]), func(b *testing.B) {
 					inputs := tokens(rand.New(rand.NewPCG(3, 4)), s.Model.VocabSize, shape[0], shape[1])
@@ -254,14 +256,14 @@ func BenchmarkEncoder(b *testing.B) {
 					for range 3 {
 						once()
 					}
-					p.run(b, shape[0], shape[1], 3)
+					p.ask(b, shape[0], shape[1], 3)
 					var ours, theirs, ratios []float64
 					for range rounds {
 						var mine []float64
 						for range runs {
 							mine = append(mine, once())
 						}
-						other := p.run(b, shape[0], shape[1], runs)
+						other := p.ask(b, shape[0], shape[1], runs)
 						ours = append(ours, mine...)
 						theirs = append(theirs, other...)
 						ratios = append(ratios, median(other)/median(mine))

@@ -64,6 +64,7 @@ func (s *nativeStep) run(ctx context.Context, f *frame) error {
 // referenceStep runs neighbouring nodes on the reference operators.
 type referenceStep struct {
 	program *reference.Program
+	ops     []string // operators, in order
 	reads   []operand
 	writes  []operand
 	wanted  []string
@@ -102,16 +103,17 @@ func (p *planner) referenceStep(units []*unit) (step, error) {
 	g := &graph.Graph{Name: p.model.Graph.Name}
 	inside := map[string]bool{}
 	nodes := map[*graph.Node]bool{}
+	s := &referenceStep{}
 	for _, u := range units {
 		for _, n := range u.nodes {
 			g.Nodes = append(g.Nodes, n)
+			s.ops = append(s.ops, n.OpType)
 			nodes[n] = true
 		}
 		for _, w := range u.writes {
 			inside[w] = true
 		}
 	}
-	s := &referenceStep{}
 	seen := map[string]bool{}
 	for _, u := range units {
 		for _, r := range u.reads {
