@@ -3,6 +3,8 @@ package graph
 import (
 	"fmt"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
@@ -33,6 +35,59 @@ type Datum struct {
 	Tensor   tensor.Tensor // KindTensor
 	Sequence []Datum       // KindSequence
 	Optional *Datum        // KindOptional; nil when empty
+}
+
+// TensorDatum is a tensor as a Datum.
+func TensorDatum(t tensor.Tensor) Datum { return Datum{Kind: KindTensor, Tensor: t} }
+
+// AppendDatum appends the encoding of a value to dst: a TensorProto, SequenceProto
+// or OptionalProto, as ParseDatum reads it. A container without a value inside says
+// nothing of the type that it could hold.
+func AppendDatum(dst []byte, name string, v Datum) ([]byte, error) {
+	if v.Kind == KindTensor {
+		return AppendTensor(dst, name, v.Tensor)
+	}
+	e := encoder{b: dst}
+	e.opt(1, name)
+	e.container(v)
+	return e.b, e.err
+}
+
+// container writes the value of a sequence or an optional.
+func (e *encoder) container(v Datum) {
+	inside := v.Sequence
+	switch {
+	case v.Kind == KindOptional && v.Optional != nil:
+		inside = []Datum{*v.Optional}
+	case v.Kind == KindOptional:
+		inside = nil
+	case v.Kind != KindSequence:
+		e.fail(fmt.Errorf("values of type kind %d can't be written", v.Kind))
+		return
+	}
+	for i, x := range inside {
+		if x.Kind != inside[0].Kind {
+			e.fail(fmt.Errorf("values of kinds %d and %d lie in one container", inside[0].Kind, x.Kind))
+			return
+		}
+		num, elem := protowire.Number(3), int64(elemTensor)
+		switch x.Kind {
+		case KindSequence:
+			num, elem = 5, elemSequence
+		case KindOptional:
+			num, elem = 7, elemOptional
+		}
+		if i == 0 {
+			e.int(2, elem)
+		}
+		e.message(num, func() {
+			if x.Kind == KindTensor {
+				e.tensor(&Initializer{Tensor: x.Tensor})
+			} else {
+				e.container(x)
+			}
+		})
+	}
 }
 
 // Kinds of element of SequenceProto and OptionalProto (onnx-data.proto).

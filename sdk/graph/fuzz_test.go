@@ -65,8 +65,19 @@ func FuzzParseTensor(f *testing.F) {
 		if err != nil || name2 != name || v2.DType != v.DType || !v2.Shape.Equal(v.Shape) || !bytes.Equal(v2.Data, v.Data) {
 			t.Fatalf("%+v came back as %+v, %v", v, v2, err)
 		}
-		_, _, _ = ParseDatum(data, KindSequence)
-		_, _, _ = ParseDatum(data, KindOptional)
+		for _, kind := range []TypeKind{KindSequence, KindOptional} {
+			_, v, err := ParseDatum(data, kind)
+			if err != nil {
+				continue
+			}
+			again, err := AppendDatum(nil, "", v)
+			if err != nil {
+				t.Fatalf("what was read can't be written: %v", err)
+			}
+			if _, _, err := ParseDatum(again, kind); err != nil {
+				t.Fatalf("what was written can't be read: %v", err)
+			}
+		}
 	})
 }
 

@@ -233,7 +233,37 @@ func TestParseDatum(t *testing.T) {
 			if !reflect.DeepEqual(got, tt.want) {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
+			again, err := AppendDatum(nil, "again", got)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name, back, err := ParseDatum(again, tt.kind); err != nil || name != "again" || !reflect.DeepEqual(back, tt.want) {
+				t.Errorf("written and read it is %q %+v (%v), want %+v", name, back, err, tt.want)
+			}
 		})
+	}
+	words := TensorDatum(tensor.Tensor{DType: tensor.String, Shape: tensor.Shape{2}, Strings: []string{"", "\xff"}})
+	for _, tt := range []struct {
+		name string
+		v    Datum
+		err  string
+	}{
+		{"strings in a sequence", Datum{Kind: KindSequence, Sequence: []Datum{words, words}}, ""},
+		{"an optional in an optional", Datum{Kind: KindOptional, Optional: &Datum{Kind: KindOptional}}, ""},
+		{"nothing", Datum{}, "can't be written"},
+		{"mixed", Datum{Kind: KindSequence, Sequence: []Datum{words, {Kind: KindOptional}}}, "kinds 1 and 9"},
+		{"short", Datum{Kind: KindSequence, Sequence: []Datum{TensorDatum(tensor.Tensor{DType: tensor.Float32, Shape: tensor.Shape{2}})}}, "holds 0 bytes"},
+	} {
+		data, err := AppendDatum(nil, "", tt.v)
+		if tt.err != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%s: %v, want an error with %q", tt.name, err, tt.err)
+			}
+			continue
+		}
+		if _, back, perr := ParseDatum(data, tt.v.Kind); err != nil || perr != nil || !reflect.DeepEqual(back, tt.v) {
+			t.Errorf("%s: written and read it is %+v (%v, %v), want %+v", tt.name, back, err, perr, tt.v)
+		}
 	}
 	deep := wire(nil).int(2, 1)
 	for range 100 {
