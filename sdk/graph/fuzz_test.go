@@ -65,17 +65,25 @@ func FuzzParseTensor(f *testing.F) {
 		if err != nil || name2 != name || v2.DType != v.DType || !v2.Shape.Equal(v.Shape) || !bytes.Equal(v2.Data, v.Data) {
 			t.Fatalf("%+v came back as %+v, %v", v, v2, err)
 		}
+	})
+}
+
+func FuzzParseDatum(f *testing.F) {
+	one := tensorWire(1).f32(4, 1)
+	f.Add([]byte(wire(nil).str(1, "s").int(2, 1).bytes(3, one).bytes(3, one)))
+	f.Add([]byte(wire(nil).int(2, 3).bytes(5, wire(nil).int(2, 5).bytes(7, nil))))
+	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, kind := range []TypeKind{KindSequence, KindOptional} {
-			_, v, err := ParseDatum(data, kind)
+			name, v, err := ParseDatum(data, kind)
 			if err != nil {
 				continue
 			}
-			again, err := AppendDatum(nil, "", v)
+			out, err := AppendDatum(nil, name, v)
 			if err != nil {
 				t.Fatalf("what was read can't be written: %v", err)
 			}
-			if _, _, err := ParseDatum(again, kind); err != nil {
-				t.Fatalf("what was written can't be read: %v", err)
+			if name2, _, err := ParseDatum(out, kind); err != nil || name2 != name {
+				t.Fatalf("what was written can't be read: %q, %v", name2, err)
 			}
 		}
 	})
