@@ -6,6 +6,7 @@ import (
 	"math"
 	"runtime"
 
+	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
@@ -20,6 +21,10 @@ var attentionOps = []spec{
 		"interleaved int=0, num_heads int=0, rotary_embedding_dim int=0", rotaryEmbedding},
 	{"LinearAttention", since(27), "query T:float, key T, value T, past_state? S:float, decay? T, beta? T -> output T, present_state S",
 		"chunk_size int=64, kv_num_heads int!, q_num_heads int!, scale float=0, update_rule string=gated_delta|linear|gated|delta", linearAttention},
+}
+
+var previewOps = []spec{
+	{"FlexAttention", since(1), "Q T1:float, K T1, V T1 -> Y T1", "prob_mod graph, scale float, score_mod graph, softmax_precision int", flexAttention},
 }
 
 // heads is a tensor seen as [batch, heads, length, size], whatever its layout.
@@ -40,6 +45,9 @@ func (c *call) headsOf(i int, attr string) (heads, error) {
 		h.st = [3]int{h.n * h.len * h.size, h.len * h.size, h.size}
 		return h, nil
 	case 3:
+		if _, ok := c.op.attrs[attr]; !ok {
+			break
+		}
 		n := c.int(attr)
 		if n <= 0 || s[2]%n != 0 {
 			return heads{}, badInput(i, "has shape %v, which attribute %s = %d does not divide", s, attr, n)
@@ -48,7 +56,45 @@ func (c *call) headsOf(i int, attr string) (heads, error) {
 		h.st = [3]int{h.len * h.n * h.size, h.size, h.n * h.size}
 		return h, nil
 	}
-	return heads{}, badInput(i, "has shape %v, wants 3 or 4 dimensions", s)
+	return heads{}, badInput(i, "has shape %v, which is none of heads", s)
+}
+
+// headsLike are heads of another size at the places of h, with no tensor yet.
+func headsLike(h heads, size int) heads {
+	y := heads{batch: h.batch, n: h.n, len: h.len, size: size}
+	if len(h.t.Shape) == 4 {
+		y.st = [3]int{y.n * y.len * size, y.len * size, size}
+	} else {
+		y.st = [3]int{y.len * y.n * size, size, y.n * size}
+	}
+	return y
+}
+
+// attended reads inputs 0 to 2 as the heads of query, key and value. Groups of as
+// many heads of the query share one of the others.
+func (c *call) attended() (q, k, v heads, group int, err error) {
+	for i, h := range []*heads{&q, &k, &v} {
+		attr := "kv_num_heads"
+		if i == 0 {
+			attr = "q_num_heads"
+		}
+		if *h, err = c.headsOf(i, attr); err != nil {
+			return q, k, v, 0, err
+		}
+	}
+	switch {
+	case k.batch != q.batch || v.batch != q.batch:
+		err = fmt.Errorf("batches of %d, %d and %d do not fit", q.batch, k.batch, v.batch)
+	case k.n == 0 || q.n%k.n != 0 || v.n != k.n:
+		err = fmt.Errorf("%d query, %d key and %d value heads do not fit", q.n, k.n, v.n)
+	case k.size != q.size:
+		err = badInput(1, "has heads of size %d, the query of %d", k.size, q.size)
+	case v.len != k.len:
+		err = badInput(2, "has %d rows, the key has %d", v.len, k.len)
+	default:
+		group = q.n / k.n
+	}
+	return q, k, v, group, err
 }
 
 // offset is the element where a row begins.
@@ -98,27 +144,11 @@ func (c *call) joined(past int, now heads, out int) (heads, error) {
 // attention computes scaled dot product attention. Scores, softmax and sums are in
 // float64; only the outputs are rounded.
 func attention(c *call) error {
-	q, err := c.headsOf(0, "q_num_heads")
-	if err != nil {
-		return err
-	}
-	k, err := c.headsOf(1, "kv_num_heads")
-	if err != nil {
-		return err
-	}
-	v, err := c.headsOf(2, "kv_num_heads")
+	q, k, v, group, err := c.attended()
 	if err != nil {
 		return err
 	}
 	switch {
-	case k.batch != q.batch || v.batch != q.batch:
-		return fmt.Errorf("batches of %d, %d and %d do not fit", q.batch, k.batch, v.batch)
-	case k.n == 0 || q.n%k.n != 0 || v.n != k.n:
-		return fmt.Errorf("%d query, %d key and %d value heads do not fit", q.n, k.n, v.n)
-	case k.size != q.size:
-		return badInput(1, "has heads of size %d, the query of %d", k.size, q.size)
-	case v.len != k.len:
-		return badInput(2, "has %d rows, the key has %d", v.len, k.len)
 	case c.has(4) != c.has(5):
 		return errors.New("past_key and past_value must be given together")
 	case c.has(6) && c.has(4):
@@ -163,14 +193,11 @@ func attention(c *call) error {
 			mask.offset[b] = int(n) - q.len
 		}
 	}
-	outShape := c.tensor(0).Shape.Clone()
-	y := heads{batch: q.batch, n: q.n, len: q.len, size: v.size}
-	if len(outShape) == 4 {
-		outShape[3] = int64(v.size)
-		y.st = [3]int{y.n * y.len * y.size, y.len * y.size, y.size}
-	} else {
-		outShape[2] = int64(q.n * v.size)
-		y.st = [3]int{y.len * y.n * y.size, y.size, y.n * y.size}
+	y := headsLike(q, v.size)
+	outShape := q.t.Shape.Clone()
+	outShape[len(outShape)-1] = int64(v.size)
+	if len(outShape) == 3 {
+		outShape[2] *= int64(q.n)
 	}
 	if y.t, err = c.make(0, q.t.DType, outShape); err != nil {
 		return err
@@ -198,8 +225,8 @@ func attention(c *call) error {
 		b, h := item/q.n, item%q.n
 		keys := make([]float64, k.len*k.size)
 		values := make([]float64, v.len*v.size)
-		k.load(keys, b, h/(q.n/k.n))
-		v.load(values, b, h/(q.n/k.n))
+		k.load(keys, b, h/group)
+		v.load(values, b, h/group)
 		row := make([]float64, q.size)
 		s, bias := make([]float64, k.len), make([]float64, k.len)
 		sum := make([]float64, v.size)
@@ -409,21 +436,14 @@ func (c *call) rotaryRows(x heads, half int) ([]int, error) {
 // linearAttention runs the recurrence token by token; chunk_size is a hint that
 // changes no result.
 func linearAttention(c *call) error {
-	q, err := c.headsOf(0, "q_num_heads")
+	q, k, v, group, err := c.attended()
 	if err != nil {
 		return err
 	}
-	k, err := c.headsOf(1, "kv_num_heads")
-	if err != nil {
-		return err
-	}
-	v, err := c.headsOf(2, "kv_num_heads")
-	if err != nil {
-		return err
-	}
-	if len(c.tensor(0).Shape) != 3 || len(c.tensor(1).Shape) != 3 || len(c.tensor(2).Shape) != 3 ||
-		k.batch != q.batch || v.batch != q.batch || k.len != q.len || v.len != q.len || k.size != q.size || k.n == 0 || q.n%k.n != 0 {
-		return fmt.Errorf("shapes %v, %v and %v do not fit", c.tensor(0).Shape, c.tensor(1).Shape, c.tensor(2).Shape)
+	for i, h := range []heads{q, k, v} {
+		if len(h.t.Shape) != 3 || h.len != q.len {
+			return badInput(i, "has shape %v, wants [%d,%d,_]", h.t.Shape, q.batch, q.len)
+		}
 	}
 	rule := c.str("update_rule")
 	gated, delta := rule == "gated" || rule == "gated_delta", rule == "delta" || rule == "gated_delta"
@@ -506,8 +526,8 @@ func linearAttention(c *call) error {
 					state[i*v.size+j] += beta * kv * vv
 				}
 			}
-			for g := range q.n / k.n {
-				head := h*(q.n/k.n) + g
+			for g := range group {
+				head := h*group + g
 				loadFloat(query, q.t, q.offset(b, head, t))
 				weighted(seen, query, state)
 				for i := range seen {
@@ -519,4 +539,97 @@ func linearAttention(c *call) error {
 		storeFloat(final, item*n, state)
 		return nil
 	})
+}
+
+// flexAttention computes attention with a graph between scores and softmax, and one
+// after it. Scores and weights have the type that softmax_precision names.
+func flexAttention(c *call) error {
+	q, k, v, group, err := c.attended()
+	if err != nil {
+		return err
+	}
+	d := tensor.Float32
+	if q.t.DType == tensor.Float64 {
+		d = tensor.Float64
+	}
+	if a := c.attr("softmax_precision"); a != nil {
+		if d = tensor.DType(a.Int); int64(d) != a.Int || !floatTypes.has(d) {
+			return fmt.Errorf("attribute softmax_precision is %d, wants a floating-point type", a.Int)
+		}
+	}
+	scale := 1 / math.Sqrt(float64(q.size))
+	if c.hasAttr("scale") {
+		scale = c.float("scale")
+	}
+	y := headsLike(q, v.size)
+	if y.t, err = c.make(0, q.t.DType, tensor.Shape{int64(q.batch), int64(q.n), int64(q.len), int64(v.size)}); err != nil {
+		return err
+	}
+	scores, err := c.new(d, tensor.Shape{int64(q.batch), int64(q.n), int64(q.len), int64(k.len)})
+	if err != nil {
+		return err
+	}
+	p := product[float64]{batches: q.batch * q.n, m: q.len, k: q.size, n: k.len}
+	p.rows = func(dst []float64, batch, lo, hi int) {
+		loadFloat(dst, q.t, q.offset(batch/q.n, batch%q.n, lo))
+	}
+	p.cols = func(dst []float64, batch, lo, hi int) {
+		loadFloat(dst, k.t, k.offset(batch/q.n, batch%q.n/group, lo))
+	}
+	p.store = func(block []float64, batch, rlo, rhi, clo, chi int) {
+		for i := range block {
+			block[i] *= scale
+		}
+		for i := rlo; i < rhi; i++ {
+			storeFloat(scores, (batch*p.m+i)*p.n+clo, block[(i-rlo)*(chi-clo):(i-rlo+1)*(chi-clo)])
+		}
+	}
+	if err := p.run(c); err != nil {
+		return err
+	}
+	if scores, err = c.modified("score_mod", scores); err != nil {
+		return err
+	}
+	// The graph may have passed on a tensor that is not ours to change.
+	weights, err := c.new(d, scores.Shape)
+	if err != nil {
+		return err
+	}
+	if err := c.eachRow(weights, scores, 3, func(_ int, v []float64) { softmax(v) }); err != nil {
+		return err
+	}
+	if weights, err = c.modified("prob_mod", weights); err != nil {
+		return err
+	}
+	w := product[float64]{batches: q.batch * q.n, m: q.len, k: k.len, n: v.size}
+	w.rows = func(dst []float64, batch, lo, hi int) { loadFloat(dst, weights, (batch*w.m+lo)*w.k) }
+	w.cols = func(dst []float64, batch, lo, hi int) {
+		loadCols(dst, floatLane, v.t, v.offset(batch/q.n, batch%q.n/group, 0), w.k, w.n, lo, hi)
+	}
+	w.store = func(block []float64, batch, rlo, rhi, clo, chi int) {
+		for i := rlo; i < rhi; i++ {
+			storeFloat(y.t, y.offset(batch/q.n, batch%q.n, i)+clo, block[(i-rlo)*(chi-clo):(i-rlo+1)*(chi-clo)])
+		}
+	}
+	return w.run(c)
+}
+
+// modified is what a graph of one input and one output makes of a tensor, or the
+// tensor itself where there is no graph. It lives until the call ends.
+func (c *call) modified(attr string, x tensor.Tensor) (tensor.Tensor, error) {
+	if !c.hasAttr(attr) {
+		return x, nil
+	}
+	v := tensorValue(x)
+	c.mem.retain(v)
+	got, err := c.subgraph(attr, []graph.Datum{v})
+	c.drop(v)
+	if err != nil {
+		return x, err
+	}
+	c.hold(got...)
+	if len(got) != 1 || got[0].Kind != graph.KindTensor || got[0].Tensor.DType != x.DType || !got[0].Tensor.Shape.Equal(x.Shape) {
+		return x, fmt.Errorf("graph %s does not make one %s", attr, describeTensor(x))
+	}
+	return got[0].Tensor, nil
 }

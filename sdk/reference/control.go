@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
@@ -12,6 +13,8 @@ import (
 var controlOps = []spec{
 	{"If", since(1, 11, 13, 16, 19, 21, 23, 24, 25), "cond bool -> outputs... value", "then_branch graph!, else_branch graph!", ifOp},
 	{"Loop", since(1, 11, 13, 16, 19, 21, 23, 24, 25), "M? i64, cond? bool, v_initial... value -> v_final_and_scan_outputs... value", "body graph!", loop},
+	{"Scan", since(8), "sequence_lens? i64, initial_state_and_scan_inputs... any -> final_state_and_scan_outputs... any",
+		"body graph!, directions ints, num_scan_inputs int!", scanBatches},
 	{"Scan", since(9, 11, 16, 19, 21, 23, 24, 25), "initial_state_and_scan_inputs... any -> final_state_and_scan_outputs... any",
 		"body graph!, num_scan_inputs int!, scan_input_axes ints, scan_input_directions ints, scan_output_axes ints, scan_output_directions ints", scan},
 
@@ -177,12 +180,11 @@ func (c *call) stack(ts []tensor.Tensor, t *graph.Type) (tensor.Tensor, error) {
 }
 
 func scan(c *call) error {
-	n := int(c.int("num_scan_inputs"))
-	states := len(c.in) - n
-	sub := c.step.subs["body"]
-	if n < 1 || states < 0 || len(sub.inputs) != len(c.in) || len(sub.outputs) < states || len(c.out) > len(sub.outputs) {
-		return fmt.Errorf("%d inputs, %d of them scanned, do not fit a body of %d inputs and %d outputs", len(c.in), n, len(sub.inputs), len(sub.outputs))
+	n, states, err := c.scanned(0)
+	if err != nil {
+		return err
 	}
+	scans := len(c.step.subs["body"].outputs) - states
 	inAxes, err := c.scanList("scan_input_axes", n)
 	if err != nil {
 		return err
@@ -191,7 +193,6 @@ func scan(c *call) error {
 	if err != nil {
 		return err
 	}
-	scans := len(sub.outputs) - states
 	outAxes, err := c.scanList("scan_output_axes", scans)
 	if err != nil {
 		return err
@@ -212,39 +213,9 @@ func scan(c *call) error {
 		}
 		length = s[axes[i]]
 	}
-	carried := append([]graph.Datum(nil), c.in[:states]...)
-	for _, v := range carried {
-		c.mem.retain(v)
-	}
-	stacks := make([][]tensor.Tensor, scans)
-	for t := range length {
-		if err := c.ctx.Err(); err != nil {
-			return err
-		}
-		in := append([]graph.Datum(nil), carried...)
-		for i := range n {
-			at := t
-			if inBack[i] != 0 {
-				at = length - 1 - t
-			}
-			x := c.tensor(states + i)
-			part, err := c.part(x, axes[i], at, 1)
-			if err != nil {
-				return err
-			}
-			s := append(x.Shape[:axes[i]:axes[i]].Clone(), x.Shape[axes[i]+1:]...)
-			in = append(in, tensorValue(reshaped(part, s)))
-			c.mem.retain(in[len(in)-1])
-		}
-		got, err := c.subgraph("body", in)
-		if err != nil {
-			return err
-		}
-		c.drop(in...)
-		carried = got[:states]
-		for k, v := range got[states:] {
-			stacks[k] = append(stacks[k], v.Tensor)
-		}
+	carried, stacks, err := c.scanSteps(c.in[:states], c.tensors(states), axes, inBack, length)
+	if err != nil {
+		return err
 	}
 	c.hold(carried...)
 	copy(c.out, carried)
@@ -276,6 +247,172 @@ func scan(c *call) error {
 			}
 		}
 		c.give(states+k, all)
+	}
+	return nil
+}
+
+// scanned are the numbers of scanned inputs and of states of a Scan whose states
+// begin at input first.
+func (c *call) scanned(first int) (n, states int, err error) {
+	given := len(c.in) - first
+	sub := c.step.subs["body"]
+	// Compared before they are made ints, which may be short.
+	if v := c.int("num_scan_inputs"); v >= 1 && v <= int64(given) {
+		n = int(v)
+	}
+	states = given - n
+	if n == 0 || len(sub.inputs) != given || len(sub.outputs) < states || len(c.out) > len(sub.outputs) {
+		return 0, 0, fmt.Errorf("%d inputs, %d of them scanned, do not fit a body of %d inputs and %d outputs",
+			given, c.int("num_scan_inputs"), len(sub.inputs), len(sub.outputs))
+	}
+	return n, states, nil
+}
+
+// scanSteps runs the body of a Scan for each entry of an axis of the inputs xs,
+// from the last one on where back says so. The final states and what the body gives
+// at each step come back retained.
+func (c *call) scanSteps(states []graph.Datum, xs []tensor.Tensor, axes []int, back []int64, length int64) (carried []graph.Datum, stacks [][]tensor.Tensor, err error) {
+	carried = append([]graph.Datum(nil), states...)
+	for _, v := range carried {
+		c.mem.retain(v)
+	}
+	stacks = make([][]tensor.Tensor, len(c.step.subs["body"].outputs)-len(states))
+	for t := range length {
+		if err := c.ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+		in := append([]graph.Datum(nil), carried...)
+		for i, x := range xs {
+			at := t
+			if back[i] != 0 {
+				at = length - 1 - t
+			}
+			part, err := c.part(x, axes[i], at, 1)
+			if err != nil {
+				return nil, nil, err
+			}
+			s := append(x.Shape[:axes[i]:axes[i]].Clone(), x.Shape[axes[i]+1:]...)
+			in = append(in, tensorValue(reshaped(part, s)))
+			c.mem.retain(in[len(in)-1])
+		}
+		got, err := c.subgraph("body", in)
+		if err != nil {
+			return nil, nil, err
+		}
+		c.drop(in...)
+		carried = got[:len(states)]
+		for k, v := range got[len(states):] {
+			if v.Kind != graph.KindTensor {
+				return nil, nil, fmt.Errorf("scan output %d of the body is %s, wants a tensor", k, describe(v))
+			}
+			stacks[k] = append(stacks[k], v.Tensor)
+		}
+	}
+	return carried, stacks, nil
+}
+
+// scanBatches is Scan of version 8: axis 0 of all values is a batch, whose members
+// are scanned one by one along axis 1, each as far as sequence_lens says. What lies
+// beyond is zero.
+func scanBatches(c *call) error {
+	n, states, err := c.scanned(1)
+	if err != nil {
+		return err
+	}
+	back, err := c.scanList("directions", n)
+	if err != nil {
+		return err
+	}
+	values := c.tensors(1)
+	longest := values[states].Shape
+	if len(longest) < 2 {
+		return badInput(1+states, "has shape %v, wants [batch,steps,...]", longest)
+	}
+	batch, steps := longest[0], longest[1]
+	for i, t := range values {
+		if len(t.Shape) < 1 || t.Shape[0] != batch || i >= states && (len(t.Shape) < 2 || t.Shape[1] != steps) {
+			return badInput(1+i, "has shape %v, wants a batch of %d with %d steps", t.Shape, batch, steps)
+		}
+	}
+	lens := make([]int64, batch)
+	for i := range lens {
+		lens[i] = steps
+	}
+	if c.has(0) {
+		if lens, err = c.intsOf(0); err != nil {
+			return err
+		}
+		if int64(len(lens)) != batch {
+			return badInput(0, "has %d entries for a batch of %d", len(lens), batch)
+		}
+	}
+	results := make([][]tensor.Tensor, len(c.step.subs["body"].outputs))
+	for b, length := range lens {
+		if length < 0 || length > steps {
+			return badInput(0, "holds %d, there are %d steps", length, steps)
+		}
+		members := make([]tensor.Tensor, len(values))
+		for i, t := range values {
+			part, err := c.part(t, 0, int64(b), 1)
+			if err != nil {
+				return err
+			}
+			members[i] = reshaped(part, t.Shape[1:])
+			c.mem.retain(tensorValue(members[i]))
+		}
+		var first []graph.Datum
+		for _, t := range members[:states] {
+			first = append(first, tensorValue(t))
+		}
+		xs := slices.Clone(members[states:])
+		for i, x := range xs {
+			if length < steps {
+				if xs[i], err = c.part(x, 0, 0, length); err != nil {
+					return err
+				}
+			}
+		}
+		carried, stacks, err := c.scanSteps(first, xs, make([]int, n), back, length)
+		if err != nil {
+			return err
+		}
+		for _, t := range members {
+			c.drop(tensorValue(t))
+		}
+		c.hold(carried...)
+		for k, v := range carried {
+			if v.Kind != graph.KindTensor {
+				return fmt.Errorf("state %d of the body is %s, wants a tensor", k, describe(v))
+			}
+			results[k] = append(results[k], v.Tensor)
+		}
+		for k, ts := range stacks {
+			one, err := c.stack(ts, c.node.Attr("body").Graph.Outputs[states+k].Type)
+			if err != nil {
+				return fmt.Errorf("scan output %d: %w", k, err)
+			}
+			for _, t := range ts {
+				c.drop(tensorValue(t))
+			}
+			if one.Shape[0] < steps {
+				s := one.Shape.Clone()
+				s[0] = steps
+				padded, err := c.new(one.DType, s)
+				if err != nil {
+					return err
+				}
+				move(padded, 0, one, 0, one.Len())
+				one = padded
+			}
+			results[states+k] = append(results[states+k], one)
+		}
+	}
+	for k := range c.out {
+		all, err := c.stack(results[k], c.node.Attr("body").Graph.Outputs[k].Type)
+		if err != nil {
+			return fmt.Errorf("output %d: %w", k, err)
+		}
+		c.give(k, all)
 	}
 	return nil
 }

@@ -16,7 +16,17 @@ var newest = map[string]int64{
 	graph.DomainONNX:      28,
 	graph.DomainMicrosoft: 1,
 	graph.DomainAccel:     1,
+	domainPreview:         1,
+	domainTraining:        1,
+	domainML:              5,
 }
+
+// ONNX's domains beside the default one.
+const (
+	domainPreview  = "ai.onnx.preview"
+	domainTraining = "ai.onnx.preview.training"
+	domainML       = "ai.onnx.ml"
+)
 
 // spec is a row of the operator tables: what one implementation computes.
 type spec struct {
@@ -241,6 +251,9 @@ func init() {
 		graph.DomainONNX:      onnxTables,
 		graph.DomainMicrosoft: {microsoftOps},
 		graph.DomainAccel:     {accelOps},
+		domainPreview:         {previewOps},
+		domainTraining:        {trainingOps},
+		domainML:              {mlOps},
 	} {
 		for _, table := range tables {
 			for _, s := range table {
