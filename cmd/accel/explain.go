@@ -15,23 +15,30 @@ import (
 )
 
 func newExplain(a *app) *cobra.Command {
-	var platform, fallback string
+	var platform, fallback, split string
+	var nodes bool
 	c := &cobra.Command{
 		Use:   "explain MODEL",
 		Short: "Say where a model would run and why, and what is done to its graph there",
 		Long: `Say where a model would run and why, and what is done to its graph there. MODEL is a name of
 the configuration, or the path of a model's folder. The model is placed for it, as a first
-request would.`,
+request would; an ONNX model without a task is lowered as a run would lower it. With --nodes
+there is a line for each node: its device, what computes it there, and why another than the
+preferred device has it.`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeModels,
 	}
 	f := c.Flags()
 	f.StringVar(&platform, "platform", "", "preferred `PLATFORM` or device")
 	f.StringVar(&fallback, "fallback", "", "`POLICY` where that can't serve: deny, warn, allow")
+	f.StringVar(&split, "split", "", "`WAY` to go where a device takes only part of the graph: off, auto, force")
+	f.BoolVar(&nodes, "nodes", false, "list the nodes")
 	a.completePlatforms(c, "platform")
 	complete(c, "fallback", "deny", "warn", "allow")
+	complete(c, "split", "off", "auto", "force")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		l, err := a.load("", flagValue(c, "fallback", fallback, "fallback", "policy"))
+		flags := append(flagValue(c, "fallback", fallback, "fallback", "policy"), flagValue(c, "split", split, "split")...)
+		l, err := a.load("", flags)
 		if err != nil {
 			return err
 		}
@@ -65,12 +72,17 @@ request would.`,
 			case err != nil:
 				return errors.Join(err, started)
 			}
-			if a.json {
-				if err := json.NewEncoder(a.out).Encode(x); err != nil {
-					return err
+			if !nodes {
+				for i := range x.Placements {
+					x.Placements[i].Table = nil
 				}
-			} else {
-				a.printExplanation(x)
+			}
+			tell := a.printExplanation
+			if a.json {
+				tell = func(x engine.Explanation) error { return json.NewEncoder(a.out).Encode(x) }
+			}
+			if err := tell(x); err != nil {
+				return err
 			}
 			if err != nil {
 				return &toldError{err}
@@ -90,7 +102,7 @@ func modelInfo(e engineAPI, name string) engine.ModelInfo {
 	return engine.ModelInfo{Name: name}
 }
 
-func (a *app) printExplanation(x engine.Explanation) {
+func (a *app) printExplanation(x engine.Explanation) error {
 	s := styleOf(a.out, a.environ)
 	d := x.Decision
 	say := func(what, format string, args ...any) {
@@ -131,10 +143,13 @@ func (a *app) printExplanation(x engine.Explanation) {
 	}
 	if d.Chosen.Device == "" {
 		say("chosen", "%s", s.bad("none"))
-		return
+		return nil
 	}
 	note := ""
-	if d.Fallback() {
+	switch {
+	case d.Split():
+		note = s.warn(", and others for parts of it")
+	case d.Fallback():
 		note = s.warn(", a fallback from " + d.First)
 	}
 	say("chosen", "%s (%s)%s", s.good(d.Chosen.Device), d.Chosen.Kind, note)
@@ -143,7 +158,11 @@ func (a *app) printExplanation(x engine.Explanation) {
 		if p.Shapes != "" {
 			shapes = p.Shapes
 		}
-		say("placed", "%s, %s: %s, %s, %s", p.Device, shapes, count(p.Nodes, "node"), count(len(p.Rewrites), "rewrite"), memory(p.Memory))
+		part := ""
+		if p.Piece > 0 {
+			part = fmt.Sprintf("piece %d on ", p.Piece)
+		}
+		say("placed", "%s%s, %s: %s, %s, %s", part, p.Device, shapes, count(p.Nodes, "node"), count(len(p.Rewrites), "rewrite"), memory(p.Memory))
 		say("", "%s", p.Dir)
 		for _, r := range p.Rewrites {
 			node := r.Node
@@ -153,6 +172,26 @@ func (a *app) printExplanation(x engine.Explanation) {
 			say("", "%s: %s (%s)", node, r.What, r.Why)
 		}
 	}
+	if len(x.Placements) > 0 && x.Placements[0].Table != nil {
+		return a.printNodes(s, x.Placements)
+	}
+	return nil
+}
+
+// printNodes prints a line a node, pieces in the order they run.
+func (a *app) printNodes(s style, placements []engine.Placement) error {
+	t := table{header: []string{"NODE", "DEVICE", "BY", "WHY NOT THE PREFERRED DEVICE"}}
+	for _, p := range placements {
+		for _, n := range p.Table {
+			on := p.Device
+			if p.Piece > 0 {
+				on = fmt.Sprintf("%s (%d)", p.Device, p.Piece)
+			}
+			t.add(n.Name, on, n.Implementation, firstLine(n.Why))
+		}
+	}
+	fmt.Fprintln(a.out)
+	return t.write(a.out, s, 0)
 }
 
 func refName(r route.Refusal) string {

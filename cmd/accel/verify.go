@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,13 +16,15 @@ import (
 func newVerify(a *app) *cobra.Command {
 	var platforms []string
 	var tolerance float64
+	var split bool
 	c := &cobra.Command{
 		Use:   "verify DIR...",
 		Short: "Hold a device's outputs against recorded ones",
 		Long: `Hold a device's outputs against recorded ones. A DIR is a model's folder with golden.safetensors,
 or an ONNX test folder: model.onnx with test_data_set_0 and so on. Each is run whole on each
-platform; none falls back to another. The error of an output is its largest absolute
-difference over the largest recorded magnitude.
+platform; none falls back to another. With --split the CPU runs the nodes that a platform does
+not take; such results are counted apart from whole ones. The error of an output is its largest
+absolute difference over the largest recorded magnitude.
 
 The exit status is 1 if anything was refused, off or broken.`,
 		Example: "  accel verify testdata/tiny/bert --platform cpu,simulation:static",
@@ -32,6 +36,7 @@ The exit status is 1 if anything was refused, off or broken.`,
 	f := c.Flags()
 	f.StringSliceVar(&platforms, "platform", nil, "`PLATFORMS` or devices, separated by commas (default: every platform with a healthy device)")
 	f.Float64Var(&tolerance, "tolerance", verify.DefaultTolerance, "largest `ERROR` that passes")
+	f.BoolVar(&split, "split", false, "let the CPU run what a platform does not take of a graph")
 	a.completePlatforms(c, "platform")
 	c.RunE = func(c *cobra.Command, dirs []string) error {
 		if !(tolerance >= 0) {
@@ -59,7 +64,7 @@ The exit status is 1 if anything was refused, off or broken.`,
 			}
 			p := a.progress("verifying " + dirs[0])
 			s := styleOf(a.out, a.environ)
-			report := verify.Run(c.Context(), e, dirs, verify.Options{Platforms: platforms, Tolerance: tolerance}, func(r verify.Result) {
+			report := verify.Run(c.Context(), e, dirs, verify.Options{Platforms: platforms, Tolerance: tolerance, Split: split}, func(r verify.Result) {
 				p.say("verified %s on %s", r.Path, r.Platform)
 				if !a.json {
 					a.printResult(s, r)
@@ -79,7 +84,7 @@ The exit status is 1 if anything was refused, off or broken.`,
 				if report.Failed+report.Refused > 0 {
 					tell = s.bad
 				}
-				fmt.Fprintln(a.out, tell(fmt.Sprintf("%d passed, %d failed, %d refused", report.Passed, report.Failed, report.Refused)))
+				fmt.Fprintln(a.out, tell(summary(report, split)))
 			}
 			if report.Passed != len(report.Results) {
 				return errMissed
@@ -88,6 +93,27 @@ The exit status is 1 if anything was refused, off or broken.`,
 		})
 	}
 	return c
+}
+
+// summary is the last line: what came out, how it ran, and of whole architectures
+// or of parts.
+func summary(r verify.Report, split bool) string {
+	text := fmt.Sprintf("%d passed, %d failed, %d refused", r.Passed, r.Failed, r.Refused)
+	if split {
+		text += fmt.Sprintf("; %d ran whole, %d split", r.Whole, r.Split)
+	}
+	if len(r.Parts) > 0 {
+		passed, all := r.Passed, len(r.Results)
+		var parts []string
+		for _, name := range slices.Sorted(maps.Keys(r.Parts)) {
+			c := r.Parts[name]
+			n := c.Passed + c.Failed + c.Refused
+			passed, all = passed-c.Passed, all-n
+			parts = append(parts, fmt.Sprintf("%d of %d parts (%s)", c.Passed, n, name))
+		}
+		text += fmt.Sprintf("; passed: %d of %d whole architectures, %s", passed, all, strings.Join(parts, ", "))
+	}
+	return text
 }
 
 // printResult prints one line for a folder on a platform, and more where it missed.
@@ -114,6 +140,9 @@ func (a *app) printResult(s style, r verify.Result) {
 	if numbers > 0 {
 		text = fmt.Sprintf(": %s, %s, worst error %.1e of %.0e", r.Status, count(len(r.Outputs), "output"), worst, limit)
 	}
+	if len(r.Pieces) > 0 {
+		text += "; " + placed(r)
+	}
 	fmt.Fprintf(a.out, "%s  %s on %s%s\n", mark, s.bold(r.Path), on, text)
 	for _, o := range r.Outputs {
 		switch {
@@ -127,4 +156,13 @@ func (a *app) printResult(s style, r verify.Result) {
 	if r.Error != "" {
 		fmt.Fprintln(a.out, indent(strings.TrimSpace(r.Error), "         "))
 	}
+}
+
+// placed says which platform ran how much of a graph that was split.
+func placed(r verify.Result) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(r.Placed)) {
+		parts = append(parts, fmt.Sprintf("%s ran %s", name, count(r.Placed[name].Nodes, "node")))
+	}
+	return count(len(r.Pieces), "piece") + ": " + strings.Join(parts, ", ")
 }

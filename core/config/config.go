@@ -25,6 +25,7 @@ type Config struct {
 	Models   map[string]Model    `koanf:"models" doc:"Models by the name that requests ask for."`
 	Route    map[string][]string `koanf:"route" min:"1" format:"platform" doc:"Platforms in order of preference, by model class; 'default' is for classes that are not named. The first that is there is taken."`
 	Fallback Fallback            `koanf:"fallback" doc:"What may happen when a wanted platform can't serve."`
+	Split    string              `koanf:"split" enum:"off,auto,force" doc:"Whether a device that takes only part of a graph runs that part, and the CPU the rest. off: the next platform runs it whole. auto: where it is worth carrying values over, and fallback is not denied. force: wherever the device takes anything."`
 	Backends map[string]Backend  `koanf:"backends" doc:"Backends by name. Those found on the search path need no entry here."`
 	Hosts    Hosts               `koanf:"hosts" doc:"How backend processes are found, started and restarted."`
 	Cache    Cache               `koanf:"cache" doc:"Where lowered models are kept."`
@@ -155,6 +156,7 @@ func Default() Config {
 	return Config{
 		Route:    policyRoutes(),
 		Fallback: Fallback{Policy: "warn", RestartWait: 5 * time.Second},
+		Split:    "auto",
 		Hosts: Hosts{
 			StartTimeout: 15 * time.Second,
 			Backoff:      Backoff{First: 100 * time.Millisecond, Max: 30 * time.Second},

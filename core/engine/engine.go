@@ -117,7 +117,8 @@ func (e *Engine) Close(ctx context.Context) error {
 	return errors.Join(append(errs, e.hosts.Close(ctx))...)
 }
 
-// model finds a model by name and waits until it is open.
+// model finds a model by name and waits until it is open. One that can't be used is
+// returned with the error.
 func (e *Engine) model(ctx context.Context, name string) (*model, error) {
 	m, ok := e.models[name]
 	if !ok {
@@ -133,7 +134,7 @@ func (e *Engine) model(ctx context.Context, name string) (*model, error) {
 		return nil, ctx.Err()
 	}
 	if m.err != nil {
-		return nil, &ModelUnusableError{Model: name, Path: m.config.Path, Err: m.err}
+		return m, &ModelUnusableError{Model: name, Path: m.config.Path, Err: m.err}
 	}
 	return m, nil
 }

@@ -34,16 +34,16 @@ type model struct {
 
 // open reads the checkpoint and the tokenizer and holds one against the other.
 func (m *model) open(e *Engine) error {
-	policy := route.Policy(m.config.Fallback)
-	if policy == "" {
-		policy = route.Policy(e.config.Fallback.Policy)
-	}
-	s, err := e.Open(m.config.Path, SessionOptions{Name: m.name, Component: models.Encode, Preferred: m.config.Platform, Policy: policy})
+	s, err := e.Open(m.config.Path, SessionOptions{Name: m.name, Component: models.Encode, Preferred: m.config.Platform, Policy: m.policy(e), Split: e.split()})
 	if err != nil {
 		return err
 	}
 	if s.Model == nil || s.Model.Embedding == nil {
-		return errors.Join(fmt.Errorf("a model of class %q does not embed, and no other task is known", s.Class), s.Close())
+		err := error(&noTaskError{s.Class})
+		if s.Model != nil {
+			err = fmt.Errorf("a model of class %q does not embed, and no other task is known", s.Class)
+		}
+		return errors.Join(err, s.Close())
 	}
 	tok, err := processors.OpenTokenizer(s.Dir)
 	if err != nil {
@@ -61,6 +61,25 @@ func (m *model) open(e *Engine) error {
 	}
 	return nil
 }
+
+// noTaskError says that a model is a bare graph: it can be run and explained, and
+// answers no requests.
+type noTaskError struct{ class string }
+
+func (e *noTaskError) Error() string {
+	return fmt.Sprintf("a model of class %q is a graph alone: there is no tokenizer, and no task is known", e.class)
+}
+
+// policy is the fallback policy for the model.
+func (m *model) policy(e *Engine) route.Policy {
+	if m.config.Fallback != "" {
+		return route.Policy(m.config.Fallback)
+	}
+	return route.Policy(e.config.Fallback.Policy)
+}
+
+// split says how far graphs may be split.
+func (e *Engine) split() route.Split { return route.Split(e.config.Split) }
 
 // textEncoder is a tokenizer as tasks wants it, with what sentence-transformers does
 // to a text before. As there, special tokens that a text spells out are special: a

@@ -60,12 +60,12 @@ type compileRecord struct {
 	how   string
 }
 
-// placement is a graph on a device. Users hold it while they run.
+// placement is a graph on a device, or split between that and another. Users hold
+// it while they run.
 type placement struct {
 	key     placeKey
-	ready   chan struct{} // closed when lowered and exe, or err, are set
-	lowered *lower.Lowered
-	exe     Executable
+	ready   chan struct{} // closed when pieces, or err, are set
+	pieces  []piece       // in the order they run
 	err     error
 	users   int
 	used    uint64
@@ -105,12 +105,12 @@ func (r *Runner) Run(ctx context.Context, d *route.Decision, inputs map[string]t
 			}
 			continue
 		}
-		p, f, err := r.place(ctx, dev, asked)
+		p, f, err := r.place(ctx, dev, asked, inputs)
 		if err == nil {
 			var out map[string]tensor.Tensor
 			out, err = r.run(ctx, p, f, inputs, wanted, len(d.Replays) >= soloAfter)
 			if err == nil {
-				d.Chosen = route.Choice{Platform: dev.Platform, Device: dev.Ref, Kind: dev.Kind}
+				d.Chosen, d.Pieces = p.decision(dev)
 				return out, nil
 			}
 		}
@@ -118,12 +118,12 @@ func (r *Runner) Run(ctx context.Context, d *route.Decision, inputs map[string]t
 			return nil, ctx.Err()
 		}
 		if death, died := r.fleet.Died(err); died {
-			var c *compileError
-			if errors.As(err, &c) {
-				r.compileDied(dev.Ref, death)
+			at := &pieceError{device: dev}
+			if errors.As(err, &at) && at.compiling {
+				r.compileDied(at.device.Ref, death)
 			}
-			d.Replays = append(d.Replays, route.Refusal{Platform: dev.Platform, Device: dev.Ref, Reason: death.Reason})
-			r.log.Warn("a device died under a request", "model", r.query.Model, "device", dev.Ref, "reason", death.Reason, "deaths", len(d.Replays))
+			d.Replays = append(d.Replays, route.Refusal{Platform: at.device.Platform, Device: at.device.Ref, Reason: death.Reason})
+			r.log.Warn("a device died under a request", "model", r.query.Model, "device", at.device.Ref, "reason", death.Reason, "deaths", len(d.Replays))
 			if len(d.Replays) > soloAfter {
 				return nil, &PoisonedError{Model: r.query.Model, Deaths: d.Replays, Stderr: death.Stderr}
 			}
@@ -145,13 +145,13 @@ func (r *Runner) Run(ctx context.Context, d *route.Decision, inputs map[string]t
 // choose plans and takes the best device; d's record begins anew each time, its
 // replays excepted.
 func (r *Runner) choose(d *route.Decision, excluded map[string]route.Refusal) (route.Device, error) {
-	q := r.query
-	q.Excluded = excluded
 	for ref, rec := range r.restingDevices() {
 		if _, ok := excluded[ref]; !ok {
-			q.Excluded[ref] = rec
+			excluded[ref] = rec
 		}
 	}
+	q := r.query
+	q.Excluded = excluded
 	usable, plan, err := route.Plan(q, r.fleet.Devices())
 	if err != nil {
 		return route.Device{}, err
@@ -203,12 +203,6 @@ func refusalOf(dev route.Device, err error) (route.Refusal, bool) {
 	return r, true
 }
 
-// compileError marks what went wrong while a graph was brought onto a device.
-type compileError struct{ err error }
-
-func (e *compileError) Error() string { return e.err.Error() }
-func (e *compileError) Unwrap() error { return e.err }
-
 func (r *Runner) compileDied(ref string, death Death) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -246,7 +240,7 @@ func (r *Runner) run(ctx context.Context, p *placement, f fit, inputs map[string
 		r.release(p, false)
 		return nil, &backend.Error{Code: backend.CodeInvalid, Argument: "inputs", Message: err.Error()}
 	}
-	out, err := p.exe.Run(ctx, in, wanted, solo)
+	out, err := runPieces(ctx, p.pieces, in, wanted, solo)
 	if err != nil {
 		_, died := r.fleet.Died(err)
 		r.release(p, died || r.fleet.Replayable(err))
@@ -258,7 +252,7 @@ func (r *Runner) run(ctx context.Context, p *placement, f fit, inputs map[string
 
 // place returns the graph on a device, brought there first if need be, held for
 // one run.
-func (r *Runner) place(ctx context.Context, dev route.Device, asked dims) (*placement, fit, error) {
+func (r *Runner) place(ctx context.Context, dev route.Device, asked dims, inputs map[string]tensor.Tensor) (*placement, fit, error) {
 	info, ok := r.fleet.Device(dev.Ref)
 	if !ok {
 		return nil, fit{}, backend.BadState("device %s is gone", dev.Ref)
@@ -267,13 +261,7 @@ func (r *Runner) place(ctx context.Context, dev route.Device, asked dims) (*plac
 	key := placeKey{device: dev.Ref}
 	var fixed dims
 	if info.StaticShapes {
-		f.padded = dims{}
-		for name, n := range asked {
-			if slices.Contains(r.paddable, name) {
-				n = bucket(n)
-			}
-			f.padded[name] = n
-		}
+		f.padded = r.padded(asked)
 		fixed = f.padded
 		key.dims = fixed.key()
 	}
@@ -282,7 +270,7 @@ func (r *Runner) place(ctx context.Context, dev route.Device, asked dims) (*plac
 		return nil, fit{}, err
 	}
 	if mine {
-		r.bring(ctx, p, info, dev.Ref, fixed, asked)
+		r.bring(ctx, p, dev, fixed, f, inputs)
 	}
 	select {
 	case <-p.ready:
@@ -294,8 +282,19 @@ func (r *Runner) place(ctx context.Context, dev route.Device, asked dims) (*plac
 		r.release(p, true)
 		return nil, fit{}, p.err
 	}
-	f.device = p.lowered.Graph.Graph
 	return p, f, nil
+}
+
+// padded are the sizes that a device with static shapes compiles for a request.
+func (r *Runner) padded(asked dims) dims {
+	out := dims{}
+	for name, n := range asked {
+		if slices.Contains(r.paddable, name) {
+			n = bucket(n)
+		}
+		out[name] = n
+	}
+	return out
 }
 
 // hold takes a placement, or makes an empty one that the caller must bring.
@@ -360,45 +359,39 @@ func (r *Runner) oldestIdle() *placement {
 
 func (r *Runner) free(p *placement) {
 	<-p.ready
-	if p.exe != nil {
-		if err := p.exe.Close(); err != nil {
-			r.log.Debug("an executable could not be released", "device", p.key.device, "error", err)
-		}
-	}
-	if p.lowered != nil {
-		if err := p.lowered.Release(); err != nil {
-			r.log.Warn("a lowered folder could not be released", "dir", p.lowered.Dir, "error", err)
-		}
-		p.lowered.Graph.Close()
+	for _, x := range p.pieces {
+		r.freePiece(x)
 	}
 }
 
 // bring lowers and compiles in the background of all who wait for p: a request
-// that gives up does not stop it for the others. The smoke run has the sizes of
-// the request at hand, for sizes of one's own choosing may contradict each other.
-func (r *Runner) bring(ctx context.Context, p *placement, info backend.Device, ref string, fixed, asked dims) {
+// that gives up does not stop it for the others.
+func (r *Runner) bring(ctx context.Context, p *placement, dev route.Device, fixed dims, f fit, inputs map[string]tensor.Tensor) {
 	ctx = context.WithoutCancel(ctx)
 	go func() {
 		defer close(p.ready)
 		begun := time.Now()
-		target := lower.Target{Device: ref, StaticShapes: info.StaticShapes,
-			Assess: func(ctx context.Context, dir string) (backend.Assessment, error) {
-				return r.fleet.Assess(ctx, ref, dir)
-			}}
-		lowered, err := r.store.Lower(ctx, r.source, target, fixed)
+		pieces, err := r.lower(ctx, dev, fixed, f.asked)
 		if err != nil {
-			p.err = &compileError{err}
+			p.err = err
 			return
 		}
-		exe, err := r.fleet.Compile(ctx, ref, backend.CompileSpec{Dir: lowered.Dir, SmokeDims: asked}, r.progress)
-		if err != nil {
-			p.err = &compileError{errors.Join(err, lowered.Release())}
-			lowered.Graph.Close()
+		if err := r.compile(ctx, pieces, f, inputs); err != nil {
+			for _, x := range pieces {
+				r.freePiece(x)
+			}
+			p.err = err
 			return
 		}
-		p.lowered, p.exe = lowered, exe
-		r.log.Info("placed a model", "model", r.query.Model, "device", ref, "kind", string(info.Kind), "shapes", p.key.dims,
-			"rewrites", len(lowered.Rewrites), "memory", exe.Memory(), "took", time.Since(begun).Round(time.Millisecond).String())
+		p.pieces = pieces
+		var memory int64
+		rewrites := 0
+		for _, x := range pieces {
+			memory += x.exe.Memory()
+			rewrites += len(x.Rewrites)
+		}
+		r.log.Info("placed a model", "model", r.query.Model, "device", dev.Ref, "kind", string(dev.Kind), "shapes", p.key.dims, "pieces", len(pieces),
+			"rewrites", rewrites, "memory", memory, "took", time.Since(begun).Round(time.Millisecond).String())
 	}()
 }
 

@@ -22,6 +22,7 @@ type SessionOptions struct {
 	Component string // models.Full, models.Encode, ...; an ONNX model has one graph and needs none
 	Preferred string // platform or device; empty: as the route says
 	Policy    route.Policy
+	Split     route.Split // empty: off
 }
 
 // Session is one graph of a checkpoint, open to be run.
@@ -76,7 +77,7 @@ func (e *Engine) open(ck *checkpoint.Checkpoint, o SessionOptions) (*Session, er
 		s.Class = s.Model.Class
 		paddable = []string{models.Batch, models.Sequence}
 	}
-	q := route.Query{Model: s.Name, Class: s.Class, Preferred: o.Preferred, Policy: o.Policy,
+	q := route.Query{Model: s.Name, Class: s.Class, Preferred: o.Preferred, Policy: o.Policy, Split: o.Split,
 		Platforms: e.platforms(s.Class), RestartWait: e.config.Fallback.RestartWait}
 	s.Runner = newRunner(e.fleet, e.store, lower.Source{Graph: s.Source, Dir: ck.Dir, Identity: identity}, paddable, q, e.log)
 	return s, nil
@@ -136,6 +137,10 @@ func (s *Session) Cost(inputs map[string]tensor.Tensor) (Cost, error) {
 	if err != nil {
 		return Cost{}, err
 	}
+	return s.cost(d)
+}
+
+func (s *Session) cost(d dims) (Cost, error) {
 	m := s.Source.Clone()
 	defer m.Close()
 	nodes := len(m.Graph.Nodes)

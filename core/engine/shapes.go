@@ -88,30 +88,40 @@ func bind(g *graph.Graph, inputs map[string]tensor.Tensor) (dims, error) {
 	return d, nil
 }
 
-// fit is how inputs are brought to the shapes and types of one compiled graph,
-// and its outputs back.
+// fit is how inputs are brought to the shapes of a compiled graph, and its outputs
+// back.
 type fit struct {
 	asked  dims         // what the request has
 	padded dims         // what the compiled graph has; equal to asked without padding
 	source *graph.Graph // as the class made it
-	device *graph.Graph // as the device runs it
 }
 
-// inputs pads and narrows. Padding is zeros: the class has promised that zeros
-// are masked out.
+// inputs pads. Padding is zeros: the class has promised that zeros are masked out.
 func (f fit) inputs(in map[string]tensor.Tensor) (map[string]tensor.Tensor, error) {
-	out := make(map[string]tensor.Tensor, len(f.device.Inputs))
-	types := make(map[string]*graph.Type, len(f.source.Inputs))
+	out := make(map[string]tensor.Tensor, len(f.source.Inputs))
 	for _, v := range f.source.Inputs {
-		types[v.Name] = v.Type
-	}
-	for _, v := range f.device.Inputs {
 		t := in[v.Name]
-		var err error
-		if src := types[v.Name]; src != nil && v.Type != nil {
-			if t, err = resize(t, sized(src.Dims, t.Shape, f.padded)); err != nil {
+		if v.Type != nil {
+			var err error
+			if t, err = resize(t, sized(v.Type.Dims, t.Shape, f.padded)); err != nil {
 				return nil, fmt.Errorf("input %s: %w", v.Name, err)
 			}
+		}
+		out[v.Name] = t
+	}
+	return out, nil
+}
+
+// feed picks the inputs of a lowered graph from values, in the types that it has.
+func feed(g *graph.Graph, values map[string]tensor.Tensor) (map[string]tensor.Tensor, error) {
+	out := make(map[string]tensor.Tensor, len(g.Inputs))
+	for _, v := range g.Inputs {
+		t, ok := values[v.Name]
+		if !ok {
+			return nil, fmt.Errorf("value %s was not computed", v.Name)
+		}
+		if v.Type != nil {
+			var err error
 			if t, err = convert(t, v.Type.Elem); err != nil {
 				return nil, fmt.Errorf("input %s: %w", v.Name, err)
 			}

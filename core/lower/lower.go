@@ -42,7 +42,8 @@ type Target struct {
 // Release.
 type Lowered struct {
 	*Folder
-	Graph          *graph.Model // as it stands in the folder, types inferred
+	Graph          *graph.Model      // as it stands in the folder, types inferred
+	Verdicts       []backend.Verdict // on its nodes, none a refusal
 	Rewrites       []Rewrite
 	MemoryEstimate int64 // bytes; 0: unknown
 }
@@ -139,7 +140,7 @@ func (s *Store) fit(ctx context.Context, src Source, m *graph.Model, target Targ
 		}
 		refused := refusals(m.Graph, a)
 		if len(refused) == 0 {
-			return &Lowered{Folder: folder, Graph: m.Clone(), Rewrites: rewrites, MemoryEstimate: a.MemoryEstimate}, nil, nil
+			return &Lowered{Folder: folder, Graph: m.Clone(), Verdicts: a.Nodes, Rewrites: rewrites, MemoryEstimate: a.MemoryEstimate}, nil, nil
 		}
 		if err := folder.Release(); err != nil {
 			return nil, nil, err

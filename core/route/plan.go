@@ -38,6 +38,7 @@ type Query struct {
 	Preferred string   // platform or platform:id; empty: none
 	Platforms []string // the class's route
 	Policy    Policy
+	Split     Split // empty: off
 	// RestartWait is how long a request rather waits for a returning device than
 	// goes to the next platform.
 	RestartWait time.Duration
@@ -90,6 +91,30 @@ func Plan(q Query, devices []Device) ([]Device, Decision, error) {
 		}
 	}
 	return usable, d, nil
+}
+
+// Rest is the device that may take what dev does not take of a graph: the CPU, or
+// where that is dev, the next of the order. A route that doesn't list it, and where
+// splitting isn't forced a policy that denies fallback, leave none.
+func Rest(q Query, dev Device, devices []Device) (Device, bool) {
+	switch {
+	case q.Split == SplitForce:
+	case q.Split == SplitAuto && q.Policy != Deny:
+	default:
+		return Device{}, false
+	}
+	for _, w := range wanted(q, devices) {
+		for _, d := range devices {
+			if !names(w, d.Platform, d.Ref) {
+				continue
+			}
+			if _, refused := q.refuses(d); refused || d.Ref == dev.Ref || dev.Platform != "cpu" && d.Platform != "cpu" {
+				continue
+			}
+			return d, true
+		}
+	}
+	return Device{}, false
 }
 
 func (q Query) refuses(dev Device) (Refusal, bool) {

@@ -26,6 +26,7 @@ type Status string
 // Statuses.
 const (
 	Whole   Status = "whole"   // all of it ran on the platform, and right
+	Split   Status = "split"   // part of it ran on another platform, and all of it right
 	Refused Status = "refused" // the platform is not there, or does not take the model
 	Wrong   Status = "wrong"   // an output is off
 	Failed  Status = "error"   // the folder, or the run, is broken
@@ -52,28 +53,57 @@ type Result struct {
 	Status    Status                 `json:"status"`
 	OK        bool                   `json:"ok"`
 	Placed    map[string]engine.Cost `json:"placed,omitempty"` // by platform
+	Pieces    []route.Piece          `json:"pieces,omitempty"` // of a graph that was split, as its last test ran
+	Parts     string                 `json:"parts,omitempty"`  // "text": the export of a part of the architecture; see partsOf
 	Outputs   []Output               `json:"outputs,omitempty"`
 	Error     string                 `json:"error,omitempty"`
 }
 
-// Report is all results.
+// Count says how results came out.
+type Count struct {
+	Passed  int `json:"passed"`
+	Failed  int `json:"failed"`
+	Refused int `json:"refused"`
+}
+
+func (c *Count) add(r Result) {
+	switch {
+	case r.OK:
+		c.Passed++
+	case r.Status == Refused:
+		c.Refused++
+	default:
+		c.Failed++
+	}
+}
+
+// Report is all results. Those that passed ran whole on their platform, or split.
+// Whole architectures are counted apart from parts of others.
 type Report struct {
 	Results []Result `json:"results"`
-	Passed  int      `json:"passed"`
-	Failed  int      `json:"failed"`
-	Refused int      `json:"refused"`
+	Count
+	Whole int              `json:"whole"`
+	Split int              `json:"split"`
+	Parts map[string]Count `json:"parts,omitempty"` // "text": exports of parts, which Count includes
 }
 
 // Add counts a result in.
 func (r *Report) Add(res Result) {
 	r.Results = append(r.Results, res)
-	switch {
-	case res.OK:
-		r.Passed++
-	case res.Status == Refused:
-		r.Refused++
-	default:
-		r.Failed++
+	r.Count.add(res)
+	switch res.Status {
+	case Whole:
+		r.Whole++
+	case Split:
+		r.Split++
+	}
+	if res.Parts != "" {
+		if r.Parts == nil {
+			r.Parts = map[string]Count{}
+		}
+		c := r.Parts[res.Parts]
+		c.add(res)
+		r.Parts[res.Parts] = c
 	}
 }
 
@@ -86,6 +116,9 @@ type Opener interface {
 type Options struct {
 	Platforms []string // platforms or devices
 	Tolerance float64  // 0: DefaultTolerance
+	// Split lets the CPU run what a platform does not take of a graph. Such a result
+	// is never Whole.
+	Split bool
 }
 
 // test is a set of inputs and the outputs recorded for them.
@@ -101,7 +134,8 @@ type named struct {
 }
 
 // Run verifies each folder on each platform and hands every result to each as it
-// comes. Fallback is denied: a platform that can't is not replaced by another.
+// comes. Fallback is denied: a platform that can't is not replaced by another, save
+// in part where splitting is asked for.
 func Run(ctx context.Context, o Opener, dirs []string, opts Options, each func(Result)) Report {
 	if opts.Tolerance == 0 {
 		opts.Tolerance = DefaultTolerance
@@ -112,7 +146,7 @@ func Run(ctx context.Context, o Opener, dirs []string, opts Options, each func(R
 			if ctx.Err() != nil {
 				return report
 			}
-			r := one(ctx, o, dir, platform, opts.Tolerance)
+			r := one(ctx, o, dir, platform, opts)
 			report.Add(r)
 			each(r)
 		}
@@ -120,9 +154,9 @@ func Run(ctx context.Context, o Opener, dirs []string, opts Options, each func(R
 	return report
 }
 
-func one(ctx context.Context, o Opener, dir, platform string, tolerance float64) Result {
-	res := Result{Path: dir, Platform: platform, Precision: "f32"}
-	if err := run(ctx, o, &res, tolerance); err != nil {
+func one(ctx context.Context, o Opener, dir, platform string, opts Options) Result {
+	res := Result{Path: dir, Platform: platform, Precision: "f32", Parts: partsOf(dir)}
+	if err := run(ctx, o, &res, opts); err != nil {
 		res.Status, res.Error = Failed, err.Error()
 		var none *engine.NoPlatformError
 		if errors.As(err, &none) {
@@ -130,7 +164,10 @@ func one(ctx context.Context, o Opener, dir, platform string, tolerance float64)
 		}
 		return res
 	}
-	res.Status, res.OK = Whole, true
+	if res.Status != Split {
+		res.Status = Whole
+	}
+	res.OK = true
 	for _, out := range res.Outputs {
 		if !out.OK {
 			res.Status, res.OK = Wrong, false
@@ -139,8 +176,12 @@ func one(ctx context.Context, o Opener, dir, platform string, tolerance float64)
 	return res
 }
 
-func run(ctx context.Context, o Opener, res *Result, tolerance float64) error {
-	s, err := o.Open(res.Path, engine.SessionOptions{Component: models.Full, Preferred: res.Platform, Policy: route.Deny})
+func run(ctx context.Context, o Opener, res *Result, opts Options) error {
+	split := route.SplitOff
+	if opts.Split {
+		split = route.SplitForce
+	}
+	s, err := o.Open(res.Path, engine.SessionOptions{Component: models.Full, Preferred: res.Platform, Policy: route.Deny, Split: split})
 	if err != nil {
 		return err
 	}
@@ -150,7 +191,7 @@ func run(ctx context.Context, o Opener, res *Result, tolerance float64) error {
 		return err
 	}
 	for _, t := range tests {
-		if err := runTest(ctx, s, t, res, tolerance); err != nil {
+		if err := runTest(ctx, s, t, res, opts.Tolerance); err != nil {
 			if t.name != "" {
 				err = fmt.Errorf("%s: %w", t.name, err)
 			}
@@ -177,8 +218,17 @@ func runTest(ctx context.Context, s *engine.Session, t test, res *Result, tolera
 	if res.Placed == nil {
 		res.Placed = map[string]engine.Cost{}
 	}
-	sum := res.Placed[d.Chosen.Platform]
-	res.Placed[d.Chosen.Platform] = engine.Cost{Nodes: cost.Nodes, FLOPs: sum.FLOPs + cost.FLOPs}
+	if res.Pieces = d.Pieces; d.Split() {
+		res.Status = Split
+	} else {
+		sum := res.Placed[d.Chosen.Platform]
+		res.Placed[d.Chosen.Platform] = engine.Cost{Nodes: cost.Nodes, FLOPs: sum.FLOPs + cost.FLOPs}
+	}
+	nodes := map[string]int{}
+	for _, p := range d.Pieces {
+		nodes[p.Platform] += p.Nodes
+		res.Placed[p.Platform] = engine.Cost{Nodes: nodes[p.Platform], FLOPs: res.Placed[p.Platform].FLOPs + p.FLOPs}
+	}
 	for _, o := range t.outputs {
 		out := compare(got[o.name], o.tensor, t.inputs["attention_mask"], tolerance)
 		out.Name = o.name

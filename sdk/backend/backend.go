@@ -207,6 +207,9 @@ type CompileSpec struct {
 	Dir          string           // holds model.onnx and its external data
 	MemoryBudget int64            // bytes; 0: the device's free memory
 	SmokeDims    map[string]int64 // symbolic dimensions of the smoke run; absent ones are 1
+	// SmokeInputs are what the smoke run computes on, by name; nil: zeros. The
+	// SDK runs it; a backend need not look.
+	SmokeInputs map[string]tensor.Tensor
 }
 
 // ExecutableInfo describes a compiled graph.
