@@ -95,6 +95,10 @@ func (f *fake) Open(path string, o engine.SessionOptions) (*engine.Session, erro
 	return nil, errors.New("the folder is broken")
 }
 
+func (f *fake) Assess(context.Context, *engine.Session, map[string]int64) (engine.Assessed, error) {
+	return engine.Assessed{}, errors.New("the fake engine assesses nothing")
+}
+
 func cpuDecision(model string) route.Decision {
 	return route.Decision{Model: model, Class: "bert", Policy: route.Warn, Wanted: []string{"cuda", "cpu"}, First: "cpu",
 		Refused: []route.Refusal{{Platform: "cuda", Reason: "no backend offers it", Remedy: "see `accel backends`"}},
@@ -329,7 +333,7 @@ func TestExitStatuses(t *testing.T) {
 		{name: "help", args: []string{}, status: 0},
 		{name: "unknown command", args: []string{"sevre"}, status: 2, err: `did you mean "serve"?`},
 		{name: "unknown flag", args: []string{"run", "--nope"}, status: 2, err: "unknown flag: --nope"},
-		{name: "no argument", args: []string{"run"}, status: 2, err: "usage: accel run FILE"},
+		{name: "no argument", args: []string{"run"}, status: 2, err: "usage: accel run MODEL|FILE.yaml"},
 		{name: "unknown variable", env: []string{"ACCEL_LOG_LEVLE=x"}, args: []string{"devices"}, status: 2, err: "did you mean ACCEL_LOG_LEVEL?"},
 		{name: "bad flag value", args: []string{"devices", "--log-level", "loud"}, status: 2, err: `flag --log-level: log.level = "loud": unknown value`},
 		{name: "missing file", args: []string{"run", "/nowhere.yaml"}, status: 2, err: "there is no such file"},

@@ -21,6 +21,7 @@ type engineAPI interface {
 	Start(ctx context.Context) error
 	Close(ctx context.Context) error
 	Explain(ctx context.Context, model string) (engine.Explanation, error)
+	Assess(ctx context.Context, s *engine.Session, dims map[string]int64) (engine.Assessed, error)
 	// Machine lists the backend processes and their devices.
 	Machine() ([]hosts.BackendStatus, []hosts.DeviceStatus)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/accelhq/accel/core/hosts"
 	"github.com/accelhq/accel/core/server"
 	"github.com/accelhq/accel/core/tasks"
+	"github.com/accelhq/accel/core/tensorfile"
 	"github.com/accelhq/accel/sdk/backend"
 )
 
@@ -79,7 +80,10 @@ var exitClasses = []struct {
 	{isA[config.Errors], exitUsage},
 	{isA[*tasks.InvalidInputError], exitUsage},
 	{isA[*tasks.InputTooLongError], exitUsage},
+	{isA[*tensorfile.Error], exitUsage},
+	{isA[*tensorfile.InputError], exitUsage},
 	{isA[*server.ListenError], exitUsage},
+	{isInvalid, exitUsage},
 	{isA[*notFoundError], exitNotFound},
 	{isA[*engine.ModelNotFoundError], exitNotFound},
 	{isA[*engine.ModelUnusableError], exitNotFound},
@@ -93,6 +97,12 @@ var exitClasses = []struct {
 	{isA[*hosts.TimeoutError], exitBackend},
 	{isA[*hosts.ProtocolError], exitBackend},
 	{isA[*backend.Error], exitBackend},
+}
+
+// isInvalid reports whether a backend found the input wrong.
+func isInvalid(err error) bool {
+	var e *backend.Error
+	return errors.As(err, &e) && e.Code == backend.CodeInvalid
 }
 
 func isA[E error](err error) bool {

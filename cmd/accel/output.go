@@ -1,15 +1,15 @@
 package main
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
-	"strings"
+	"slices"
 
 	"github.com/accelhq/accel/core/config"
 	"github.com/accelhq/accel/core/tasks"
+	"github.com/accelhq/accel/core/tensorfile"
+	"github.com/accelhq/accel/sdk/tensor"
 )
 
 // row is one input and its vector, as json and jsonl write it.
@@ -42,7 +42,7 @@ func (a *app) format(w io.Writer, o config.Output, e *embedding, width int) erro
 		}
 		return nil
 	case "npy":
-		return writeNPY(w, e.vectors)
+		return writeVectors(w, e.vectors)
 	}
 	t := table{header: []string{"COSINE", "SENTENCE", "NEAREST"}, right: []bool{true}}
 	for _, p := range tasks.NearestPairs(e.vectors, o.Pairs) {
@@ -55,27 +55,11 @@ func (a *app) format(w io.Writer, o config.Output, e *embedding, width int) erro
 	return t.write(w, styleOf(w, a.environ), width)
 }
 
-// writeNPY writes an array of float32 [inputs, dimensions] in NumPy's format 1.0:
-// https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
-func writeNPY(w io.Writer, vectors [][]float32) error {
+// writeVectors writes an array of float32 [inputs, dimensions].
+func writeVectors(w io.Writer, vectors [][]float32) error {
 	columns := 0
 	if len(vectors) > 0 {
 		columns = len(vectors[0])
 	}
-	const preamble, align = 10, 64
-	header := fmt.Sprintf("{'descr': '<f4', 'fortran_order': False, 'shape': (%d, %d), }", len(vectors), columns)
-	header += strings.Repeat(" ", align-1-(preamble+len(header))%align) + "\n"
-	b := append([]byte("\x93NUMPY\x01\x00"), byte(len(header)), byte(len(header)>>8))
-	b = append(b, header...)
-	for _, v := range vectors {
-		for _, x := range v {
-			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
-		}
-		if _, err := w.Write(b); err != nil {
-			return err
-		}
-		b = b[:0]
-	}
-	_, err := w.Write(b)
-	return err
+	return tensorfile.WriteNPY(w, tensor.Floats(tensor.Shape{int64(len(vectors)), int64(columns)}, slices.Concat(vectors...)...))
 }

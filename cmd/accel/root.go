@@ -36,7 +36,7 @@ Configuration: defaults < --config FILE < ACCEL_* variables < flags (accel confi
 	complete(cmd, "log-level", "trace", "debug", "info", "warn", "error", "off")
 	complete(cmd, "log-format", "auto", "json", "text")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	cmd.AddCommand(newRun(a), newServe(a), newDevices(a), newBackends(a), newExplain(a), newVerify(a), newConfig(a), newVersion(a))
+	cmd.AddCommand(newRun(a), newServe(a), newInspect(a), newDevices(a), newBackends(a), newExplain(a), newVerify(a), newConfig(a), newVersion(a))
 	for _, c := range cmd.Commands() {
 		wrapArgs(c)
 	}
@@ -137,12 +137,25 @@ func flagValue(c *cobra.Command, flag string, value any, key ...string) []config
 // load reads the configuration. Commands that answer and end log nothing unless
 // told to: what matters is in their answer.
 func (a *app) load(runFile string, flags []config.Flag) (*config.Loaded, error) {
+	return a.loadFrom(config.Sources{Defaults: quiet(), RunFile: runFile, Flags: flags})
+}
+
+// loadRun reads what is to be run, from a file and flags or from flags alone.
+func (a *app) loadRun(runFile string, flags []config.Flag) (*config.Loaded, error) {
+	return a.loadFrom(config.Sources{Defaults: quiet(), RunFile: runFile, Run: true, Flags: flags})
+}
+
+func quiet() config.Config {
 	def := config.Default()
 	def.Log.Level = "off"
-	return a.loadOver(def, runFile, flags)
+	return def
 }
 
 func (a *app) loadOver(def config.Config, runFile string, flags []config.Flag) (*config.Loaded, error) {
+	return a.loadFrom(config.Sources{Defaults: def, RunFile: runFile, Flags: flags})
+}
+
+func (a *app) loadFrom(src config.Sources) (*config.Loaded, error) {
 	file := a.configFile
 	if file == "" {
 		for _, kv := range a.environ {
@@ -152,12 +165,13 @@ func (a *app) loadOver(def config.Config, runFile string, flags []config.Flag) (
 		}
 	}
 	if a.logLevel != "" {
-		flags = append(flags, config.Flag{Name: "--log-level", Key: []string{"log", "level"}, Value: a.logLevel})
+		src.Flags = append(src.Flags, config.Flag{Name: "--log-level", Key: []string{"log", "level"}, Value: a.logLevel})
 	}
 	if a.logFormat != "" {
-		flags = append(flags, config.Flag{Name: "--log-format", Key: []string{"log", "format"}, Value: a.logFormat})
+		src.Flags = append(src.Flags, config.Flag{Name: "--log-format", Key: []string{"log", "format"}, Value: a.logFormat})
 	}
-	return config.Load(config.Sources{Defaults: def, File: file, RunFile: runFile, Environ: a.environ, Flags: flags})
+	src.File, src.Environ = file, a.environ
+	return config.Load(src)
 }
 
 func (a *app) logger(c config.Log) hclog.Logger {
@@ -175,7 +189,19 @@ const closeWait = 10 * time.Second
 // withEngine starts an engine, has do work with it, and closes it. An error of
 // Start tells of backends that are not there; it is handed to do, which knows
 // whether that matters.
-func (a *app) withEngine(ctx context.Context, c config.Config, do func(e engineAPI, started error) error) (err error) {
+func (a *app) withEngine(ctx context.Context, c config.Config, do func(e engineAPI, started error) error) error {
+	return a.withUnstarted(ctx, c, func(e engineAPI) error {
+		started := e.Start(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return do(e, started)
+	})
+}
+
+// withUnstarted makes an engine whose backends do not run yet, for commands that
+// can tell before that something is wrong, and closes it after do.
+func (a *app) withUnstarted(ctx context.Context, c config.Config, do func(e engineAPI) error) (err error) {
 	e, err := a.open(c, a.logger(c.Log))
 	if err != nil {
 		return err
@@ -187,9 +213,5 @@ func (a *app) withEngine(ctx context.Context, c config.Config, do func(e engineA
 			err = fmt.Errorf("ending the backends: %w", cerr)
 		}
 	}()
-	started := e.Start(ctx)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return do(e, started)
+	return do(e)
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 	"unicode/utf8"
 
@@ -17,47 +16,63 @@ import (
 	"github.com/accelhq/accel/core/config"
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/core/tasks"
+	"github.com/accelhq/accel/core/tensorfile"
 )
 
 func newRun(a *app) *cobra.Command {
-	var platform, fallback, format, output string
+	o := runFlags{}
 	c := &cobra.Command{
-		Use:   "run FILE",
-		Short: "Run what a file describes",
-		Long: `Run what a YAML or JSON file describes: a task, a model, inputs and where the outputs go,
-beside any section of the configuration. configs/demo.yaml is one; ` + "`accel config schema --run`" + `
-describes them all.`,
-		Example: "  accel run configs/demo.yaml\n  accel run configs/demo.yaml --platform simulation --json",
-		Args:    cobra.ExactArgs(1),
+		Use:   "run MODEL|FILE.yaml",
+		Short: "Run a model on tensors, or what a file describes",
+		Long: `Run a model on tensors, or what a file describes.
+
+MODEL is an .onnx file, a model's folder, or a name of the configuration. Each of its inputs is
+read from a file (.npy, .npz, .pb, .json), given as values, or made up. An input must have the
+type and shape that the model declares; nothing is converted unless --cast is given. Its outputs
+are summed up on the terminal, and written where --output says.
+
+FILE.yaml (or .json) describes a run: a task, a model, inputs and where the outputs go, beside any
+section of the configuration. configs/demo.yaml is one; ` + "`accel config schema --run`" + ` describes them
+all. Flags go over what it says.`,
+		Example: `  accel run model.onnx --input ids=ids.npy --input mask='[[1, 1, 0]]'
+  accel run model.onnx --inputs batch.npz --output out.npz --platform cpu
+  accel run model.onnx --generate random --dim batch=8 --repeat 50
+  accel run model.onnx --generate random:7 --record test_data_set_0
+  accel run configs/demo.yaml --platform simulation --json`,
+		Args: cobra.ExactArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return []string{"yaml", "yml", "json"}, cobra.ShellCompDirectiveFilterFileExt
+			return []string{"onnx", "yaml", "yml", "json"}, cobra.ShellCompDirectiveFilterFileExt
 		},
 	}
-	f := c.Flags()
-	f.StringVar(&platform, "platform", "", "preferred `PLATFORM` or device")
-	f.StringVar(&fallback, "fallback", "", "`POLICY` where that can't serve: deny, warn, allow")
-	f.StringVar(&output, "output", "", "write to `FILE`")
-	f.StringVar(&format, "format", "", "`FORMAT` of the output: table, json, jsonl, npy")
-	a.completePlatforms(c, "platform")
-	complete(c, "fallback", "deny", "warn", "allow")
-	complete(c, "format", "table", "json", "jsonl", "npy")
+	o.add(a, c)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		var flags []config.Flag
-		flags = append(flags, flagValue(c, "platform", platform, "platform")...)
-		flags = append(flags, flagValue(c, "fallback", fallback, "fallback", "policy")...)
-		flags = append(flags, flagValue(c, "output", output, "output", "file")...)
-		if a.json {
-			flags = append(flags, config.Flag{Name: "--json", Key: []string{"output", "format"}, Value: "json"})
-		}
-		flags = append(flags, flagValue(c, "format", format, "output", "format")...)
-		l, err := a.load(args[0], flags)
+		flags, err := o.flags(c)
 		if err != nil {
 			return err
+		}
+		file := args[0]
+		if isRunFile(file) {
+			if a.json {
+				flags = append(flags, config.Flag{Name: jsonFlag, Key: []string{"output", "format"}, Value: "json"})
+			}
+		} else {
+			file = ""
+			flags = append(flags, config.Flag{Name: "MODEL", Key: []string{"task"}, Value: "infer"},
+				config.Flag{Name: "MODEL", Key: []string{"model"}, Value: args[0]})
+		}
+		l, err := a.loadRun(file, append(flags, flagValue(c, "format", o.format, "output", "format")...))
+		if err != nil {
+			return err
+		}
+		if l.Run.Task == "infer" {
+			return a.infer(c.Context(), l)
 		}
 		return a.run(c.Context(), l)
 	}
 	return c
 }
+
+const jsonFlag = "--json"
 
 // inputsAtATime are embedded in one request, so that progress can be told.
 const inputsAtATime = 128
@@ -184,7 +199,7 @@ func readInputs(in config.Inputs) ([]string, error) {
 func (a *app) writeRun(o config.Output, e *embedding) error {
 	final := io.Writer(a.screen)
 	if o.File != "" {
-		err := writeFile(o.File, func(w io.Writer) error { return a.format(w, o, e, 0) })
+		err := tensorfile.Create(o.File, func(w io.Writer) error { return a.format(w, o, e, 0) })
 		if err != nil {
 			return fmt.Errorf("output.file: %w", err)
 		}
@@ -232,32 +247,4 @@ func (a *app) writeRun(o config.Output, e *embedding) error {
 	took := time.Duration(e.Seconds * float64(time.Second))
 	fmt.Fprintf(final, "%s on %s: %s, %s in %s, start included\n", s.bold(e.Model), s.good(on), count(e.Inputs, "sentence"), count(e.Tokens, "token"), seconds(took))
 	return nil
-}
-
-// writeFile makes a file whole or not at all.
-func writeFile(path string, write func(io.Writer) error) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".accel-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if err = f.Chmod(0o644); err != nil {
-		return err
-	}
-	w := bufio.NewWriter(f)
-	if err = write(w); err != nil {
-		return err
-	}
-	if err = w.Flush(); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

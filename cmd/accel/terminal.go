@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -318,3 +319,49 @@ func seconds(d time.Duration) string {
 	}
 	return fmt.Sprintf("%.2f s", d.Seconds())
 }
+
+// exact is a duration in three digits.
+func exact(d time.Duration) string {
+	for _, u := range []struct {
+		size time.Duration
+		name string
+	}{{time.Second, "s"}, {time.Millisecond, "ms"}, {time.Microsecond, "us"}} {
+		if d >= u.size {
+			f := float64(d) / float64(u.size)
+			digits := 2
+			if f >= 100 {
+				digits = 0
+			} else if f >= 10 {
+				digits = 1
+			}
+			return fmt.Sprintf("%.*f %s", digits, f, u.name)
+		}
+	}
+	return fmt.Sprintf("%d ns", d)
+}
+
+// wrap joins parts by commas into lines of at most width columns.
+func wrap(parts []string, width int) []string {
+	var lines []string
+	line, used := "", 0
+	for i, p := range parts {
+		if i < len(parts)-1 {
+			p += ","
+		}
+		n := uniseg.StringWidth(escapes.ReplaceAllString(p, ""))
+		if line != "" && used+1+n > width {
+			lines, line, used = append(lines, line), "", 0
+		}
+		if line != "" {
+			line, used = line+" ", used+1
+		}
+		line, used = line+p, used+n
+	}
+	if line != "" {
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// escapes are the codes that paint adds.
+var escapes = regexp.MustCompile("\x1b\\[[0-9]*m")

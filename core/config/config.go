@@ -144,6 +144,7 @@ type Output struct {
 	File   string   `koanf:"file" path:"true" doc:"Where to write; empty: standard output. infer: a file, or a folder that gets a file for each output."`
 	Pairs  int      `koanf:"pairs" min:"0" doc:"embed: most pairs in the table."`
 	Only   []string `koanf:"only" doc:"infer: the outputs that are wanted; empty: all."`
+	Record string   `koanf:"record" path:"true" doc:"infer: folder that gets inputs and outputs as an ONNX test data set, which 'accel verify' holds other devices against."`
 }
 
 // Default is the configuration of a machine where nothing was configured. The

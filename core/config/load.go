@@ -24,6 +24,7 @@ type Sources struct {
 	Defaults Config
 	File     string // YAML or JSON; empty: none
 	RunFile  string // a file that also says what to run; empty: none
+	Run      bool   // flags say what to run, with or without such a file
 	Environ  []string
 	Flags    []Flag
 }
@@ -38,7 +39,7 @@ type Flag struct {
 // Loaded is a checked configuration that knows where each value came from.
 type Loaded struct {
 	Config Config
-	Run    *Run // nil without a run file
+	Run    *Run // nil where nothing says what to run
 
 	origins map[string]Origin
 }
@@ -57,7 +58,8 @@ func Load(src Sources) (*Loaded, error) {
 
 	root := configSpec
 	defaults := any(src.Defaults)
-	if src.RunFile != "" {
+	runs := src.Run || src.RunFile != ""
+	if runs {
 		root, defaults = runSpec, runFile{Config: src.Defaults, Run: defaultRun()}
 	}
 	k := koanf.New(delim)
@@ -81,7 +83,7 @@ func Load(src Sources) (*Loaded, error) {
 		return nil, fmt.Errorf("config: %w", err)
 	}
 	l.Config = out.Config
-	if src.RunFile != "" {
+	if runs {
 		l.Run = &out.Run
 		l.checkRun(src.RunFile, &errs)
 	}
@@ -129,6 +131,9 @@ func fileError(origin Origin, err error) *Error {
 // checkRun checks what a run file must say.
 func (l *Loaded) checkRun(file string, errs *Errors) {
 	origin := Origin{Kind: FromFile, Name: file}
+	if file == "" {
+		origin = Origin{Kind: FromDefault}
+	}
 	l.required(runOnlySpec, reflect.ValueOf(*l.Run), origin, errs)
 	for _, key := range taskKeys {
 		if key.task != l.Run.Task && key.given(l.Run) {
@@ -160,6 +165,7 @@ var taskKeys = []struct {
 	{"inputs.dims", "infer", func(r *Run) bool { return len(r.Inputs.Dims) > 0 }},
 	{"inputs.cast", "infer", func(r *Run) bool { return r.Inputs.Cast }},
 	{"output.only", "infer", func(r *Run) bool { return len(r.Output.Only) > 0 }},
+	{"output.record", "infer", func(r *Run) bool { return r.Output.Record != "" }},
 	{"repeat", "infer", func(r *Run) bool { return r.Repeat > 0 }},
 }
 

@@ -1,6 +1,7 @@
 package tensorfile
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -57,6 +58,14 @@ func (in *Inputs) Given(name string) (Given, bool) {
 	return g, ok
 }
 
+// Add gives an input a value that comes from no file. from says where it does.
+func (in *Inputs) Add(name string, v graph.Datum, from string) {
+	if in.given == nil {
+		in.given = map[string]Given{}
+	}
+	in.given[name] = Given{Value: v, From: from}
+}
+
 // Values are the values by input.
 func (in *Inputs) Values() map[string]graph.Datum {
 	out := make(map[string]graph.Datum, len(in.given))
@@ -98,10 +107,15 @@ func (in *Inputs) JSON(name, text, from string) error {
 	if err != nil {
 		return err
 	}
-	return in.take(v, entry{position: -1, read: func(want *graph.Type, ok accept) (graph.Datum, error) {
+	err = in.take(v, entry{position: -1, read: func(want *graph.Type, ok accept) (graph.Datum, error) {
 		t, err := parseJSON([]byte(text), want, ok)
 		return graph.Datum{Kind: graph.KindTensor, Tensor: t}, err
 	}}, from)
+	var e *Error
+	if errors.As(err, &e) {
+		return &InputError{Input: name, From: from, Problem: e.Problem, Remedy: e.Remedy}
+	}
+	return err
 }
 
 // All takes inputs from an archive, a JSON object, an ONNX test folder
@@ -208,11 +222,10 @@ func (in *Inputs) take(v *graph.Value, e entry, path string) error {
 			return &InputError{Input: v.Name, From: g.From, Problem: err.Error()}
 		}
 	}
-	g.Value = d
-	if in.given == nil {
-		in.given = map[string]Given{}
+	in.Add(v.Name, d, g.From)
+	if g.Was != tensor.Undefined {
+		in.given[v.Name] = Given{Value: d, From: g.From, Was: g.Was}
 	}
-	in.given[v.Name] = g
 	return nil
 }
 

@@ -31,7 +31,11 @@ func (s *jsonScanner) fail(format string, args ...any) error {
 			line++
 		}
 	}
-	return &Error{Problem: fmt.Sprintf("line %d: ", line) + fmt.Sprintf(format, args...)}
+	problem := fmt.Sprintf(format, args...)
+	if line > 1 {
+		problem = fmt.Sprintf("line %d: %s", line, problem)
+	}
+	return &Error{Problem: problem}
 }
 
 // peek is the next byte that is not blank; 0 at the end.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/accelhq/accel/sdk/graph"
@@ -18,31 +17,45 @@ const maxRatio = 1032
 
 // openNPZ lists the arrays of an archive; each is read when it is asked for.
 func openNPZ(path string) (*source, error) {
-	z, err := zip.OpenReader(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	s, err := listNPZ(f, info.Size())
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	s.close = f.Close
+	return s, nil
+}
+
+func listNPZ(r io.ReaderAt, archive int64) (*source, error) {
+	z, err := zip.NewReader(r, archive)
 	if err != nil {
 		if errors.Is(err, zip.ErrFormat) {
 			return nil, bad("it is no archive of NumPy arrays")
 		}
 		return nil, err
 	}
-	info, err := os.Stat(path)
-	if err != nil {
-		z.Close()
-		return nil, err
-	}
-	s := &source{close: z.Close}
+	s := &source{}
+	seen := map[string]bool{}
 	for _, f := range z.File {
 		name, ok := strings.CutSuffix(f.Name, ".npy")
 		if !ok {
-			z.Close()
 			return nil, &Error{Entry: f.Name, Problem: "it is no .npy", Remedy: "save the arrays with numpy.savez"}
 		}
-		if slices.ContainsFunc(s.entries, func(e entry) bool { return e.name == name }) {
-			z.Close()
+		if seen[name] {
 			return nil, &Error{Entry: f.Name, Problem: "it is there twice"}
 		}
+		seen[name] = true
 		e := entry{name: name, position: -1, label: f.Name, read: func(_ *graph.Type, ok accept) (graph.Datum, error) {
-			t, err := readEntry(f, info.Size(), ok)
+			t, err := readEntry(f, archive, ok)
 			return graph.Datum{Kind: graph.KindTensor, Tensor: t}, err
 		}}
 		// What numpy.savez got without a name.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/tensor"
 )
 
 // Written is a file that was written.
@@ -16,37 +17,78 @@ type Written struct {
 	File string `json:"file"`
 }
 
-// Write writes values to path: a file where its name ends in a format's, else a
-// folder with a file for each value, called as the value is. format says which a
-// folder gets; empty: .npy, and .pb for element types that NumPy lacks. Errors are
-// *Error.
-func Write(path string, format Format, values []Named) ([]Written, error) {
-	named, isFile := FormatOf(path)
+// Target is where values are written: to a file where the path's name ends in a
+// format's, else to a folder that gets a file for each value, called as the value
+// is. Format says which a folder gets; empty: .npy, and .pb for what NumPy lacks.
+type Target struct {
+	Path   string
+	Format Format
+}
+
+// Check refuses, before anything is computed, what Write would refuse of values of
+// these types. Errors are *Error.
+func (t Target) Check(values []*graph.Value) error {
+	fail := func(entry, remedy, format string, args ...any) error {
+		return &Error{File: t.Path, Entry: entry, Problem: fmt.Sprintf(format, args...), Remedy: remedy}
+	}
+	f, isFile := FormatOf(t.Path)
+	if info, err := os.Stat(filepath.Dir(t.Path)); isFile && (err != nil || !info.IsDir()) {
+		return fail("", "make it, or name another", "there is no folder %s", filepath.Dir(t.Path))
+	}
+	switch {
+	case !isFile:
+		f = t.Format
+	case t.Format != "" && t.Format != f:
+		return fail("", "", "%s was asked for, and its name ends in .%s", t.Format, f)
+	case (f == NPY || f == PB) && len(values) != 1:
+		return fail("", "name a folder or an .npz, or choose one output", "a .%s holds one value, there are %d", f, len(values))
+	}
+	for _, v := range values {
+		if v.Type == nil {
+			continue
+		}
+		d := v.Type.Elem
+		_, inNumPy := npyCode(d)
+		switch {
+		case v.Type.Kind != graph.KindTensor:
+			return fail(v.Name, "", "it is %s, which is not written yet", kindName(v.Type.Kind))
+		case (f == NPY || f == NPZ) && !inNumPy && d != tensor.String && d != tensor.Undefined:
+			return fail(v.Name, "write it as .pb", "NumPy has no %s", d)
+		case f == JSON && (d == tensor.Complex64 || d == tensor.Complex128):
+			return fail(v.Name, "write .npy or .pb", "JSON has no complex numbers")
+		}
+	}
+	return nil
+}
+
+// Write writes values. Errors are *Error.
+func (t Target) Write(values []Named) ([]Written, error) {
+	types := make([]*graph.Value, len(values))
+	for i, v := range values {
+		types[i] = &graph.Value{Name: v.Name, Type: &graph.Type{Kind: v.Value.Kind, Elem: v.Value.Tensor.DType}}
+	}
+	if err := t.Check(types); err != nil {
+		return nil, err
+	}
+	format, isFile := FormatOf(t.Path)
 	if !isFile {
-		return writeFolder(path, format, values)
+		return writeFolder(t.Path, t.Format, values)
 	}
-	if format != "" && format != named {
-		return nil, &Error{File: path, Problem: fmt.Sprintf("%s was asked for, and its name ends in .%s", format, named)}
-	}
-	if (named == NPY || named == PB) && len(values) != 1 {
-		return nil, &Error{File: path, Problem: fmt.Sprintf("a .%s holds one value, there are %d", named, len(values)),
-			Remedy: "name a folder or an .npz, or choose one output"}
-	}
-	w := Written{File: path}
-	if len(values) == 1 && named != NPZ && named != JSON {
+	w := Written{File: t.Path}
+	if format == NPY || format == PB {
 		w.Name = values[0].Name
 	}
-	err := Create(path, func(f io.Writer) error {
-		switch named {
+	err := Create(t.Path, func(f io.Writer) error {
+		switch format {
 		case NPZ:
 			return WriteNPZ(f, values)
 		case JSON:
 			return WriteJSON(f, values)
 		}
-		return writeValue(f, named, values[0])
+		return writeValue(f, format, values[0])
 	})
 	if err != nil {
-		return nil, at(err, path, "")
+		return nil, at(err, t.Path, "")
 	}
 	return []Written{w}, nil
 }
@@ -56,14 +98,14 @@ func writeFolder(dir string, format Format, values []Named) ([]Written, error) {
 		return nil, at(err, dir, "")
 	}
 	if format == NPZ || format == JSON {
-		return Write(filepath.Join(dir, "outputs."+string(format)), format, values)
+		return Target{Path: filepath.Join(dir, "outputs."+string(format))}.Write(values)
 	}
 	var out []Written
 	for _, v := range values {
 		f := format
 		if f == "" {
 			f = NPY
-			if _, ok := npyCode(v.Value.Tensor.DType); v.Value.Kind != graph.KindTensor || !ok && !isString(v) {
+			if _, ok := npyCode(v.Value.Tensor.DType); !ok && v.Value.Tensor.DType != tensor.String {
 				f = PB
 			}
 		}
@@ -75,8 +117,6 @@ func writeFolder(dir string, format Format, values []Named) ([]Written, error) {
 	}
 	return out, nil
 }
-
-func isString(v Named) bool { return v.Value.Tensor.DType.Valid() && v.Value.Tensor.DType.Bits() == 0 }
 
 func writeValue(w io.Writer, f Format, v Named) error {
 	if v.Value.Kind != graph.KindTensor {
