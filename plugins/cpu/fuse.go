@@ -19,7 +19,7 @@ func (p *planner) fuse() {
 		}
 		at[u.nodes[len(u.nodes)-1]] = u
 	}
-	patterns := []func(*graph.Node) *unit{p.embedding, p.linear, p.normalization}
+	patterns := []func(*graph.Node) *unit{p.embedding, p.linear, p.convolution, p.normalization}
 	for _, match := range patterns {
 		for _, n := range p.model.Graph.Nodes {
 			if p.done[n] {

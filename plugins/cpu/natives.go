@@ -21,6 +21,9 @@ var natives = map[string]func(*planner, *graph.Node, *unit){
 	"Transpose": transpose, "Expand": expand, "Slice": slice, "Concat": concat, "Split": split,
 	"ReduceSum": reduce, "ReduceMean": reduce, "ReduceMax": reduce, "ReduceMin": reduce, "ReduceProd": reduce,
 	"ReduceSumSquare": reduce, "ReduceL1": reduce, "ReduceL2": reduce,
+	"MaxPool": pool, "AveragePool": pool, "GlobalAveragePool": globalPool, "GlobalMaxPool": globalPool,
+	"Resize": resize, "Upsample": resize, "Pad": pad,
+	"BatchNormalization": batchNorm, "GroupNormalization": groupNorm, "InstanceNormalization": groupNorm,
 }
 
 func attrInput(n *graph.Node, i int) string {

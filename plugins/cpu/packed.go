@@ -46,34 +46,67 @@ func (w weight) key() string {
 
 // get is the packed form of an [n,k] weight.
 func (p *packedWeights) get(w weight, n, k int64) (tensor.Tensor, error) {
+	size, err := p.runner.PackedBytes(kernels.PackF32, n, k)
+	if err != nil {
+		return tensor.Tensor{}, err
+	}
+	return p.kept(w.key(), fmt.Sprintf("%d %d", n, k), size, func() ([]byte, error) { return p.pack(w, n, k, size) })
+}
+
+// filters is the packed form of a convolution's weights, [groups*n, k] as source makes them: group after
+// group. The key names what they are made of.
+func (p *packedWeights) filters(key string, source func() (tensor.Tensor, error), groups, n, k int64) (tensor.Tensor, error) {
+	size, err := p.runner.PackedBytes(kernels.PackF32, n, k)
+	if err != nil {
+		return tensor.Tensor{}, err
+	}
+	return p.kept(key, fmt.Sprintf("%d %d %d", groups, n, k), groups*size, func() ([]byte, error) {
+		src, err := source()
+		if err != nil {
+			return nil, err
+		}
+		out, err := tensor.New(tensor.Uint8, tensor.Shape{groups * size})
+		if err != nil {
+			return nil, err
+		}
+		prog := &kernels.Program{}
+		for g := range groups {
+			prog.Add(&kernels.Pack{Src: kernels.Ref{Buffer: 1, Offset: g * n * k * 4}, Dst: kernels.Ref{Buffer: 2, Offset: g * size}, N: n, K: k, NStride: k, KStride: 1, Format: kernels.PackF32})
+		}
+		if err := p.runner.Run(prog, []kernels.Buffer{{}, kernels.BufferOf(src.Data), kernels.BufferOf(out.Data)}, nil); err != nil {
+			return nil, err
+		}
+		return out.Data, nil
+	})
+}
+
+// kept is what pack makes, from the file that keeps it if there is one.
+func (p *packedWeights) kept(key, sizes string, size int64, pack func() ([]byte, error)) (tensor.Tensor, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	data, ok := p.open[w.key()]
+	data, ok := p.open[key]
 	if !ok {
-		size, err := p.runner.PackedBytes(kernels.PackF32, n, k)
-		if err != nil {
-			return tensor.Tensor{}, err
+		var err error
+		if data, err = p.load(key, sizes, size, pack); err != nil {
+			return tensor.Tensor{}, fmt.Errorf("pack weight %s: %w", key, err)
 		}
-		if data, err = p.load(w, n, k, size); err != nil {
-			return tensor.Tensor{}, fmt.Errorf("pack weight %s: %w", w.name, err)
-		}
-		p.open[w.key()] = data
+		p.open[key] = data
 		p.size += size
 	}
 	return tensor.Tensor{DType: tensor.Uint8, Shape: tensor.Shape{int64(len(data))}, Data: data}, nil
 }
 
-func (p *packedWeights) load(w weight, n, k, size int64) ([]byte, error) {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %d", w.key(), n, k))
+func (p *packedWeights) load(key, sizes string, size int64, pack func() ([]byte, error)) ([]byte, error) {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s", key, sizes))
 	path := filepath.Join(p.dir, hex.EncodeToString(sum[:12]))
 	data, err := mapFile(path, size)
 	if err == nil {
 		return data, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		p.log.Warn("packing a weight again", "weight", w.name, "file", path, "because", err)
+		p.log.Warn("packing a weight again", "weight", key, "file", path, "because", err)
 	}
-	packed, err := p.pack(w, n, k, size)
+	packed, err := pack()
 	if err != nil {
 		return nil, err
 	}

@@ -62,6 +62,10 @@ func (c *collected) Place(i int, d tensor.DType, s tensor.Shape) (tensor.Tensor,
 }
 func (c *collected) Buffer(int) (backend.Value, int64, bool)      { return backend.Value{}, 0, false }
 func (c *collected) Filled(int, tensor.DType, tensor.Shape) error { return nil }
+func (c *collected) Give(i int, v graph.Datum) error {
+	c.got[i] = v.Tensor
+	return nil
+}
 
 type testGraph struct {
 	name   string
@@ -280,14 +284,14 @@ func compiled(t *testing.T, m *graph.Model, r *kernels.Runner) *executable {
 func (e *executable) values(in map[string]tensor.Tensor) []backend.Value {
 	var out []backend.Value
 	for _, v := range e.info.Inputs {
-		out = append(out, backend.Value{Tensor: in[v.Name]})
+		out = append(out, backend.Value{Datum: graph.TensorDatum(in[v.Name])})
 	}
 	return out
 }
 
 func TestPlansComputeWhatTheReferenceComputes(t *testing.T) {
 	rs := runners(t)
-	for _, g := range testGraphs {
+	for _, g := range slices.Concat(testGraphs, imageGraphs) {
 		m := buildTest(t, g)
 		in := g.inputs(rand.New(rand.NewPCG(3, 4)))
 		p, err := reference.New(m, reference.Options{})
