@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 
 	"github.com/accelhq/accel/sdk/tensor"
 )
@@ -23,7 +24,7 @@ var accelOps = []spec{
 
 // matMulBlocks multiplies with a matrix [N,K] of codes of any width, least
 // significant bit first, straddling bytes: w = scale * (code - 2^(bits-1)), or
-// scale * code + min.
+// scale * code + min. Rows begin at a byte; the last block may be a part of one.
 func matMulBlocks(c *call) error {
 	a, codes, scales, mins := c.tensor(0), c.tensor(1), c.tensor(2), c.tensor(3)
 	bits, block, k, n := c.int("bits"), c.int("block"), c.int("K"), c.int("N")
@@ -102,6 +103,9 @@ func (c *call) kvPool(i, si int, attr string) (*kvPool, error) {
 	return p, nil
 }
 
+// like reports whether both have the same pages and heads.
+func (p *kvPool) like(q *kvPool) bool { return p.t.Shape[:3].Equal(q.t.Shape[:3]) }
+
 // copiedPool is the pool in memory of its own, given as outputs o and so.
 func (c *call) copiedPool(p *kvPool, o, so int) (*kvPool, error) {
 	q := *p
@@ -139,10 +143,11 @@ func (p *kvPool) write(place, head int, v []float64) {
 	putFloat(p.scales, at, float64(float32(largest)/float32(limit)))
 	scale := floatAt(p.scales, at)
 	for i, x := range v {
-		n := 0.0
-		if scale != 0 {
-			n = min(max(math.RoundToEven(float64(float32(x)/float32(scale))), -limit), limit)
+		n := math.RoundToEven(float64(float32(x) / float32(scale)))
+		if scale == 0 || n != n {
+			n = 0
 		}
+		n = min(max(n, -limit), limit)
 		if p.bits == 8 {
 			putInt(p.t, at*p.row+i, int64(n))
 		} else {
@@ -213,6 +218,9 @@ func pagedWrite(c *call) error {
 	if err != nil {
 		return err
 	}
+	if !keys.like(values) {
+		return badInput(4, "has shape %v, the keys have %v", values.t.Shape, keys.t.Shape)
+	}
 	if keys, err = c.copiedPool(keys, 0, 2); err != nil {
 		return err
 	}
@@ -235,7 +243,7 @@ func pagedAttention(c *call) error {
 	if len(q.Shape) != 3 || q.Shape[2] != int64(keys.size) || keys.heads == 0 || q.Shape[1]%int64(keys.heads) != 0 {
 		return badInput(0, "has shape %v, wants [T,H,%d] with a multiple of %d heads", q.Shape, keys.size, keys.heads)
 	}
-	if values.heads != keys.heads || values.places != keys.places || values.perPage != keys.perPage {
+	if !keys.like(values) {
 		return badInput(4, "has shape %v, the keys have %v", values.t.Shape, keys.t.Shape)
 	}
 	seqs, err := c.sequences(int(q.Shape[0]), keys)
@@ -291,13 +299,16 @@ func (c *call) sequences(tokens int, p *kvPool) ([]sequence, error) {
 		return nil, badInput(8, "runs from %d to %d for %d tokens", intAt(starts, 0), intAt(starts, b), tokens)
 	}
 	width := int(table.Shape[1])
+	ordered := c.has(5) || c.flag("causal") || c.int("window") > 0
 	seqs := make([]sequence, b)
 	for i := range seqs {
 		first, next, length := intAt(starts, i), intAt(starts, i+1), intAt(lengths, i)
-		if next < first {
-			return nil, badInput(8, "falls from %d to %d", first, next)
+		if next < first || next > int64(tokens) {
+			return nil, badInput(8, "goes from %d to %d for %d tokens", first, next, tokens)
 		}
-		if length < next-first || length > int64(width*p.perPage) {
+		// Where positions do not matter, as in cross attention, queries are not among
+		// the cache's tokens and may be more than those.
+		if length < 0 || length < next-first && ordered || length > int64(width*p.perPage) {
 			return nil, badInput(7, "is %d for %d tokens and %d pages of %d", length, next-first, width, p.perPage)
 		}
 		s := sequence{first: int(first), tokens: int(next - first), length: int(length)}
@@ -341,7 +352,8 @@ func (c *call) attendPages(seqs []sequence, keys, values *kvPool) error {
 	for _, s := range seqs {
 		longest = max(longest, s.length)
 	}
-	if err := c.reserve(int64(longest) * int64(keys.size+values.size+1) * 8 * int64(len(seqs))); err != nil {
+	scratch := (int64(longest)*int64(keys.size+values.size+1) + int64(keys.size+values.size)) * 8
+	if err := c.reserve(scratch * int64(min(len(seqs)*heads, runtime.GOMAXPROCS(0)))); err != nil {
 		return err
 	}
 	return c.parallel(len(seqs)*heads, 1, func(item, _ int) error {

@@ -331,7 +331,7 @@ func (c *call) multiHead(biasInput int) (q, k, v heads, cross bool, err error) {
 		switch {
 		case !c.has(1):
 			return q, k, v, false, badInput(1, "is left out, and the query is not packed")
-		case ks[0:min(1, len(ks))].Equal(s[:1]) == false:
+		case !ks[:min(1, len(ks))].Equal(s[:1]):
 			return fail(1, fmt.Sprintf("a batch of %d", b))
 		case len(ks) == 5 && ks[2] == int64(n) && ks[3] == 2 && ks[4] == int64(d) && !c.has(2):
 			l := int(ks[1])
