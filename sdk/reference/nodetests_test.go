@@ -59,12 +59,6 @@ func knownFailures(t *testing.T) map[string]string {
 	return known
 }
 
-// notYet are operators of the node tests that are not registered.
-var notYet = []string{
-	"ImageDecoder",
-	"Scan",
-}
-
 func TestNodeTests(t *testing.T) {
 	dir := nodeTests(t)
 	var cases []struct {
@@ -99,7 +93,7 @@ func TestNodeTests(t *testing.T) {
 			for _, n := range u.Nodes {
 				op := opName(n.Domain, n.OpType)
 				missing[op]++
-				if _, ours := newest[n.Domain]; ours && !slices.Contains(notYet, op) {
+				if _, ours := newest[n.Domain]; ours {
 					t.Errorf("%s: %v", c.Name, err)
 				}
 			}
