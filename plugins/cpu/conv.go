@@ -180,6 +180,9 @@ func (p *planner) convolution(n *graph.Node) *unit {
 	}
 	f := filters{key: "conv:" + weight, groups: groups, filters: ys[1] / groups, channels: xs[1] / groups, taps: volume(w.kernel), value: weight}
 	transposed := is(n, "ConvTranspose")
+	if extra := n.AttrInts("output_padding"); extra != nil && len(extra) != len(xs)-2 {
+		return nil
+	}
 	if !transposed && (ws[0] != ys[1] || ws[1] != f.channels) || transposed && (ws[0] != xs[1] || ws[1] != f.filters || p.constants[weight] == nil) {
 		return nil
 	}
@@ -259,6 +262,7 @@ func (p *planner) convolution(n *graph.Node) *unit {
 	}
 	phases := []phase{{}}
 	if transposed {
+		padTransposed(n, &w)
 		if phases = phasesOf(w); phases == nil {
 			return nil
 		}
@@ -286,6 +290,24 @@ func (p *planner) convolution(n *graph.Node) *unit {
 		return nil
 	}
 	return u
+}
+
+// padTransposed works out the padding of a ConvTranspose whose output has a given size.
+func padTransposed(n *graph.Node, w *windows) {
+	auto := n.AttrString("auto_pad", "NOTSET")
+	same := auto == "SAME_UPPER" || auto == "SAME_LOWER"
+	if n.Attr("output_shape") == nil && !same {
+		return
+	}
+	extra := spatialOf(n.AttrInts("output_padding"), 0)
+	for d := range w.pad {
+		full := (w.in[d]-1)*w.stride[d] + extra[d] + (w.kernel[d]-1)*w.dilation[d] + 1
+		total := max(0, full-w.out[d])
+		w.pad[d] = total - total/2
+		if auto == "SAME_UPPER" {
+			w.pad[d] = total / 2
+		}
+	}
 }
 
 // phase is the part of a ConvTranspose that computes each stride-th place of y: a

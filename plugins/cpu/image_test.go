@@ -25,7 +25,9 @@ func batchNormOf(b *graph.Builder, rng *rand.Rand, x, name string, channels int6
 		b.Tensor(name+".mean", floats(rng, channels)), b.Tensor(name+".var", variance)})
 }
 
-func image(sizes ...int64) func(*rand.Rand) map[string]tensor.Tensor { return one([]string{"x"}, sizes) }
+func image(sizes ...int64) func(*rand.Rand) map[string]tensor.Tensor {
+	return one([]string{"x"}, sizes)
+}
 
 var imageGraphs = []testGraph{
 	{name: "residual block", build: func(b *graph.Builder, rng *rand.Rand) {
@@ -80,6 +82,13 @@ var imageGraphs = []testGraph{
 		h = batchNormOf(b, rng, h, "n", 8)
 		b.Output("y", b.Op("Relu", []string{h}), nil)
 	}, inputs: image(2, 6, 5, 4), units: 6},
+	{name: "transposed, as large as times the stride", build: func(b *graph.Builder, rng *rand.Rand) {
+		x, w := b.Input("x", typed(f32, "N", "2", "H", "W")), b.Tensor("w", floats(rng, 2, 3, 4, 3))
+		for _, auto := range []string{"SAME_UPPER", "SAME_LOWER"} {
+			b.Output(auto, b.Op("ConvTranspose", []string{x, w}, graph.StringAttr("auto_pad", auto), graph.IntsAttr("strides", 1, 2)), nil)
+		}
+		b.Output("sized", b.Op("ConvTranspose", []string{x, w}, graph.IntsAttr("output_shape", 6, 8), graph.IntsAttr("strides", 1, 2)), nil)
+	}, inputs: image(1, 2, 5, 4), units: 6},
 	{name: "transposed, taps that meet nothing", build: func(b *graph.Builder, rng *rand.Rand) {
 		x := b.Input("x", typed(f32, "N", "3", "L"))
 		b.Output("y", b.Op("ConvTranspose", []string{x, b.Tensor("w", floats(rng, 3, 1, 2)), b.Tensor("bias", floats(rng, 3))}, graph.IntAttr("group", 3), graph.IntsAttr("strides", 5)), nil)
