@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -100,16 +101,21 @@ func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backen
 	if int64(len(e.arena)) < p.arena {
 		e.arena = alignedBytes(p.arena)
 	}
-	f := &frame{runner: e.runner, buffers: p.buffers, heap: map[string]tensor.Tensor{}}
+	f := &frame{runner: e.runner, buffers: p.buffers, heap: maps.Clone(p.heap)}
 	f.buffers[arenaBuffer] = kernels.BufferOf(e.arena)
 	for _, b := range p.inputs {
-		t, err := hostTensor(inputs[b.index])
+		v := inputs[b.index]
+		if b.shape == nil && v.Buffer == nil {
+			f.heap[b.name] = v.Datum
+			continue
+		}
+		t, err := hostTensor(v)
 		if err != nil {
 			return err
 		}
 		f.buffers[b.buffer] = kernels.BufferOf(t.Data)
 		if b.shape == nil {
-			f.heap[b.name] = t
+			f.heap[b.name] = graph.TensorDatum(t)
 		}
 	}
 	for _, b := range p.outputs {
@@ -140,11 +146,9 @@ func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backen
 		if !ok {
 			return backend.Internal("output %s was not computed", b.name)
 		}
-		t, err := out.Place(b.index, v.DType, v.Shape)
-		if err != nil {
+		if err := out.Give(b.index, v); err != nil {
 			return err
 		}
-		copy(t.Data, v.Data)
 	}
 	return nil
 }
@@ -194,7 +198,7 @@ func (p *planned) fits(inputs []backend.Value, out backend.Outputs) bool {
 		}
 	}
 	for _, b := range p.inputs {
-		if b.shape != nil && !b.shape.Equal(inputs[b.index].Tensor.Shape) {
+		if !b.bound.Equal(inputs[b.index].Tensor.Shape) {
 			return false
 		}
 	}
@@ -232,6 +236,10 @@ func (e *executable) makePlan(inputs []backend.Value, out backend.Outputs) (*pla
 	var err error
 	if p.plan, err = newPlan(m, inputIndex, outputIndex, e.runner, e.weights); err != nil {
 		return nil, fmt.Errorf("plan %s: %w", m.Graph.Name, err)
+	}
+	for i := range p.inputs {
+		b := &p.inputs[i]
+		b.bound = inputs[b.index].Tensor.Shape.Clone()
 	}
 	return p, nil
 }

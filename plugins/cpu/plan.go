@@ -21,7 +21,8 @@ type plan struct {
 	inputs  []boundary
 	outputs []boundary
 	nodes   []placedNode
-	keep    []any // owns what buffers point to
+	heap    map[string]graph.Datum // constants that are no dense tensors and outputs
+	keep    []any                  // owns what buffers point to
 }
 
 // boundary is a graph input or output.
@@ -29,7 +30,8 @@ type boundary struct {
 	name   string
 	index  int // in the executable's inputs or outputs
 	dtype  tensor.DType
-	shape  tensor.Shape // nil: known only once it is computed
+	shape  tensor.Shape // nil: known only once it is computed, or no dense tensor
+	bound  tensor.Shape // of an input's tensor, that the plan was made for
 	bytes  int64
 	buffer uint32
 }
@@ -78,14 +80,13 @@ type planner struct {
 	opened map[string]uint32 // constant -> buffer
 }
 
-// newPlan plans model, a bound graph whose outputs are the wanted ones. outputs
-// gives their indexes in the executable.
-func newPlan(model *graph.Model, inputs, outputs map[string]int, runner *kernels.Runner, weights *packedWeights) (*plan, error) {
+// newPlanner begins to plan model, a bound graph.
+func newPlanner(model *graph.Model, runner *kernels.Runner, weights *packedWeights) *planner {
 	p := &planner{
 		model: model, runner: runner, weights: weights,
 		constants: map[string]*graph.Initializer{}, types: model.Graph.Types(),
 		index: graph.NewIndex(model.Graph), position: map[*graph.Node]int{}, done: map[*graph.Node]bool{}, refs: map[string]kernels.Ref{}, heap: map[string]bool{},
-		plan:   &plan{buffers: make([]kernels.Buffer, arenaBuffer+1)},
+		plan:   &plan{buffers: make([]kernels.Buffer, arenaBuffer+1), heap: map[string]graph.Datum{}},
 		opened: map[string]uint32{},
 	}
 	for _, in := range model.Graph.Initializers {
@@ -98,13 +99,26 @@ func newPlan(model *graph.Model, inputs, outputs map[string]int, runner *kernels
 			p.done[n] = true
 		}
 	}
+	return p
+}
+
+// newPlan plans model, a bound graph whose outputs are the wanted ones. outputs
+// gives their indexes in the executable.
+func newPlan(model *graph.Model, inputs, outputs map[string]int, runner *kernels.Runner, weights *packedWeights) (*plan, error) {
+	p := newPlanner(model, runner, weights)
 	for _, v := range model.Graph.Inputs {
 		if p.constants[v.Name] == nil {
-			p.plan.inputs = append(p.plan.inputs, p.boundary(v, inputs[v.Name]))
+			b := p.boundary(v, inputs[v.Name])
+			p.heap[v.Name] = b.shape == nil
+			p.plan.inputs = append(p.plan.inputs, b)
 		}
 	}
 	for _, v := range model.Graph.Outputs {
-		p.plan.outputs = append(p.plan.outputs, p.boundary(v, outputs[v.Name]))
+		b := p.boundary(v, outputs[v.Name])
+		if c := p.constants[v.Name]; c != nil && b.shape == nil {
+			p.heap[v.Name], p.plan.heap[v.Name] = true, graph.TensorDatum(c.Tensor)
+		}
+		p.plan.outputs = append(p.plan.outputs, b)
 	}
 	p.fuse()
 	p.layOut()
@@ -127,7 +141,7 @@ func (p *planner) boundary(v *graph.Value, index int) boundary {
 // shape is the fixed shape of a value, if it is one dense tensor of known size.
 func (p *planner) shape(name string) (tensor.Shape, bool) {
 	if c := p.constants[name]; c != nil {
-		return c.Tensor.Shape, true
+		return c.Tensor.Shape, c.Tensor.DType != tensor.String
 	}
 	t := p.types[name]
 	if t == nil || t.Kind != graph.KindTensor || !t.HasShape || t.Elem == tensor.String || t.Elem == tensor.Undefined {

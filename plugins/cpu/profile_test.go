@@ -91,7 +91,7 @@ func profile(b *testing.B, r *kernels.Runner, dir string) {
 	times := map[string]time.Duration{}
 	counts := map[string]int{}
 	p := e.plans[0].plan
-	f := &frame{runner: r, buffers: p.buffers, heap: map[string]tensor.Tensor{}}
+	f := &frame{runner: r, buffers: p.buffers, heap: map[string]graph.Datum{}}
 	total := time.Duration(0)
 	const runs = 3
 	for range runs {

@@ -26,7 +26,7 @@ type frame struct {
 	runner  *kernels.Runner
 	buffers []kernels.Buffer
 	cancel  *atomic.Int32
-	heap    map[string]tensor.Tensor // values whose size came out only now
+	heap    map[string]graph.Datum // values whose size came out only now, and those that are no dense tensors
 }
 
 // nativeStep is one program of native operations.
@@ -155,30 +155,47 @@ func (p *planner) readOutside(value string, nodes map[*graph.Node]bool) bool {
 }
 
 func (s *referenceStep) run(ctx context.Context, f *frame) error {
-	in := make(map[string]tensor.Tensor, len(s.reads))
+	in := make(map[string]graph.Datum, len(s.reads))
 	for _, o := range s.reads {
 		if o.heap {
 			in[o.name] = f.heap[o.name]
 			continue
 		}
-		in[o.name] = tensor.Tensor{DType: o.dtype, Shape: o.shape, Data: f.memory(o)}
+		in[o.name] = graph.TensorDatum(tensor.Tensor{DType: o.dtype, Shape: o.shape, Data: f.memory(o)})
 	}
-	out, err := s.program.Run(ctx, in, s.wanted)
+	out, err := s.program.RunValues(ctx, in, s.wanted)
 	if err != nil {
-		return err
+		return explain(err)
 	}
 	for _, o := range s.writes {
-		t := out[o.name]
 		if o.heap {
-			f.heap[o.name] = t
+			f.heap[o.name] = out[o.name]
 			continue
 		}
+		t := out[o.name].Tensor
 		if t.DType != o.dtype || !t.Shape.Equal(o.shape) {
 			return backend.Internal("value %s came out as %s%v, planned was %s%v", o.name, t.DType, t.Shape, o.dtype, o.shape)
 		}
 		copy(f.memory(o), t.Data)
 	}
 	return nil
+}
+
+// explain gives an error of the reference operators its place in the protocol.
+func explain(err error) error {
+	var mem *reference.MemoryError
+	var internal *reference.InternalError
+	var node *reference.NodeError
+	switch {
+	case errors.As(err, &mem):
+		return &backend.Error{Code: backend.CodeOutOfMemory, Message: err.Error(), Needed: mem.Needed, Free: max(mem.Limit-mem.Held, 0)}
+	case errors.As(err, &internal):
+		return backend.Internal("%v", err)
+	case errors.As(err, &node):
+		// The graph was taken, so the values are to blame: an index out of range.
+		return backend.Invalid("inputs", "%v", err)
+	}
+	return err
 }
 
 func invSqrt(n int64) float32 { return float32(1 / math.Sqrt(float64(n))) }

@@ -34,6 +34,9 @@ type profile struct {
 	// NoFunctions: neither functions of the model nor operators of ai.accel, which
 	// are functions to others.
 	NoFunctions bool `json:"no_functions,omitempty"`
+	// DenseOnly: the graph's inputs and outputs are dense tensors, neither strings nor
+	// sequences nor optionals.
+	DenseOnly bool `json:"dense_only,omitempty"`
 	// MemoryBytes is how much memory there is; 0: defaultMemory.
 	MemoryBytes int64 `json:"memory_bytes,omitempty"`
 }
@@ -45,7 +48,7 @@ const defaultMemory = 16 << 30
 // platform.
 var profiles = []profile{
 	{Name: "plain"},
-	{Name: "static", StaticShapes: true},
+	{Name: "static", StaticShapes: true, DenseOnly: true},
 	{
 		Name:            "picky",
 		StaticShapes:    true,
@@ -54,6 +57,7 @@ var profiles = []profile{
 		InterfaceTypes:  []string{"float32", "int32"},
 		DeniedOperators: []string{"LayerNormalization", "RMSNormalization", "Attention", "Gelu", "RotaryEmbedding", "Swish"},
 		NoFunctions:     true,
+		DenseOnly:       true,
 		MemoryBytes:     1 << 30,
 	},
 }
@@ -78,6 +82,7 @@ const settingsSchema = `{
           "denied_operators": {"type": "array", "items": {"type": "string"}, "description": "operators that are not taken, such as Gelu or com.microsoft.MatMulNBits"},
           "allowed_operators": {"type": "array", "items": {"type": "string"}, "description": "the only operators that are taken; empty: all"},
           "no_functions": {"type": "boolean", "description": "takes neither functions of a model nor operators of ai.accel"},
+          "dense_only": {"type": "boolean", "description": "takes no strings, sequences and optionals as inputs and outputs"},
           "memory_bytes": {"type": "integer", "minimum": 0, "description": "0: 16 GiB"}
         }
       }
@@ -148,6 +153,9 @@ func (d *device) describe() backend.Device {
 	}
 	if d.NoFunctions {
 		out.Attention = backend.AttentionBody
+	}
+	if !d.DenseOnly {
+		out.Features = []string{backend.FeatureStrings, backend.FeatureSequences, backend.FeatureOptionals}
 	}
 	for t := tensor.Float32; t.Valid(); t++ {
 		if d.types.takes(t) {

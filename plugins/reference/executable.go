@@ -28,13 +28,13 @@ func (e *executable) Close() error {
 }
 
 func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backend.Outputs) error {
-	in := make(map[string]tensor.Tensor, len(inputs))
+	in := make(map[string]graph.Datum, len(inputs))
 	for i, v := range inputs {
-		t, err := hostTensor(v)
+		d, err := hostValue(v)
 		if err != nil {
 			return err
 		}
-		in[e.info.Inputs[i].Name] = t
+		in[e.info.Inputs[i].Name] = d
 	}
 	var wanted []string
 	for i, v := range e.info.Outputs {
@@ -42,7 +42,7 @@ func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backen
 			wanted = append(wanted, v.Name)
 		}
 	}
-	got, err := e.program.Run(ctx, in, wanted)
+	got, err := e.program.RunValues(ctx, in, wanted)
 	if err != nil {
 		return e.explain(err)
 	}
@@ -57,41 +57,38 @@ func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backen
 	return nil
 }
 
-// hostTensor is an input as a tensor; a buffer of ours is read where it lies.
-func hostTensor(v backend.Value) (tensor.Tensor, error) {
+// hostValue is an input in host memory; a buffer of ours is read where it lies.
+func hostValue(v backend.Value) (graph.Datum, error) {
+	if v.Buffer == nil {
+		return v.Datum, nil
+	}
 	b, ok := v.Buffer.(*buffer)
 	if !ok {
-		return v.Host()
+		t, err := v.Host()
+		return graph.TensorDatum(t), err
 	}
 	t := v.Tensor
 	bytes, err := tensor.ByteSize(t.DType, t.Shape)
 	if err != nil {
-		return tensor.Tensor{}, backend.Invalid("inputs", "%v", err)
+		return graph.Datum{}, backend.Invalid("inputs", "%v", err)
 	}
 	if v.Offset < 0 || bytes > b.Size()-v.Offset {
-		return tensor.Tensor{}, backend.Invalid("inputs", "%s%v at byte %d does not fit a buffer of %d bytes", t.DType, t.Shape, v.Offset, b.Size())
+		return graph.Datum{}, backend.Invalid("inputs", "%s%v at byte %d does not fit a buffer of %d bytes", t.DType, t.Shape, v.Offset, b.Size())
 	}
 	t.Data = b.data[v.Offset : v.Offset+bytes : v.Offset+bytes]
-	return t, nil
+	return graph.TensorDatum(t), nil
 }
 
 // place copies a result to where it belongs: a buffer of ours, or host memory.
-func place(out backend.Outputs, i int, t tensor.Tensor) error {
-	if t.DType == tensor.String {
-		return backend.Unsupported("outputs of strings can't be passed on")
-	}
+func place(out backend.Outputs, i int, v graph.Datum) error {
+	t := v.Tensor
 	if at, room, ok := out.Buffer(i); ok && int64(len(t.Data)) <= room {
 		if b, ours := at.Buffer.(*buffer); ours {
 			copy(b.data[at.Offset:], t.Data)
 			return out.Filled(i, t.DType, t.Shape)
 		}
 	}
-	dst, err := out.Place(i, t.DType, t.Shape)
-	if err != nil {
-		return err
-	}
-	copy(dst.Data, t.Data)
-	return nil
+	return out.Give(i, v)
 }
 
 // explain gives an error of the reference its place in the protocol.

@@ -336,6 +336,14 @@ func (r *results) Buffer(i int) (backend.Value, int64, bool) {
 	return v, v.Buffer.Size() - v.Offset, true
 }
 
+func host(t tensor.Tensor) backend.Value { return backend.Value{Datum: graph.TensorDatum(t)} }
+
+func (r *results) Give(i int, v graph.Datum) error {
+	t, err := r.Place(i, v.Tensor.DType, v.Tensor.Shape)
+	copy(t.Data, v.Tensor.Data)
+	return err
+}
+
 func (r *results) Filled(i int, _ tensor.DType, s tensor.Shape) error {
 	if r.filled == nil {
 		r.filled = map[int]tensor.Shape{}
@@ -376,7 +384,7 @@ func TestRun(t *testing.T) {
 	}))
 	x := tensor.Floats(tensor.Shape{3}, 1, 2, 3)
 	r := &results{skip: map[int]bool{1: true}}
-	if err := e.Run(t.Context(), []backend.Value{{Tensor: x}}, r); err != nil {
+	if err := e.Run(t.Context(), []backend.Value{host(x)}, r); err != nil {
 		t.Fatal(err)
 	}
 	if got := tensor.View[float32](r.got[0]); !slices.Equal(got, []float32{2, 4, 6}) || len(r.got) != 1 {
@@ -390,7 +398,7 @@ func TestRun(t *testing.T) {
 	if _, err := b.WriteAt(x.Data, 16); err != nil {
 		t.Fatal(err)
 	}
-	in := backend.Value{Tensor: tensor.Tensor{DType: tensor.Float32, Shape: tensor.Shape{3}}, Buffer: b, Offset: 16}
+	in := backend.Value{Datum: graph.TensorDatum(tensor.Tensor{DType: tensor.Float32, Shape: tensor.Shape{3}}), Buffer: b, Offset: 16}
 	r = &results{buffers: map[int]backend.Value{0: {Buffer: b, Offset: 16}, 1: {Buffer: b, Offset: 32}}}
 	if err := e.Run(t.Context(), []backend.Value{in}, r); err != nil {
 		t.Fatal(err)
@@ -423,19 +431,19 @@ func TestErrorsOfRuns(t *testing.T) {
 		w := b.Tensor("w", tensor.Floats(tensor.Shape{3}, 1, 2, 3))
 		b.Output("y", b.Op("Gather", []string{w, b.Input("i", typ(tensor.Int64, -1))}), nil)
 	}))
-	err := gather.Run(t.Context(), []backend.Value{{Tensor: tensor.Ints(tensor.Shape{1}, 9)}}, &results{})
+	err := gather.Run(t.Context(), []backend.Value{host(tensor.Ints(tensor.Shape{1}, 9))}, &results{})
 	if backend.CodeOf(err) != backend.CodeInvalid || !strings.Contains(err.Error(), "index 9") {
 		t.Errorf("an index out of range: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := gather.Run(ctx, []backend.Value{{Tensor: tensor.Ints(tensor.Shape{1}, 1)}}, &results{}); !errors.Is(err, context.Canceled) {
+	if err := gather.Run(ctx, []backend.Value{host(tensor.Ints(tensor.Shape{1}, 1))}, &results{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled run: %v", err)
 	}
 	expand := compile(t, s, "plain", write(t, func(b *graph.Builder) {
 		b.Output("y", b.Op("Expand", []string{b.Float(1), b.Input("s", typ(tensor.Int64, 1))}), nil)
 	}))
-	err = expand.Run(t.Context(), []backend.Value{{Tensor: tensor.Ints(tensor.Shape{1}, 1<<40)}}, &results{})
+	err = expand.Run(t.Context(), []backend.Value{host(tensor.Ints(tensor.Shape{1}, 1<<40))}, &results{})
 	var e *backend.Error
 	if !errors.As(err, &e) || e.Code != backend.CodeOutOfMemory || e.Needed != 4<<40 || e.Free <= 0 {
 		t.Errorf("too large a result: %v", err)
@@ -560,7 +568,7 @@ func TestBert(t *testing.T) {
 	}
 	var in []backend.Value
 	for i := range e.Info().Inputs {
-		in = append(in, backend.Value{Tensor: read("input", i)})
+		in = append(in, host(read("input", i)))
 	}
 	r := &results{}
 	if err := e.Run(t.Context(), in, r); err != nil {

@@ -45,8 +45,9 @@ type Backend interface {
 // Executable is a compiled graph. Run is called by one goroutine at a time, Close
 // once and after the last Run has returned.
 type Executable interface {
-	// Info describes the executable; it does not change. Inputs are tensors of known
-	// rank, outputs tensors.
+	// Info describes the executable; it does not change. Inputs and outputs are dense
+	// tensors, inputs of known rank; tensors of strings, sequences and optionals only
+	// where the device has the features for them.
 	Info() ExecutableInfo
 	// Run computes the outputs that out wants. inputs stand in the order of
 	// Info().Inputs and have the types and shapes that it says; tensors are aligned to
@@ -57,18 +58,19 @@ type Executable interface {
 	Close() error
 }
 
-// Value is an input or output: a tensor in host memory, or a whole or part of a
-// buffer of the same device seen as a tensor (then Tensor.Data is nil and its
-// type and shape describe the buffer's content).
+// Value is an input or output in host memory, or a whole or part of a buffer of the
+// same device seen as a tensor (then Tensor.Data is nil and its type and shape
+// describe the buffer's content). It is a dense tensor, Tensor, unless the device
+// has features that say more.
 type Value struct {
-	Tensor tensor.Tensor
+	graph.Datum
 	Buffer Buffer // nil for host memory
 	Offset int64  // bytes into Buffer
 }
 
 // Outputs is where a run's results go. Every output that is wanted is given by
-// Place, or by Filled, once. It is used by one goroutine at a time, and not after
-// Run has returned.
+// Place, by Filled, or by Give, once. It is used by one goroutine at a time, and
+// not after Run has returned.
 type Outputs interface {
 	// Wanted reports whether output i (as in Info().Outputs) is asked for.
 	Wanted(i int) bool
@@ -83,6 +85,9 @@ type Outputs interface {
 	Buffer(i int) (at Value, room int64, ok bool)
 	// Filled says that output i, of this type and shape, lies in its buffer.
 	Filled(i int, d tensor.DType, s tensor.Shape) error
+	// Give copies output i to where it belongs. What is no dense tensor (a tensor of
+	// strings, a sequence, an optional) is given in this way only.
+	Give(i int, v graph.Datum) error
 }
 
 // Buffer is memory on a device, zeroed when made. Calls that touch one buffer come
@@ -154,7 +159,7 @@ type Device struct {
 	MemoryTotal    int64 // bytes; 0: unknown
 	MemoryFree     int64
 	ElementTypes   []tensor.DType
-	Features       []string
+	Features       []string // words for people, and those that the core acts upon (FeatureStrings)
 	Attention      AttentionWay
 	RuntimeVersion string // part of cache keys
 	StaticShapes   bool   // takes no symbolic dimension
@@ -207,8 +212,8 @@ type CompileSpec struct {
 	Dir          string           // holds model.onnx and its external data
 	MemoryBudget int64            // bytes; 0: the device's free memory
 	SmokeDims    map[string]int64 // symbolic dimensions of the smoke run; absent ones are 1
-	// SmokeInputs are what the smoke run computes on, by name; nil: zeros. The
-	// SDK runs it; a backend need not look.
+	// SmokeInputs are what the smoke run computes on, by name; nil: zeros, empty
+	// strings, sequences of nothing. The SDK runs it; a backend sees none of it.
 	SmokeInputs map[string]tensor.Tensor
 }
 

@@ -232,28 +232,30 @@ func AssessmentFromProto(p *backendv1.AssessResponse) (Assessment, error) {
 }
 
 // ExecutableToProto converts a description of an executable without its id.
-// Inputs are tensors of known rank, outputs tensors: the protocol carries no
-// other types.
+// Inputs that are dense tensors are of known rank. Maps and sparse tensors are
+// not carried.
 func ExecutableToProto(i ExecutableInfo) (*backendv1.Compiled, error) {
 	if i.Memory < 0 {
 		return nil, fmt.Errorf("an executable of %d bytes cannot be", i.Memory)
 	}
 	p := &backendv1.Compiled{Memory: uint64(i.Memory)}
 	for _, v := range i.Inputs {
-		w, err := valueToProto(v)
-		if err == nil && w.Unranked {
+		w, err := valueToProto(v.Type, 0)
+		if err == nil && w.Unranked && Dense(v.Type) {
 			err = fmt.Errorf("its rank is not known")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("input %q: %w", v.Name, err)
 		}
+		w.Name = v.Name
 		p.Inputs = append(p.Inputs, w)
 	}
 	for _, v := range i.Outputs {
-		w, err := valueToProto(v)
+		w, err := valueToProto(v.Type, 0)
 		if err != nil {
 			return nil, fmt.Errorf("output %q: %w", v.Name, err)
 		}
+		w.Name = v.Name
 		p.Outputs = append(p.Outputs, w)
 	}
 	return p, nil
@@ -275,15 +277,30 @@ func ExecutableFromProto(p *backendv1.Compiled) (ExecutableInfo, error) {
 	return i, nil
 }
 
-func valueToProto(v graph.Value) (*backendv1.ValueInfo, error) {
-	t := v.Type
-	if t == nil || t.Kind != graph.KindTensor {
-		return nil, fmt.Errorf("it is no tensor, and the protocol carries only tensors")
-	}
-	if !t.Elem.Valid() || t.Elem == tensor.String {
+// maxNesting bounds types in types.
+const maxNesting = 32
+
+func valueToProto(t *graph.Type, depth int) (*backendv1.ValueInfo, error) {
+	switch {
+	case t == nil:
+		return nil, fmt.Errorf("its type is not known")
+	case depth > maxNesting:
+		return nil, fmt.Errorf("its type is nested more than %d deep", maxNesting)
+	case t.Kind == graph.KindSequence, t.Kind == graph.KindOptional:
+		of, err := valueToProto(t.Of, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		if t.Kind == graph.KindSequence {
+			return &backendv1.ValueInfo{Container: &backendv1.ValueInfo_Sequence{Sequence: of}}, nil
+		}
+		return &backendv1.ValueInfo{Container: &backendv1.ValueInfo_Optional{Optional: of}}, nil
+	case t.Kind != graph.KindTensor:
+		return nil, fmt.Errorf("the protocol carries tensors, sequences and optionals, it is none of them")
+	case !t.Elem.Valid():
 		return nil, fmt.Errorf("the protocol does not carry elements of type %s", t.Elem)
 	}
-	p := &backendv1.ValueInfo{Name: v.Name, ElementType: int32(t.Elem), Unranked: !t.HasShape}
+	p := &backendv1.ValueInfo{ElementType: int32(t.Elem), Unranked: !t.HasShape}
 	for _, d := range t.Dims {
 		if d.Param != "" {
 			p.Dims = append(p.Dims, &backendv1.Dim{Size: -1, Symbol: d.Param})
@@ -300,24 +317,52 @@ func valueToProto(v graph.Value) (*backendv1.ValueInfo, error) {
 func valuesFromProto(ps []*backendv1.ValueInfo) ([]graph.Value, error) {
 	var vs []graph.Value
 	for _, p := range ps {
-		elem, err := DTypeFromProto(p.GetElementType())
+		t, err := typeFromProto(p, 0)
 		if err != nil {
 			return nil, fmt.Errorf("%q: %w", p.GetName(), err)
-		}
-		t := &graph.Type{Kind: graph.KindTensor, Elem: elem, HasShape: !p.GetUnranked()}
-		for _, d := range p.GetDims() {
-			switch {
-			case d.GetSymbol() != "":
-				t.Dims = append(t.Dims, graph.Sym(d.GetSymbol()))
-			case d.GetSize() >= -1:
-				t.Dims = append(t.Dims, graph.Known(d.GetSize()))
-			default:
-				return nil, fmt.Errorf("%q: a dimension of %d cannot be", p.GetName(), d.GetSize())
-			}
 		}
 		vs = append(vs, graph.Value{Name: p.GetName(), Type: t})
 	}
 	return vs, nil
+}
+
+func typeFromProto(p *backendv1.ValueInfo, depth int) (*graph.Type, error) {
+	kind, inside := graph.KindTensor, (*backendv1.ValueInfo)(nil)
+	switch c := p.GetContainer().(type) {
+	case *backendv1.ValueInfo_Sequence:
+		kind, inside = graph.KindSequence, c.Sequence
+	case *backendv1.ValueInfo_Optional:
+		kind, inside = graph.KindOptional, c.Optional
+	}
+	if kind != graph.KindTensor {
+		if depth == maxNesting {
+			return nil, fmt.Errorf("types are nested more than %d deep", maxNesting)
+		}
+		if p.GetElementType() != 0 || len(p.GetDims()) > 0 {
+			return nil, fmt.Errorf("it is said to be a tensor, and to hold other values")
+		}
+		of, err := typeFromProto(inside, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		return &graph.Type{Kind: kind, Of: of}, nil
+	}
+	elem, err := DTypeFromProto(p.GetElementType())
+	if err != nil {
+		return nil, err
+	}
+	t := &graph.Type{Kind: graph.KindTensor, Elem: elem, HasShape: !p.GetUnranked()}
+	for _, d := range p.GetDims() {
+		switch {
+		case d.GetSymbol() != "":
+			t.Dims = append(t.Dims, graph.Sym(d.GetSymbol()))
+		case d.GetSize() >= -1:
+			t.Dims = append(t.Dims, graph.Known(d.GetSize()))
+		default:
+			return nil, fmt.Errorf("a dimension of %d cannot be", d.GetSize())
+		}
+	}
+	return t, nil
 }
 
 // DTypeFromProto checks that a number of the wire is an element type.

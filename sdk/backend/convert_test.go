@@ -149,9 +149,13 @@ func TestOtherRoundTrips(t *testing.T) {
 		t.Errorf("assessment came back as %+v, %v, was %+v", got, err, a)
 	}
 	e := ExecutableInfo{
-		Memory:  9,
-		Inputs:  []graph.Value{value("a", tensor.Int64, graph.Sym("n"), graph.Known(3), graph.Known(-1)), value("s", tensor.Float32)},
-		Outputs: []graph.Value{{Name: "y", Type: &graph.Type{Kind: graph.KindTensor, Elem: tensor.Bool}}},
+		Memory: 9,
+		Inputs: []graph.Value{value("a", tensor.Int64, graph.Sym("n"), graph.Known(3), graph.Known(-1)), value("s", tensor.Float32)},
+		Outputs: []graph.Value{
+			{Name: "y", Type: &graph.Type{Kind: graph.KindTensor, Elem: tensor.Bool}},
+			value("w", tensor.String, graph.Sym("n")),
+			{Name: "q", Type: &graph.Type{Kind: graph.KindOptional, Of: &graph.Type{Kind: graph.KindSequence, Of: graph.TensorType(tensor.Int8, graph.Known(2))}}},
+		},
 	}
 	pe, err := ExecutableToProto(e)
 	if err != nil {
@@ -172,16 +176,25 @@ func TestBadAssessmentsAndExecutables(t *testing.T) {
 	if _, err := AssessmentFromProto(&backendv1.AssessResponse{Nodes: []*backendv1.Verdict{nil}}); err == nil {
 		t.Error("an empty verdict was taken")
 	}
+	pit := graph.TensorType(tensor.Float32)
+	for range 40 {
+		pit = &graph.Type{Kind: graph.KindSequence, Of: pit}
+	}
+	deep := &backendv1.ValueInfo{ElementType: 1}
+	for range 40 {
+		deep = &backendv1.ValueInfo{Container: &backendv1.ValueInfo_Optional{Optional: deep}}
+	}
 	unranked := graph.Value{Name: "x", Type: &graph.Type{Kind: graph.KindTensor, Elem: tensor.Float32}}
 	for name, e := range map[string]ExecutableInfo{
-		"memory":          {Memory: -1},
-		"unranked input":  {Inputs: []graph.Value{unranked}},
-		"no type":         {Inputs: []graph.Value{{Name: "x"}}},
-		"strings":         {Inputs: []graph.Value{value("x", tensor.String)}},
-		"sequence":        {Outputs: []graph.Value{{Name: "y", Type: &graph.Type{Kind: graph.KindSequence}}}},
-		"bad dimension":   {Outputs: []graph.Value{value("y", tensor.Float32, graph.Known(-2))}},
-		"undefined":       {Outputs: []graph.Value{value("y", tensor.Undefined)}},
-		"no type, output": {Outputs: []graph.Value{{Name: "y"}}},
+		"memory":              {Memory: -1},
+		"unranked input":      {Inputs: []graph.Value{unranked}},
+		"no type":             {Inputs: []graph.Value{{Name: "x"}}},
+		"sequence of nothing": {Outputs: []graph.Value{{Name: "y", Type: &graph.Type{Kind: graph.KindSequence}}}},
+		"map":                 {Outputs: []graph.Value{{Name: "y", Type: &graph.Type{Kind: graph.KindMap, Elem: tensor.Int64}}}},
+		"a pit":               {Inputs: []graph.Value{{Name: "x", Type: pit}}},
+		"bad dimension":       {Outputs: []graph.Value{value("y", tensor.Float32, graph.Known(-2))}},
+		"undefined":           {Outputs: []graph.Value{value("y", tensor.Undefined)}},
+		"no type, output":     {Outputs: []graph.Value{{Name: "y"}}},
 	} {
 		if _, err := ExecutableToProto(e); err == nil {
 			t.Errorf("%s: ExecutableToProto took it", name)
@@ -190,6 +203,9 @@ func TestBadAssessmentsAndExecutables(t *testing.T) {
 	for name, p := range map[string]*backendv1.Compiled{
 		"memory":        {Memory: math.MaxUint64},
 		"element type":  {Inputs: []*backendv1.ValueInfo{{Name: "x", ElementType: 0}}},
+		"a pit":         {Inputs: []*backendv1.ValueInfo{deep}},
+		"both":          {Inputs: []*backendv1.ValueInfo{{ElementType: 1, Container: &backendv1.ValueInfo_Sequence{Sequence: &backendv1.ValueInfo{ElementType: 1}}}}},
+		"of nothing":    {Inputs: []*backendv1.ValueInfo{{Container: &backendv1.ValueInfo_Sequence{}}}},
 		"bad dimension": {Outputs: []*backendv1.ValueInfo{{Name: "x", ElementType: 1, Dims: []*backendv1.Dim{{Size: -5}}}}},
 	} {
 		if _, err := ExecutableFromProto(p); err == nil {

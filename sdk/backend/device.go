@@ -5,8 +5,10 @@ import (
 	"math/rand/v2"
 	"sync"
 
+	"github.com/accelhq/accel/sdk/graph"
 	backendv1 "github.com/accelhq/accel/sdk/proto/accel/backend/v1"
 	"github.com/accelhq/accel/sdk/region"
+	"github.com/accelhq/accel/sdk/tensor"
 )
 
 // maxRunning is how many commands of one device run at a time. Commands that can
@@ -167,6 +169,62 @@ func (d *device) find(id *backendv1.Id, what kindOfObject) (*object, error) {
 func (d *device) unref(o *object) bool {
 	o.refs--
 	return o.refs == 0
+}
+
+// regions holds the regions that bindings lie in, in their order, nil where they
+// lie in the message, until release is called.
+func (d *device) regions(bindings []*backendv1.Binding) (list []*object, release func(), err error) {
+	held := &command{}
+	release = func() {
+		d.mu.Lock()
+		unused := d.drop(held)
+		d.mu.Unlock()
+		for _, o := range unused {
+			d.srv.close(o)
+		}
+	}
+	list = make([]*object, len(bindings))
+	for i, b := range bindings {
+		switch p := b.GetPlace().(type) {
+		case *backendv1.Binding_Inline:
+			continue
+		case *backendv1.Binding_Region:
+			d.mu.Lock()
+			o, err := d.find(p.Region.GetId(), aRegion)
+			if err == nil {
+				o.refs++
+				held.uses = append(held.uses, o)
+			}
+			d.mu.Unlock()
+			if err != nil {
+				release()
+				return nil, nil, err
+			}
+			list[i] = o
+		default:
+			release()
+			return nil, nil, Invalid(b.GetName(), "input %q of the smoke run lies neither inline nor in a region", b.GetName())
+		}
+	}
+	return list, release, nil
+}
+
+// refuse takes back verdicts on nodes whose values the device does not carry. The
+// model is read only where that may be.
+func (d *device) refuse(dir string, a *Assessment) error {
+	d.mu.Lock()
+	is := d.info
+	d.mu.Unlock()
+	all := &graph.Type{Kind: graph.KindOptional, Of: &graph.Type{Kind: graph.KindSequence, Of: graph.TensorType(tensor.String)}}
+	if _, ok := is.Carries(all); ok {
+		return nil
+	}
+	m, err := LoadModel(dir)
+	if err != nil {
+		return err
+	}
+	refuseValues(is, m, a.Nodes)
+	return m.Close()
 }
 
 // enqueue orders c behind the commands that share an executable or a buffer with

@@ -23,6 +23,7 @@ import (
 // fake is a Backend that tests script: a nil function does what is usual.
 type fake struct {
 	info      Info
+	features  []string
 	devices   chan []Device // nil: one healthy device, "0"
 	watchErr  error
 	configure func(json.RawMessage) ([]string, error)
@@ -65,7 +66,9 @@ func (f *fake) Watch(ctx context.Context, update func([]Device)) error {
 		return f.watchErr
 	}
 	if f.devices == nil {
-		update([]Device{healthy("0")})
+		d := healthy("0")
+		d.Features = f.features
+		update([]Device{d})
 		return nil
 	}
 	for {
@@ -225,11 +228,23 @@ func serve(t testing.TB, f *fake) backendv1.BackendClient {
 	return backendv1.NewBackendClient(conn)
 }
 
-// folder is a graph folder as far as the server looks into it.
+// folder is a graph folder, as far as the server looks into it: of one node that
+// joins a sequence of words.
 func folder(t testing.TB) string {
 	t.Helper()
+	b := graph.NewBuilder("words")
+	s := b.Input("s", &graph.Type{Kind: graph.KindSequence, Of: graph.TensorType(tensor.String, graph.Sym("n"))})
+	b.Output("y", b.Op("ConcatFromSequence", []string{s}, graph.IntAttr("axis", 0)), graph.TensorType(tensor.String, graph.Sym("n")))
+	m, err := b.Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := graph.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, graph.ModelFile), []byte("x"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, graph.ModelFile), data, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return dir

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"context"
 	"encoding/binary"
 	"io"
 	"testing"
@@ -61,7 +62,7 @@ func currentEpoch(m protoreflect.Message, epoch uint64) {
 // every command is answered once, and the server serves the next stream.
 func FuzzExecuteMessages(f *testing.F) {
 	id := func(n uint64) *backendv1.Id { return &backendv1.Id{Device: "0", N: n} }
-	const exe, reg, buf = 1, 2, 3 // in the order in which they are made below
+	const exe, reg, buf, exe2 = 1, 2, 3, 4 // in the order in which they are made below
 	open := &execRequest{Seq: 1, Command: &backendv1.ExecuteRequest_Open{Open: &backendv1.Open{Device: "0"}}}
 	run := func(seq uint64, in, out *backendv1.Binding) *execRequest {
 		return &execRequest{Seq: seq, Command: &backendv1.ExecuteRequest_Run{Run: &backendv1.Run{
@@ -88,12 +89,28 @@ func FuzzExecuteMessages(f *testing.F) {
 	f.Add(frame(run(2, inlineIn("x"), inlineOut("y")), open, open, run(2, inlineIn("x"), inlineOut("y")), run(2, inlineIn("y"), nil)))
 	f.Add(frame(&execRequest{}, fence(0), fence(0), cancel(0, 0), chunk(0, ""), open, chunk(7, "x"), cancel(8, 7)))
 
-	c := serve(f, &fake{})
+	w, s, o := inlineValue(f, "w", words("a", "")), inlineValue(f, "s", sequence()), inlineValue(f, "o", optional(nil))
+	values := run(2, inlineIn("x", 1, 2), inlineOut("w2"))
+	values.GetRun().Executable, values.GetRun().Inputs = id(exe2), append(values.GetRun().Inputs, w, s, o)
+	values.GetRun().Outputs = append(values.GetRun().Outputs, inlineOut("x2"), &backendv1.Binding{Name: "s2", Place: &backendv1.Binding_Chunked{}})
+	f.Add(frame(open, values, fence(3)))
+	f.Add(frame(open, chunk(2, "abcd"), values, run(4, w, s)))
+
+	b := &fake{features: allFeatures}
+	made := 0
+	b.compile = func(context.Context, CompileSpec, func(string, float64)) (Executable, error) {
+		if made++; made == 1 {
+			return b.double(), nil
+		}
+		return b.echo(), nil
+	}
+	c := serve(f, b)
 	compiled := compile(f, c)
 	epoch := compiled.Executable.Epoch
 	p := makePlaces(f, c, readWrite)
-	if compiled.Executable.N != exe || p.region.N != reg || p.buffer.N != buf {
-		f.Fatalf("the ids are %v, %v, %v", compiled.Executable, p.region, p.buffer)
+	second := compile(f, c)
+	if compiled.Executable.N != exe || p.region.N != reg || p.buffer.N != buf || second.Executable.N != exe2 {
+		f.Fatalf("the ids are %v, %v, %v, %v", compiled.Executable, p.region, p.buffer, second.Executable)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		messages := unframe(data)

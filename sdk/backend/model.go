@@ -23,6 +23,9 @@ func LoadModel(dir string) (*graph.Model, error) {
 // Host is the value as a tensor in host memory: the tensor itself, or a copy of
 // what the buffer holds.
 func (v Value) Host() (tensor.Tensor, error) {
+	if v.Kind != graph.KindTensor {
+		return tensor.Tensor{}, Internal("%s is used as a tensor", describe(v.Datum))
+	}
 	if v.Buffer == nil {
 		return v.Tensor, nil
 	}

@@ -2,8 +2,10 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"io"
 
+	"github.com/accelhq/accel/sdk/graph"
 	backendv1 "github.com/accelhq/accel/sdk/proto/accel/backend/v1"
 	"github.com/accelhq/accel/sdk/tensor"
 )
@@ -57,23 +59,64 @@ func (r *run) bindInputs(bindings []*backendv1.Binding, objects []*object, c *ch
 			return Invalid(b.GetName(), "the executable has no input %q; it has %q", b.GetName(), slotNames(g.inputs))
 		}
 		v := &r.inputs[i]
-		if v.Tensor.DType != tensor.Undefined {
+		if v.Kind != 0 {
 			return Invalid(b.GetName(), "input %q is bound twice", b.GetName())
+		}
+		if t := g.inputs[i].typ; t != nil {
+			if err := v.decode(b, t, c); err != nil {
+				return err
+			}
+			if err := g.checkValue(i, v.Datum, sizes); err != nil {
+				return err
+			}
+			continue
 		}
 		bytes, err := g.checkInput(i, b.GetElementType(), b.GetDims(), sizes)
 		if err != nil {
 			return err
 		}
-		v.Tensor.DType, v.Tensor.Shape = g.inputs[i].elem, b.GetDims()
+		v.Kind, v.Tensor.DType, v.Tensor.Shape = graph.KindTensor, g.inputs[i].elem, b.GetDims()
 		if err := v.bind(b, objects[k], bytes, c); err != nil {
 			return err
 		}
 	}
 	for i := range r.inputs {
-		if r.inputs[i].Tensor.DType == tensor.Undefined {
+		if r.inputs[i].Kind == 0 {
 			name := g.inputs[i].name
 			return Invalid(name, "input %q is not bound", name)
 		}
+	}
+	return nil
+}
+
+// decode reads a value that is no dense tensor.
+func (v *Value) decode(b *backendv1.Binding, t *graph.Type, c *chunks) error {
+	name := b.GetName()
+	if b.GetElementType() != 0 || len(b.GetDims()) > 0 {
+		return Invalid(name, "input %q is bound as a dense tensor, the executable takes %s", name, typeName(t))
+	}
+	var data []byte
+	switch p := b.GetPlace().(type) {
+	case *backendv1.Binding_Inline:
+		data = p.Inline
+	case *backendv1.Binding_Chunked:
+		n := p.Chunked.GetLength()
+		if n > MaxValue {
+			e := Invalid(name, "input %q has %d bytes; what is no dense tensor may have %d", name, n, int64(MaxValue))
+			e.Needed = clamp(n)
+			return e
+		}
+		joined, err := c.join(name, tensor.Uint8, tensor.Shape{int64(n)}, int64(n))
+		if err != nil {
+			return err
+		}
+		data = joined
+	default:
+		return Invalid(name, "input %q is %s: it can be bound inline or in chunks only", name, typeName(t))
+	}
+	var err error
+	if v.Datum, err = DecodeValue(t, data); err != nil {
+		return Invalid(name, "input %q: %v", name, err)
 	}
 	return nil
 }
@@ -148,6 +191,12 @@ func (r *run) bindOutputs(bindings []*backendv1.Binding, objects []*object) erro
 		if out.place != nowhere {
 			return Invalid(name, "output %q is bound twice", name)
 		}
+		switch b.GetPlace().(type) {
+		case *backendv1.Binding_Region, *backendv1.Binding_Buffer:
+			if t := g.outputs[i].typ; t != nil {
+				return Invalid(name, "output %q is %s: it can be bound inline or in chunks only", name, typeName(t))
+			}
+		}
 		var s *backendv1.Slice
 		switch p := b.GetPlace().(type) {
 		case *backendv1.Binding_Inline:
@@ -191,6 +240,9 @@ func (r *run) Wanted(i int) bool { return r.outputs[i].place != nowhere }
 
 // Place implements Outputs.
 func (r *run) Place(i int, d tensor.DType, s tensor.Shape) (tensor.Tensor, error) {
+	if g := &r.signature.outputs[i]; g.typ != nil {
+		return tensor.Tensor{}, r.refuse(Internal("output %q is %s, and was placed as a dense tensor", g.name, typeName(g.typ)))
+	}
 	out, err := r.give(i, d, s)
 	if err != nil {
 		return tensor.Tensor{}, err
@@ -225,8 +277,54 @@ func (r *run) Filled(i int, d tensor.DType, s tensor.Shape) error {
 	return err
 }
 
+// Give implements Outputs.
+func (r *run) Give(i int, v graph.Datum) error {
+	g := &r.signature.outputs[i]
+	if g.typ == nil {
+		if v.Kind != graph.KindTensor {
+			return r.refuse(Internal("output %q came as %s, the executable gives a tensor", g.name, describe(v)))
+		}
+		if err := v.Tensor.Check(); err != nil {
+			return r.refuse(Internal("output %q: %v", g.name, err))
+		}
+		dst, err := r.Place(i, v.Tensor.DType, v.Tensor.Shape)
+		if err == nil {
+			copy(dst.Data, v.Tensor.Data)
+		}
+		return err
+	}
+	out, err := r.wanted(i)
+	if err != nil {
+		return err
+	}
+	// It is encoded at once: what v points into is the backend's.
+	if why := mismatch(g.typ, v, 0); why != "" {
+		return r.refuse(Internal("output %q: %s", g.name, why))
+	}
+	data, err := EncodeValue(g.name, g.typ, v)
+	if err != nil {
+		return r.refuse(err)
+	}
+	out.t = tensor.Tensor{Data: data}
+	return r.settle(out, g.name, typeName(g.typ), int64(len(data)))
+}
+
 // give notes an output's type and shape, once it is known to fit.
 func (r *run) give(i int, d tensor.DType, s tensor.Shape) (*output, error) {
+	out, err := r.wanted(i)
+	if err != nil {
+		return nil, err
+	}
+	bytes, err := r.signature.checkOutput(i, d, s)
+	if err != nil {
+		return nil, r.refuse(err)
+	}
+	out.t = tensor.Tensor{DType: d, Shape: s.Clone()}
+	return out, r.settle(out, r.signature.outputs[i].name, fmt.Sprintf("%s%v", d, s), bytes)
+}
+
+// wanted is an output that was asked for and is not given yet.
+func (r *run) wanted(i int) (*output, error) {
 	out, name := &r.outputs[i], r.signature.outputs[i].name
 	if out.place == nowhere {
 		return nil, r.refuse(Internal("output %q was given and not asked for", name))
@@ -234,29 +332,29 @@ func (r *run) give(i int, d tensor.DType, s tensor.Shape) (*output, error) {
 	if out.given {
 		return nil, r.refuse(Internal("output %q was given twice", name))
 	}
-	bytes, err := r.signature.checkOutput(i, d, s)
-	if err != nil {
-		return nil, r.refuse(err)
-	}
+	return out, nil
+}
+
+// settle marks an output as given, if its bytes fit its place.
+func (r *run) settle(out *output, name, what string, bytes int64) error {
 	switch out.place {
 	case inline:
 		if bytes > MaxInline-r.inline {
-			e := Invalid(name, "output %q is %s%v, %d bytes; the outputs in a message may have %d: bind it to a region, or chunked",
-				name, d, s, bytes, MaxInline)
+			e := Invalid(name, "output %q is %s, %d bytes; the outputs in a message may have %d: bind it to a region, or chunked",
+				name, what, bytes, MaxInline)
 			e.Needed = bytes
-			return nil, r.refuse(e)
+			return r.refuse(e)
 		}
 		r.inline += bytes
 	case inRegion, inBuffer:
 		if bytes > out.room {
-			e := Invalid(name, "output %q is %s%v, %d bytes; there is room for %d", name, d, s, bytes, out.room)
+			e := Invalid(name, "output %q is %s, %d bytes; there is room for %d", name, what, bytes, out.room)
 			e.Needed = bytes
-			return nil, r.refuse(e)
+			return r.refuse(e)
 		}
 	}
 	out.given, out.bytes = true, bytes
-	out.t = tensor.Tensor{DType: d, Shape: s.Clone()}
-	return out, nil
+	return nil
 }
 
 // refuse remembers the first error, so that a backend that overlooks it does not
@@ -347,11 +445,31 @@ func (r *run) bindings() []*backendv1.Binding {
 // maxSmoke bounds what a smoke run's inputs take together, in bytes.
 const maxSmoke = 8 << 30
 
-// smoke runs an executable once on zeros and looks at every output's type, shape
-// and existence, not at its numbers: zeros divide by zero in honest models.
-func (s *server) smoke(ctx context.Context, o *object, dims map[string]int64) error {
+// smoke runs an executable once, on the inputs given or on zeros, and looks at every
+// output's type, shape and existence, not at its numbers: zeros divide by zero in
+// honest models.
+func (s *server) smoke(ctx context.Context, o *object, dims map[string]int64, given []*backendv1.Binding, objects []*object) error {
 	g := o.signature
 	r := &run{signature: g, exec: o.executable, outputs: make([]output, len(g.outputs))}
+	var err error
+	if len(given) > 0 {
+		err = r.bindInputs(given, objects, nil)
+	} else {
+		err = r.zeroInputs(dims)
+	}
+	if err != nil {
+		return err
+	}
+	for i := range r.outputs {
+		r.outputs[i].place = chunked
+	}
+	return s.guard("Run", func() error { return r.do(ctx) })
+}
+
+// zeroInputs makes inputs of zeros, with 1 for dimensions that are not named.
+func (r *run) zeroInputs(dims map[string]int64) error {
+	const stringBytes = 16 // of an empty string
+	g := r.signature
 	var total int64
 	for i := range g.inputs {
 		in := &g.inputs[i]
@@ -368,7 +486,14 @@ func (s *server) smoke(ctx context.Context, o *object, dims map[string]int64) er
 				}
 			}
 		}
-		bytes, err := tensor.ByteSize(in.elem, shape)
+		bytes, err := shape.Elements()
+		switch {
+		case err != nil:
+		case in.typ != nil:
+			bytes = min(bytes, maxSmoke) * stringBytes
+		default:
+			bytes, err = tensor.ByteSize(in.elem, shape)
+		}
 		if err != nil {
 			return Invalid("smoke_dims", "input %q: %v", in.name, err)
 		}
@@ -376,14 +501,15 @@ func (s *server) smoke(ctx context.Context, o *object, dims map[string]int64) er
 			return OutOfMemory("input "+in.name+" of the smoke run", bytes, maxSmoke-total)
 		}
 		total += bytes
-		t, err := tensor.New(in.elem, shape)
+		t := in.typ
+		if t == nil {
+			t = &graph.Type{Kind: graph.KindTensor, Elem: in.elem}
+		}
+		v, err := empty(t, shape)
 		if err != nil {
 			return Invalid("smoke_dims", "input %q: %v", in.name, err)
 		}
-		r.inputs = append(r.inputs, Value{Tensor: t})
+		r.inputs = append(r.inputs, Value{Datum: v})
 	}
-	for i := range r.outputs {
-		r.outputs[i].place = chunked
-	}
-	return s.guard("Run", func() error { return r.do(ctx) })
+	return nil
 }

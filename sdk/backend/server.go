@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
@@ -394,6 +395,9 @@ func (s *server) assess(ctx context.Context, q *backendv1.AssessRequest) (*backe
 	if err != nil {
 		return nil, d.failed(epoch, err)
 	}
+	if err := d.refuse(q.GetGraphDir(), &a); err != nil {
+		return nil, err
+	}
 	r, err := AssessmentToProto(a)
 	if err != nil {
 		return nil, Internal("the backend's assessment breaks the contract: %v", err)
@@ -442,7 +446,7 @@ func (s *server) compile(ctx context.Context, q *backendv1.CompileRequest, p *pr
 		return nil, d.failed(epoch, err)
 	}
 	o := &object{kind: anExecutable, executable: e}
-	r, err := s.try(ctx, o, spec.SmokeDims, p)
+	r, err := s.try(ctx, d, o, q, p)
 	if err != nil {
 		s.close(o)
 		return nil, d.failed(epoch, err)
@@ -460,7 +464,7 @@ func (s *server) compile(ctx context.Context, q *backendv1.CompileRequest, p *pr
 
 // try reads the executable's description and runs it once: what cannot run does
 // not compile.
-func (s *server) try(ctx context.Context, o *object, dims map[string]int64, p *progress) (*backendv1.Compiled, error) {
+func (s *server) try(ctx context.Context, d *device, o *object, q *backendv1.CompileRequest, p *progress) (*backendv1.Compiled, error) {
 	var info ExecutableInfo
 	err := s.guard("Info", func() error {
 		info = o.executable.Info()
@@ -473,11 +477,24 @@ func (s *server) try(ctx context.Context, o *object, dims map[string]int64, p *p
 	if err != nil {
 		return nil, Unsupported(err.Error())
 	}
+	d.mu.Lock()
+	is := d.info
+	d.mu.Unlock()
+	for _, v := range slices.Concat(info.Inputs, info.Outputs) {
+		if lacks, ok := is.Carries(v.Type); !ok {
+			return nil, Unsupported(fmt.Sprintf("%q is %s, and device %s lacks %s", v.Name, typeName(v.Type), d.id, lacks))
+		}
+	}
 	if o.signature, err = newSignature(info); err != nil {
 		return nil, Internal("the executable breaks the contract: %v", err)
 	}
+	regions, release, err := d.regions(q.GetSmokeInputs())
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	p.report("smoke run", 1)
-	if err := s.smoke(ctx, o, dims); err != nil {
+	if err := s.smoke(ctx, o, q.GetSmokeDims(), q.GetSmokeInputs(), regions); err != nil {
 		return nil, fmt.Errorf("smoke run: %w", err)
 	}
 	return r, nil

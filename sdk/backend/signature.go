@@ -17,6 +17,7 @@ type signature struct {
 // slot is an input or output.
 type slot struct {
 	name   string
+	typ    *graph.Type // of what is no dense tensor; else nil
 	elem   tensor.DType
 	ranked bool
 	dims   []slotDim
@@ -39,6 +40,9 @@ func newSignature(info ExecutableInfo) (*signature, error) {
 			}
 			index[v.Name] = i
 			list[i] = slot{name: v.Name, elem: v.Type.Elem, ranked: v.Type.HasShape}
+			if !Dense(v.Type) {
+				list[i].typ = v.Type
+			}
 			for _, d := range v.Type.Dims {
 				at := slotDim{size: d.Size, symbol: -1}
 				if d.Param != "" {
@@ -65,38 +69,55 @@ func newSignature(info ExecutableInfo) (*signature, error) {
 	return g, nil
 }
 
-// checkInput checks a binding's type and shape, and gives symbols their sizes:
-// -1 is not yet known. It returns the tensor's size in bytes.
+// checkInput checks a dense binding's type and shape, and gives symbols their
+// sizes: -1 is not yet known. It returns the tensor's size in bytes.
 func (g *signature) checkInput(i int, elem int32, dims []int64, sizes []int64) (int64, error) {
 	in := &g.inputs[i]
-	if elem != int32(in.elem) {
-		return 0, Invalid(in.name, "input %q has elements of type %d, the executable takes %s (%d)",
-			in.name, elem, in.elem, int32(in.elem))
-	}
-	if len(dims) != len(in.dims) {
-		return 0, Invalid(in.name, "input %q has shape %v, the executable takes rank %d", in.name, dims, len(in.dims))
-	}
-	for k, n := range dims {
-		d := in.dims[k]
-		switch {
-		case n < 0:
-			return 0, Invalid(in.name, "input %q has shape %v: a dimension is negative", in.name, dims)
-		case d.size >= 0 && n != d.size:
-			return 0, Invalid(in.name, "input %q has shape %v, the executable takes %d at dimension %d",
-				in.name, dims, d.size, k)
-		case d.symbol < 0:
-		case sizes[d.symbol] < 0:
-			sizes[d.symbol] = n
-		case sizes[d.symbol] != n:
-			return 0, Invalid(in.name, "input %q has shape %v, but %q (dimension %d) is %d in another input",
-				in.name, dims, g.symbols[d.symbol], k, sizes[d.symbol])
-		}
+	if err := g.checkShape(in, elem, dims, sizes); err != nil {
+		return 0, err
 	}
 	bytes, err := tensor.ByteSize(in.elem, dims)
 	if err != nil {
 		return 0, Invalid(in.name, "input %q: %v", in.name, err)
 	}
 	return bytes, nil
+}
+
+// checkValue checks an input that is no dense tensor, which its decoding has
+// compared with its type already.
+func (g *signature) checkValue(i int, v graph.Datum, sizes []int64) error {
+	in := &g.inputs[i]
+	if v.Kind != graph.KindTensor || !in.ranked {
+		return nil
+	}
+	return g.checkShape(in, int32(v.Tensor.DType), v.Tensor.Shape, sizes)
+}
+
+func (g *signature) checkShape(in *slot, elem int32, dims []int64, sizes []int64) error {
+	if elem != int32(in.elem) {
+		return Invalid(in.name, "input %q has elements of type %d, the executable takes %s (%d)",
+			in.name, elem, in.elem, int32(in.elem))
+	}
+	if len(dims) != len(in.dims) {
+		return Invalid(in.name, "input %q has shape %v, the executable takes rank %d", in.name, dims, len(in.dims))
+	}
+	for k, n := range dims {
+		d := in.dims[k]
+		switch {
+		case n < 0:
+			return Invalid(in.name, "input %q has shape %v: a dimension is negative", in.name, dims)
+		case d.size >= 0 && n != d.size:
+			return Invalid(in.name, "input %q has shape %v, the executable takes %d at dimension %d",
+				in.name, dims, d.size, k)
+		case d.symbol < 0:
+		case sizes[d.symbol] < 0:
+			sizes[d.symbol] = n
+		case sizes[d.symbol] != n:
+			return Invalid(in.name, "input %q has shape %v, but %q (dimension %d) is %d in another input",
+				in.name, dims, g.symbols[d.symbol], k, sizes[d.symbol])
+		}
+	}
+	return nil
 }
 
 // checkOutput checks what a backend gives against what it said that it would.

@@ -810,7 +810,7 @@ type Device struct {
 	MemoryTotal    uint64                 `protobuf:"varint,9,opt,name=memory_total,json=memoryTotal,proto3" json:"memory_total,omitempty"` // bytes; 0: unknown
 	MemoryFree     uint64                 `protobuf:"varint,10,opt,name=memory_free,json=memoryFree,proto3" json:"memory_free,omitempty"`
 	ElementTypes   []int32                `protobuf:"varint,11,rep,packed,name=element_types,json=elementTypes,proto3" json:"element_types,omitempty"` // ONNX TensorProto.DataType that graphs may use
-	Features       []string               `protobuf:"bytes,12,rep,name=features,proto3" json:"features,omitempty"`
+	Features       []string               `protobuf:"bytes,12,rep,name=features,proto3" json:"features,omitempty"`                                     // words such as isa:avx2; see ValueInfo for those that the core acts upon
 	Attention      AttentionWay           `protobuf:"varint,13,opt,name=attention,proto3,enum=accel.backend.v1.AttentionWay" json:"attention,omitempty"`
 	RuntimeVersion string                 `protobuf:"bytes,14,opt,name=runtime_version,json=runtimeVersion,proto3" json:"runtime_version,omitempty"` // of what compiles and runs; part of cache keys
 	StaticShapes   bool                   `protobuf:"varint,15,opt,name=static_shapes,json=staticShapes,proto3" json:"static_shapes,omitempty"`      // graphs must have no symbolic dimension
@@ -1129,11 +1129,14 @@ func (x *Verdict) GetImplementation() string {
 }
 
 type CompileRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Device        string                 `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
-	GraphDir      string                 `protobuf:"bytes,2,opt,name=graph_dir,json=graphDir,proto3" json:"graph_dir,omitempty"`
-	MemoryBudget  uint64                 `protobuf:"varint,3,opt,name=memory_budget,json=memoryBudget,proto3" json:"memory_budget,omitempty"`                                                                  // bytes; 0: the device's free memory
-	SmokeDims     map[string]int64       `protobuf:"bytes,4,rep,name=smoke_dims,json=smokeDims,proto3" json:"smoke_dims,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // symbolic dimensions of the smoke run; absent ones are 1
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Device       string                 `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
+	GraphDir     string                 `protobuf:"bytes,2,opt,name=graph_dir,json=graphDir,proto3" json:"graph_dir,omitempty"`
+	MemoryBudget uint64                 `protobuf:"varint,3,opt,name=memory_budget,json=memoryBudget,proto3" json:"memory_budget,omitempty"`                                                                  // bytes; 0: the device's free memory
+	SmokeDims    map[string]int64       `protobuf:"bytes,4,rep,name=smoke_dims,json=smokeDims,proto3" json:"smoke_dims,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // symbolic dimensions of the smoke run; absent ones are 1
+	// What the smoke run computes on, inline or in regions: all inputs, or none for
+	// zeros, empty strings, sequences of nothing and optionals without a value.
+	SmokeInputs   []*Binding `protobuf:"bytes,5,rep,name=smoke_inputs,json=smokeInputs,proto3" json:"smoke_inputs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1192,6 +1195,13 @@ func (x *CompileRequest) GetMemoryBudget() uint64 {
 func (x *CompileRequest) GetSmokeDims() map[string]int64 {
 	if x != nil {
 		return x.SmokeDims
+	}
+	return nil
+}
+
+func (x *CompileRequest) GetSmokeInputs() []*Binding {
+	if x != nil {
+		return x.SmokeInputs
 	}
 	return nil
 }
@@ -1398,12 +1408,22 @@ func (x *Compiled) GetOutputs() []*ValueInfo {
 	return nil
 }
 
+// ValueInfo is a name and a type: a tensor, or what holds values of one type.
+// Tensors of strings, sequences and optionals are said only of devices that have
+// the feature for it: values:string, values:sequence, values:optional.
 type ValueInfo struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	ElementType   int32                  `protobuf:"varint,2,opt,name=element_type,json=elementType,proto3" json:"element_type,omitempty"`
-	Dims          []*Dim                 `protobuf:"bytes,3,rep,name=dims,proto3" json:"dims,omitempty"`
-	Unranked      bool                   `protobuf:"varint,4,opt,name=unranked,proto3" json:"unranked,omitempty"` // dims is empty because not even the rank is known; outputs only
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	ElementType int32                  `protobuf:"varint,2,opt,name=element_type,json=elementType,proto3" json:"element_type,omitempty"` // of a tensor
+	Dims        []*Dim                 `protobuf:"bytes,3,rep,name=dims,proto3" json:"dims,omitempty"`
+	Unranked    bool                   `protobuf:"varint,4,opt,name=unranked,proto3" json:"unranked,omitempty"` // dims is empty because not even the rank is known; not of dense inputs
+	// Not a tensor (element_type is 0 then); the value inside has no name.
+	//
+	// Types that are valid to be assigned to Container:
+	//
+	//	*ValueInfo_Sequence
+	//	*ValueInfo_Optional
+	Container     isValueInfo_Container `protobuf_oneof:"container"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1465,6 +1485,47 @@ func (x *ValueInfo) GetUnranked() bool {
 	}
 	return false
 }
+
+func (x *ValueInfo) GetContainer() isValueInfo_Container {
+	if x != nil {
+		return x.Container
+	}
+	return nil
+}
+
+func (x *ValueInfo) GetSequence() *ValueInfo {
+	if x != nil {
+		if x, ok := x.Container.(*ValueInfo_Sequence); ok {
+			return x.Sequence
+		}
+	}
+	return nil
+}
+
+func (x *ValueInfo) GetOptional() *ValueInfo {
+	if x != nil {
+		if x, ok := x.Container.(*ValueInfo_Optional); ok {
+			return x.Optional
+		}
+	}
+	return nil
+}
+
+type isValueInfo_Container interface {
+	isValueInfo_Container()
+}
+
+type ValueInfo_Sequence struct {
+	Sequence *ValueInfo `protobuf:"bytes,5,opt,name=sequence,proto3,oneof"`
+}
+
+type ValueInfo_Optional struct {
+	Optional *ValueInfo `protobuf:"bytes,6,opt,name=optional,proto3,oneof"`
+}
+
+func (*ValueInfo_Sequence) isValueInfo_Container() {}
+
+func (*ValueInfo_Optional) isValueInfo_Container() {}
 
 type Dim struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2069,6 +2130,12 @@ func (x *Run) GetOutputs() []*Binding {
 
 // Binding ties a graph input or output to a place. For outputs element_type and
 // dims are empty in the request and true in the answer.
+//
+// What is no dense tensor has no element_type and no dims here, and its data is
+// ONNX's own encoding of it, as ONNX's test folders hold: a tensor of strings is a
+// TensorProto (onnx.proto), a sequence a SequenceProto, an optional an
+// OptionalProto (onnx-data.proto), of 1 GiB at most, the data of its tensors
+// inside it. It is bound inline or in chunks.
 type Binding struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2929,13 +2996,14 @@ const file_accel_backend_v1_backend_proto_rawDesc = "" +
 	"\x02ok\x18\x01 \x01(\bR\x02ok\x123\n" +
 	"\arefusal\x18\x02 \x01(\x0e2\x19.accel.backend.v1.RefusalR\arefusal\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12&\n" +
-	"\x0eimplementation\x18\x04 \x01(\tR\x0eimplementation\"\xf8\x01\n" +
+	"\x0eimplementation\x18\x04 \x01(\tR\x0eimplementation\"\xb6\x02\n" +
 	"\x0eCompileRequest\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x1b\n" +
 	"\tgraph_dir\x18\x02 \x01(\tR\bgraphDir\x12#\n" +
 	"\rmemory_budget\x18\x03 \x01(\x04R\fmemoryBudget\x12N\n" +
 	"\n" +
-	"smoke_dims\x18\x04 \x03(\v2/.accel.backend.v1.CompileRequest.SmokeDimsEntryR\tsmokeDims\x1a<\n" +
+	"smoke_dims\x18\x04 \x03(\v2/.accel.backend.v1.CompileRequest.SmokeDimsEntryR\tsmokeDims\x12<\n" +
+	"\fsmoke_inputs\x18\x05 \x03(\v2\x19.accel.backend.v1.BindingR\vsmokeInputs\x1a<\n" +
 	"\x0eSmokeDimsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x94\x01\n" +
@@ -2952,12 +3020,15 @@ const file_accel_backend_v1_backend_proto_rawDesc = "" +
 	"executable\x12\x16\n" +
 	"\x06memory\x18\x02 \x01(\x04R\x06memory\x123\n" +
 	"\x06inputs\x18\x03 \x03(\v2\x1b.accel.backend.v1.ValueInfoR\x06inputs\x125\n" +
-	"\aoutputs\x18\x04 \x03(\v2\x1b.accel.backend.v1.ValueInfoR\aoutputs\"\x89\x01\n" +
+	"\aoutputs\x18\x04 \x03(\v2\x1b.accel.backend.v1.ValueInfoR\aoutputs\"\x8c\x02\n" +
 	"\tValueInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\felement_type\x18\x02 \x01(\x05R\velementType\x12)\n" +
 	"\x04dims\x18\x03 \x03(\v2\x15.accel.backend.v1.DimR\x04dims\x12\x1a\n" +
-	"\bunranked\x18\x04 \x01(\bR\bunranked\"1\n" +
+	"\bunranked\x18\x04 \x01(\bR\bunranked\x129\n" +
+	"\bsequence\x18\x05 \x01(\v2\x1b.accel.backend.v1.ValueInfoH\x00R\bsequence\x129\n" +
+	"\boptional\x18\x06 \x01(\v2\x1b.accel.backend.v1.ValueInfoH\x00R\boptionalB\v\n" +
+	"\tcontainer\"1\n" +
 	"\x03Dim\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x03R\x04size\x12\x16\n" +
 	"\x06symbol\x18\x02 \x01(\tR\x06symbol\"\x85\x01\n" +
@@ -3161,61 +3232,64 @@ var file_accel_backend_v1_backend_proto_depIdxs = []int32{
 	17, // 5: accel.backend.v1.AssessResponse.nodes:type_name -> accel.backend.v1.Verdict
 	3,  // 6: accel.backend.v1.Verdict.refusal:type_name -> accel.backend.v1.Refusal
 	45, // 7: accel.backend.v1.CompileRequest.smoke_dims:type_name -> accel.backend.v1.CompileRequest.SmokeDimsEntry
-	20, // 8: accel.backend.v1.CompileResponse.progress:type_name -> accel.backend.v1.CompileProgress
-	21, // 9: accel.backend.v1.CompileResponse.compiled:type_name -> accel.backend.v1.Compiled
-	6,  // 10: accel.backend.v1.Compiled.executable:type_name -> accel.backend.v1.Id
-	22, // 11: accel.backend.v1.Compiled.inputs:type_name -> accel.backend.v1.ValueInfo
-	22, // 12: accel.backend.v1.Compiled.outputs:type_name -> accel.backend.v1.ValueInfo
-	23, // 13: accel.backend.v1.ValueInfo.dims:type_name -> accel.backend.v1.Dim
-	4,  // 14: accel.backend.v1.MapRequest.mode:type_name -> accel.backend.v1.MapMode
-	6,  // 15: accel.backend.v1.MapResponse.region:type_name -> accel.backend.v1.Id
-	6,  // 16: accel.backend.v1.AllocResponse.buffer:type_name -> accel.backend.v1.Id
-	6,  // 17: accel.backend.v1.ReleaseRequest.ids:type_name -> accel.backend.v1.Id
-	31, // 18: accel.backend.v1.ExecuteRequest.open:type_name -> accel.backend.v1.Open
-	32, // 19: accel.backend.v1.ExecuteRequest.run:type_name -> accel.backend.v1.Run
-	37, // 20: accel.backend.v1.ExecuteRequest.copy:type_name -> accel.backend.v1.Copy
-	39, // 21: accel.backend.v1.ExecuteRequest.cancel:type_name -> accel.backend.v1.Cancel
-	40, // 22: accel.backend.v1.ExecuteRequest.fence:type_name -> accel.backend.v1.Fence
-	36, // 23: accel.backend.v1.ExecuteRequest.chunk:type_name -> accel.backend.v1.Chunk
-	6,  // 24: accel.backend.v1.Run.executable:type_name -> accel.backend.v1.Id
-	33, // 25: accel.backend.v1.Run.inputs:type_name -> accel.backend.v1.Binding
-	33, // 26: accel.backend.v1.Run.outputs:type_name -> accel.backend.v1.Binding
-	34, // 27: accel.backend.v1.Binding.chunked:type_name -> accel.backend.v1.ChunkedData
-	35, // 28: accel.backend.v1.Binding.region:type_name -> accel.backend.v1.Slice
-	35, // 29: accel.backend.v1.Binding.buffer:type_name -> accel.backend.v1.Slice
-	6,  // 30: accel.backend.v1.Slice.id:type_name -> accel.backend.v1.Id
-	38, // 31: accel.backend.v1.Copy.ranges:type_name -> accel.backend.v1.CopyRange
-	6,  // 32: accel.backend.v1.CopyRange.from:type_name -> accel.backend.v1.Id
-	6,  // 33: accel.backend.v1.CopyRange.to:type_name -> accel.backend.v1.Id
-	42, // 34: accel.backend.v1.ExecuteResponse.done:type_name -> accel.backend.v1.Done
-	44, // 35: accel.backend.v1.ExecuteResponse.error:type_name -> accel.backend.v1.Error
-	36, // 36: accel.backend.v1.ExecuteResponse.chunk:type_name -> accel.backend.v1.Chunk
-	33, // 37: accel.backend.v1.Done.outputs:type_name -> accel.backend.v1.Binding
-	43, // 38: accel.backend.v1.Done.timings:type_name -> accel.backend.v1.Timings
-	5,  // 39: accel.backend.v1.Error.code:type_name -> accel.backend.v1.Code
-	7,  // 40: accel.backend.v1.Backend.Describe:input_type -> accel.backend.v1.DescribeRequest
-	10, // 41: accel.backend.v1.Backend.Configure:input_type -> accel.backend.v1.ConfigureRequest
-	12, // 42: accel.backend.v1.Backend.Watch:input_type -> accel.backend.v1.WatchRequest
-	15, // 43: accel.backend.v1.Backend.Assess:input_type -> accel.backend.v1.AssessRequest
-	18, // 44: accel.backend.v1.Backend.Compile:input_type -> accel.backend.v1.CompileRequest
-	24, // 45: accel.backend.v1.Backend.Map:input_type -> accel.backend.v1.MapRequest
-	26, // 46: accel.backend.v1.Backend.Alloc:input_type -> accel.backend.v1.AllocRequest
-	28, // 47: accel.backend.v1.Backend.Release:input_type -> accel.backend.v1.ReleaseRequest
-	30, // 48: accel.backend.v1.Backend.Execute:input_type -> accel.backend.v1.ExecuteRequest
-	8,  // 49: accel.backend.v1.Backend.Describe:output_type -> accel.backend.v1.DescribeResponse
-	11, // 50: accel.backend.v1.Backend.Configure:output_type -> accel.backend.v1.ConfigureResponse
-	13, // 51: accel.backend.v1.Backend.Watch:output_type -> accel.backend.v1.WatchResponse
-	16, // 52: accel.backend.v1.Backend.Assess:output_type -> accel.backend.v1.AssessResponse
-	19, // 53: accel.backend.v1.Backend.Compile:output_type -> accel.backend.v1.CompileResponse
-	25, // 54: accel.backend.v1.Backend.Map:output_type -> accel.backend.v1.MapResponse
-	27, // 55: accel.backend.v1.Backend.Alloc:output_type -> accel.backend.v1.AllocResponse
-	29, // 56: accel.backend.v1.Backend.Release:output_type -> accel.backend.v1.ReleaseResponse
-	41, // 57: accel.backend.v1.Backend.Execute:output_type -> accel.backend.v1.ExecuteResponse
-	49, // [49:58] is the sub-list for method output_type
-	40, // [40:49] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	33, // 8: accel.backend.v1.CompileRequest.smoke_inputs:type_name -> accel.backend.v1.Binding
+	20, // 9: accel.backend.v1.CompileResponse.progress:type_name -> accel.backend.v1.CompileProgress
+	21, // 10: accel.backend.v1.CompileResponse.compiled:type_name -> accel.backend.v1.Compiled
+	6,  // 11: accel.backend.v1.Compiled.executable:type_name -> accel.backend.v1.Id
+	22, // 12: accel.backend.v1.Compiled.inputs:type_name -> accel.backend.v1.ValueInfo
+	22, // 13: accel.backend.v1.Compiled.outputs:type_name -> accel.backend.v1.ValueInfo
+	23, // 14: accel.backend.v1.ValueInfo.dims:type_name -> accel.backend.v1.Dim
+	22, // 15: accel.backend.v1.ValueInfo.sequence:type_name -> accel.backend.v1.ValueInfo
+	22, // 16: accel.backend.v1.ValueInfo.optional:type_name -> accel.backend.v1.ValueInfo
+	4,  // 17: accel.backend.v1.MapRequest.mode:type_name -> accel.backend.v1.MapMode
+	6,  // 18: accel.backend.v1.MapResponse.region:type_name -> accel.backend.v1.Id
+	6,  // 19: accel.backend.v1.AllocResponse.buffer:type_name -> accel.backend.v1.Id
+	6,  // 20: accel.backend.v1.ReleaseRequest.ids:type_name -> accel.backend.v1.Id
+	31, // 21: accel.backend.v1.ExecuteRequest.open:type_name -> accel.backend.v1.Open
+	32, // 22: accel.backend.v1.ExecuteRequest.run:type_name -> accel.backend.v1.Run
+	37, // 23: accel.backend.v1.ExecuteRequest.copy:type_name -> accel.backend.v1.Copy
+	39, // 24: accel.backend.v1.ExecuteRequest.cancel:type_name -> accel.backend.v1.Cancel
+	40, // 25: accel.backend.v1.ExecuteRequest.fence:type_name -> accel.backend.v1.Fence
+	36, // 26: accel.backend.v1.ExecuteRequest.chunk:type_name -> accel.backend.v1.Chunk
+	6,  // 27: accel.backend.v1.Run.executable:type_name -> accel.backend.v1.Id
+	33, // 28: accel.backend.v1.Run.inputs:type_name -> accel.backend.v1.Binding
+	33, // 29: accel.backend.v1.Run.outputs:type_name -> accel.backend.v1.Binding
+	34, // 30: accel.backend.v1.Binding.chunked:type_name -> accel.backend.v1.ChunkedData
+	35, // 31: accel.backend.v1.Binding.region:type_name -> accel.backend.v1.Slice
+	35, // 32: accel.backend.v1.Binding.buffer:type_name -> accel.backend.v1.Slice
+	6,  // 33: accel.backend.v1.Slice.id:type_name -> accel.backend.v1.Id
+	38, // 34: accel.backend.v1.Copy.ranges:type_name -> accel.backend.v1.CopyRange
+	6,  // 35: accel.backend.v1.CopyRange.from:type_name -> accel.backend.v1.Id
+	6,  // 36: accel.backend.v1.CopyRange.to:type_name -> accel.backend.v1.Id
+	42, // 37: accel.backend.v1.ExecuteResponse.done:type_name -> accel.backend.v1.Done
+	44, // 38: accel.backend.v1.ExecuteResponse.error:type_name -> accel.backend.v1.Error
+	36, // 39: accel.backend.v1.ExecuteResponse.chunk:type_name -> accel.backend.v1.Chunk
+	33, // 40: accel.backend.v1.Done.outputs:type_name -> accel.backend.v1.Binding
+	43, // 41: accel.backend.v1.Done.timings:type_name -> accel.backend.v1.Timings
+	5,  // 42: accel.backend.v1.Error.code:type_name -> accel.backend.v1.Code
+	7,  // 43: accel.backend.v1.Backend.Describe:input_type -> accel.backend.v1.DescribeRequest
+	10, // 44: accel.backend.v1.Backend.Configure:input_type -> accel.backend.v1.ConfigureRequest
+	12, // 45: accel.backend.v1.Backend.Watch:input_type -> accel.backend.v1.WatchRequest
+	15, // 46: accel.backend.v1.Backend.Assess:input_type -> accel.backend.v1.AssessRequest
+	18, // 47: accel.backend.v1.Backend.Compile:input_type -> accel.backend.v1.CompileRequest
+	24, // 48: accel.backend.v1.Backend.Map:input_type -> accel.backend.v1.MapRequest
+	26, // 49: accel.backend.v1.Backend.Alloc:input_type -> accel.backend.v1.AllocRequest
+	28, // 50: accel.backend.v1.Backend.Release:input_type -> accel.backend.v1.ReleaseRequest
+	30, // 51: accel.backend.v1.Backend.Execute:input_type -> accel.backend.v1.ExecuteRequest
+	8,  // 52: accel.backend.v1.Backend.Describe:output_type -> accel.backend.v1.DescribeResponse
+	11, // 53: accel.backend.v1.Backend.Configure:output_type -> accel.backend.v1.ConfigureResponse
+	13, // 54: accel.backend.v1.Backend.Watch:output_type -> accel.backend.v1.WatchResponse
+	16, // 55: accel.backend.v1.Backend.Assess:output_type -> accel.backend.v1.AssessResponse
+	19, // 56: accel.backend.v1.Backend.Compile:output_type -> accel.backend.v1.CompileResponse
+	25, // 57: accel.backend.v1.Backend.Map:output_type -> accel.backend.v1.MapResponse
+	27, // 58: accel.backend.v1.Backend.Alloc:output_type -> accel.backend.v1.AllocResponse
+	29, // 59: accel.backend.v1.Backend.Release:output_type -> accel.backend.v1.ReleaseResponse
+	41, // 60: accel.backend.v1.Backend.Execute:output_type -> accel.backend.v1.ExecuteResponse
+	52, // [52:61] is the sub-list for method output_type
+	43, // [43:52] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_accel_backend_v1_backend_proto_init() }
@@ -3226,6 +3300,10 @@ func file_accel_backend_v1_backend_proto_init() {
 	file_accel_backend_v1_backend_proto_msgTypes[13].OneofWrappers = []any{
 		(*CompileResponse_Progress)(nil),
 		(*CompileResponse_Compiled)(nil),
+	}
+	file_accel_backend_v1_backend_proto_msgTypes[16].OneofWrappers = []any{
+		(*ValueInfo_Sequence)(nil),
+		(*ValueInfo_Optional)(nil),
 	}
 	file_accel_backend_v1_backend_proto_msgTypes[24].OneofWrappers = []any{
 		(*ExecuteRequest_Open)(nil),
