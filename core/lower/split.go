@@ -179,7 +179,7 @@ func (x *splitter) begin(verdicts []backend.Verdict) {
 			x.where[i] = anywhere
 		case v.OK || v.Refusal == backend.RefusedElementType:
 			x.where[i] = device
-			if touched, _, err := w.node(n); err != nil || !v.OK && !touched && !x.hasBool(n) {
+			if touched, _, err := w.node(n); !v.OK && (err != nil || !touched && !x.hasBool(n)) {
 				x.refuse(i, v.Reason)
 			}
 		default:
