@@ -133,8 +133,14 @@ func (c *cpu) Assess(_ context.Context, device, dir string) (backend.Assessment,
 	defer m.Close()
 	a := backend.Assessment{Nodes: make([]backend.Verdict, len(m.Graph.Nodes))}
 	types := m.Graph.Types()
+	var by []string
+	if runner, err := c.ready(); err == nil {
+		by = implementations(m, runner)
+	}
 	for i, n := range m.Graph.Nodes {
-		a.Nodes[i] = verdict(m, n, types)
+		if a.Nodes[i] = verdict(m, n, types); a.Nodes[i].OK && by != nil {
+			a.Nodes[i] = backend.AcceptAs(by[i])
+		}
 	}
 	for _, in := range m.Graph.Initializers {
 		if size, err := tensor.ByteSize(in.Tensor.DType, in.Tensor.Shape); err == nil {
