@@ -5,6 +5,7 @@ import (
 	"math"
 	"runtime"
 
+	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
@@ -588,7 +589,11 @@ func lpNorm(p float64) func([]float64) float64 {
 
 func lpPool(c *call) error {
 	x := c.tensor(0)
-	norm := lpNorm(float64(c.int("p")))
+	p := c.float("p") // of version 1
+	if c.attr("p").Kind == graph.AttrInt {
+		p = float64(c.int("p"))
+	}
+	norm := lpNorm(p)
 	return c.pool(x.DType, func(out tensor.Tensor, at int, under []int, _ int) {
 		v := make([]float64, len(under))
 		for i, o := range under {

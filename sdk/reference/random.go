@@ -54,7 +54,8 @@ func (g *generators) of(n *graph.Node, seed *uint64) *rand.Rand {
 // generator is that of the call's node.
 func (c *call) generator() *rand.Rand {
 	var seed *uint64
-	if a := c.attr("seed"); a != nil {
+	if _, ok := c.op.attrs["seed"]; ok && c.hasAttr("seed") {
+		a := c.attr("seed")
 		v := uint64(math.Float32bits(a.Float))
 		if a.Kind == graph.AttrInt {
 			v = uint64(a.Int)

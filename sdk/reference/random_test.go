@@ -338,7 +338,7 @@ func (r randomCall) mutate(inputs []graph.Datum, nodes []*graph.Node) {
 // Calls that are nearly right are refused or computed, never a panic.
 func TestMutatedNodeTests(t *testing.T) {
 	dir := nodeTests(t)
-	var cases []struct{ Name string }
+	var cases []onnxCase
 	readJSON(t, filepath.Join(dir, "cases.json"), &cases)
 	ran := 0
 	for k, c := range cases {

@@ -449,6 +449,6 @@ func arityOf(what string, ps []param, names []string) string {
 // onnxTables are the operators of the default domain, a family each.
 var onnxTables = [][]spec{
 	elementwiseOps, castOps, movementOps, indexOps, generateOps, reduceOps, matmulOps,
-	normalizationOps, attentionOps, nnOps, imageOps, signalOps, quantOps, controlOps, lossOps, recurrentOps, textOps, detectionOps, randomOps, decodeOps,
+	normalizationOps, attentionOps, nnOps, imageOps, signalOps, quantOps, controlOps, lossOps, recurrentOps, textOps, detectionOps, randomOps, decodeOps, olderOps,
 	extraOps,
 }

@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""Write the node tests and operator schemas of the onnx package to a folder.
+"""Write the tests and operator schemas of the onnx package to a folder.
 
     nodetests.py DIR
 
 DIR/CASE/model.onnx and DIR/CASE/test_data_set_N/{input,output}_I.pb are in ONNX's
-own test layout. DIR/cases.json lists the cases with their tolerances and the
-kinds of their values; DIR/schemas.json every version of every operator.
+own test layout. DIR/cases.json lists the node tests with their tolerances and
+operators. DIR/SET/CASE are the small models that the package carries, which
+DIR/models.json lists in the same way. DIR/schemas.json has every version of every
+operator.
 """
 
 import json
 import pathlib
+import shutil
 import sys
 import warnings
 
@@ -57,6 +60,29 @@ def write_cases(folder):
     return len(cases)
 
 
+# The tolerances that ONNX's own runner compares the results of models with.
+MODEL_RTOL, MODEL_ATOL = 1e-3, 1e-7
+MODEL_SETS = ("pytorch-converted", "pytorch-operator", "simple")
+
+
+def write_models(folder):
+    cases = []
+    data = pathlib.Path(onnx.__file__).parent / "backend" / "test" / "data"
+    for name in MODEL_SETS:
+        for source in sorted((data / name).iterdir()):
+            shutil.copytree(source, folder / name / source.name, dirs_exist_ok=True)
+            nodes = onnx.load(source / "model.onnx").graph.node
+            cases.append({
+                "name": f"{name}/{source.name}",
+                "rtol": MODEL_RTOL,
+                "atol": MODEL_ATOL,
+                "sets": len(list(source.glob("test_data_set_*"))),
+                "ops": sorted({f"{n.domain}:{n.op_type}" for n in nodes}),
+            })
+    (folder / "models.json").write_text(json.dumps(cases, indent=1))
+    return len(cases)
+
+
 def param(p):
     return {"name": p.name, "type": p.type_str, "option": p.option.name}
 
@@ -72,9 +98,8 @@ def attribute(a):
 def write_schemas(folder):
     schemas = []
     for s in onnx.defs.get_all_schemas_with_history():
-        if s.domain != "":
-            continue
         schemas.append({
+            "domain": s.domain,
             "name": s.name,
             "since": s.since_version,
             "deprecated": s.deprecated,
@@ -83,7 +108,7 @@ def write_schemas(folder):
             "types": {c.type_param_str: list(c.allowed_type_strs) for c in s.type_constraints},
             "attributes": [attribute(a) for a in s.attributes.values()],
         })
-    schemas.sort(key=lambda s: (s["name"], s["since"]))
+    schemas.sort(key=lambda s: (s["domain"], s["name"], s["since"]))
     (folder / "schemas.json").write_text(json.dumps(schemas, default=str))
     return len(schemas)
 
@@ -93,8 +118,8 @@ def main():
         sys.exit(__doc__)
     folder = pathlib.Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    cases, schemas = write_cases(folder), write_schemas(folder)
-    print(f"onnx {onnx.__version__}: {cases} cases, {schemas} schemas in {folder}")
+    cases, models, schemas = write_cases(folder), write_models(folder), write_schemas(folder)
+    print(f"onnx {onnx.__version__}: {cases} cases, {models} models, {schemas} schemas in {folder}")
 
 
 if __name__ == "__main__":
