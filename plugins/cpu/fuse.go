@@ -12,6 +12,7 @@ import (
 // largest to the smallest at the node that begins them; a unit stands where its
 // last node stood, so that all it reads is there by then.
 func (p *planner) fuse() {
+	p.simplify()
 	at := map[*graph.Node]*unit{}
 	claim := func(u *unit) {
 		for _, n := range u.nodes {
@@ -19,7 +20,7 @@ func (p *planner) fuse() {
 		}
 		at[u.nodes[len(u.nodes)-1]] = u
 	}
-	patterns := []func(*graph.Node) *unit{p.embedding, p.linear, p.convolution, p.normalization}
+	patterns := []func(*graph.Node) *unit{p.embedding, p.attentionPattern, p.linear, p.convolution, p.normalization}
 	for _, match := range patterns {
 		for _, n := range p.model.Graph.Nodes {
 			if p.done[n] {

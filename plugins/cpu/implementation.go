@@ -79,7 +79,9 @@ func plannedAs(m *graph.Model, runner *kernels.Runner) map[string]string {
 			by = byKernel
 		}
 		for _, n := range u.nodes {
-			out[firstOutput(n)] = by
+			for _, o := range p.origins(n) {
+				out[firstOutput(o)] = by
+			}
 		}
 	}
 	return out

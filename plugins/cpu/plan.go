@@ -73,7 +73,8 @@ type planner struct {
 	runner    *kernels.Runner
 
 	units  []*unit
-	done   map[*graph.Node]bool // taken by a unit
+	done   map[*graph.Node]bool          // taken by a unit
+	pieces map[*graph.Node][]*graph.Node // of the model, that a node stands for
 	refs   map[string]kernels.Ref
 	heap   map[string]bool // values of the reference operators whose size is not known
 	plan   *plan
@@ -85,7 +86,8 @@ func newPlanner(model *graph.Model, runner *kernels.Runner, weights *packedWeigh
 	p := &planner{
 		model: model, runner: runner, weights: weights,
 		constants: map[string]*graph.Initializer{}, types: model.Graph.Types(),
-		index: graph.NewIndex(model.Graph), position: map[*graph.Node]int{}, done: map[*graph.Node]bool{}, refs: map[string]kernels.Ref{}, heap: map[string]bool{},
+		index: graph.NewIndex(model.Graph), position: map[*graph.Node]int{}, pieces: map[*graph.Node][]*graph.Node{},
+		done: map[*graph.Node]bool{}, refs: map[string]kernels.Ref{}, heap: map[string]bool{},
 		plan:   &plan{buffers: make([]kernels.Buffer, arenaBuffer+1), heap: map[string]graph.Datum{}},
 		opened: map[string]uint32{},
 	}
@@ -336,7 +338,9 @@ func (p *planner) emit() error {
 	for _, u := range p.units {
 		isNative := u.emit != nil
 		for _, n := range u.nodes {
-			p.plan.nodes = append(p.plan.nodes, placedNode{Label: n.Label(), OpType: n.OpType, Native: isNative})
+			for _, o := range p.origins(n) {
+				p.plan.nodes = append(p.plan.nodes, placedNode{Label: o.Label(), OpType: o.OpType, Native: isNative})
+			}
 		}
 		if !isNative {
 			native = nil

@@ -290,8 +290,13 @@ func (e *executable) values(in map[string]tensor.Tensor) []backend.Value {
 }
 
 func TestPlansComputeWhatTheReferenceComputes(t *testing.T) {
+	asReference(t, slices.Concat(testGraphs, imageGraphs))
+}
+
+// asReference runs graphs on every instruction set and looks at their plans.
+func asReference(t *testing.T, graphs []testGraph) {
 	rs := runners(t)
-	for _, g := range slices.Concat(testGraphs, imageGraphs) {
+	for _, g := range graphs {
 		m := buildTest(t, g)
 		in := g.inputs(rand.New(rand.NewPCG(3, 4)))
 		p, err := reference.New(m, reference.Options{})

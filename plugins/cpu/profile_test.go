@@ -103,8 +103,8 @@ func profile(b *testing.B, r *kernels.Runner, dir string) {
 					b.Fatal(err)
 				}
 				for i, n := range ns {
-					name, _, _ := strings.Cut(filepath.Base(s.labels[i]), " ")
-					name = strings.TrimRight(name, "_0123456789")
+					name, _, _ := strings.Cut(strings.Trim(s.labels[i], `"`), " ")
+					name = strings.TrimRight(filepath.Base(name), "_0123456789")
 					times[name] += time.Duration(n)
 					counts[name]++
 					total += time.Duration(n)
