@@ -50,14 +50,14 @@ func BenchmarkExecute(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer lease.Release()
-			q := Request{Inputs: []Input{{Name: "x", Tensor: in}}}
+			q := Request{Inputs: []Input{{Name: "x", Value: graph.TensorDatum(in)}}}
 			if c.mapped {
 				t, err := lease.Tensor(in.DType, in.Shape)
 				if err != nil {
 					b.Fatal(err)
 				}
 				copy(t.Data, in.Data)
-				q.Inputs[0] = Input{Name: "x", Tensor: t, Lease: lease}
+				q.Inputs[0] = Input{Name: "x", Value: graph.TensorDatum(t), Lease: lease}
 			}
 			out := make([]byte, len(in.Data))
 			ctx, cancel := context.WithCancel(context.Background()) // as a request has one
@@ -71,7 +71,7 @@ func BenchmarkExecute(b *testing.B) {
 					b.Fatal(err)
 				}
 				if !c.mapped {
-					copy(out, r.Outputs[0].Data)
+					copy(out, r.Outputs[0].Tensor.Data)
 				}
 				r.Release()
 				took := time.Since(begun)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/accelhq/accel/sdk/backend"
+	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
@@ -46,7 +47,7 @@ func TestDeath(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					_, _, err = x.Run(t.Context(), map[string]tensor.Tensor{"x": in}, nil, round == 1)
+					_, _, err = x.Run(t.Context(), map[string]graph.Datum{"x": graph.TensorDatum(in)}, nil, round == 1)
 					e := as[*CrashedError](t, err)
 					if e.Backend != "faulty" || e.Device != "simulation:0" || e.PID != pid || !strings.HasPrefix(e.Exit, c.exit) || e.Reason != "" || !e.InFlight {
 						t.Errorf("error is %+v", e)
@@ -78,7 +79,7 @@ func TestDeath(t *testing.T) {
 					y := compile(t, d, dir)
 					works(t, y)
 					// An executable and a buffer of two lives don't mix.
-					_, err = y.Do(t.Context(), Request{Inputs: []Input{{Name: "x", Buffer: buffer, Tensor: tensor.Tensor{DType: tensor.Float32, Shape: tensor.Shape{1}}}}})
+					_, err = y.Do(t.Context(), Request{Inputs: []Input{{Name: "x", Buffer: buffer, Value: graph.TensorDatum(tensor.Tensor{DType: tensor.Float32, Shape: tensor.Shape{1}})}}})
 					if !isCode(err, backend.CodeBadState) {
 						t.Errorf("a stale buffer: %v", err)
 					}
@@ -231,7 +232,7 @@ func TestIgnoredCancel(t *testing.T) {
 				until(t, m, m.Backends()[0].Name, func(s BackendStatus) bool { return s.Restarts == 1 })
 				return
 			}
-			if err != nil || tensor.View[float32](out["y"])[0] != poison || m.Backends()[0].Restarts != 0 {
+			if err != nil || tensor.View[float32](out["y"].Tensor)[0] != poison || m.Backends()[0].Restarts != 0 {
 				t.Errorf("the late answer is %v, %v", out, err)
 			}
 		})
@@ -343,10 +344,10 @@ func TestKillUnderLoad(t *testing.T) {
 			in := ramp(2000 + w)
 			for i := 0; i < runs; {
 				x := current.Load()
-				out, _, err := x.Run(context.Background(), map[string]tensor.Tensor{"x": in}, nil, false)
+				out, _, err := x.Run(context.Background(), map[string]graph.Datum{"x": graph.TensorDatum(in)}, nil, false)
 				switch {
 				case err == nil:
-					if !bytes.Equal(out["y"].Data, in.Data) {
+					if !bytes.Equal(out["y"].Tensor.Data, in.Data) {
 						t.Error("a result is wrong")
 					}
 					i++
@@ -525,7 +526,7 @@ func TestStopped(t *testing.T) {
 			in := ramp(8 << 20)
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 			defer cancel()
-			_, _, err = x.Run(ctx, map[string]tensor.Tensor{"x": in}, nil, false)
+			_, _, err = x.Run(ctx, map[string]graph.Datum{"x": graph.TensorDatum(in)}, nil, false)
 			return err
 		},
 		"assess": func(*Executable) error {

@@ -41,6 +41,8 @@ type Executable struct {
 // port is an input or output with its symbolic dimensions numbered.
 type port struct {
 	name    string
+	typ     *graph.Type // of what is no dense tensor; else nil
+	coding  backendv1.Encoding
 	elem    tensor.DType
 	ranked  bool
 	sizes   []int64 // -1: symbolic or not known
@@ -61,7 +63,10 @@ func newExecutable(s *session, c *backendv1.Compiled) (*Executable, error) {
 	ports := func(values []graph.Value) []port {
 		var list []port
 		for _, v := range values {
-			p := port{name: v.Name, elem: v.Type.Elem, ranked: v.Type.HasShape}
+			p := port{name: v.Name, coding: backend.EncodingOf(v.Type), elem: v.Type.Elem, ranked: v.Type.HasShape}
+			if !backend.Dense(v.Type) {
+				p.typ = v.Type
+			}
 			for _, d := range v.Type.Dims {
 				n := -1
 				if d.Param != "" {
@@ -95,18 +100,18 @@ func (x *Executable) Close() error {
 	return x.session.release(x.id)
 }
 
-// Input is one input of a run: a tensor in this process's memory, or what lies in a
-// buffer of the same device, seen as a tensor of the type and shape of Tensor.
+// Input is one input of a run: a value in this process's memory, or what lies in a
+// buffer of the same device, seen as a tensor of the type and shape of Value.Tensor.
 type Input struct {
 	Name   string
-	Tensor tensor.Tensor
-	Lease  *Lease  // set where Tensor lies in a lease, which then is not copied
-	Buffer *Buffer // set where the data is in a buffer; Tensor.Data is nil then
+	Value  graph.Datum
+	Lease  *Lease  // set where the tensor lies in a lease, which then is not copied
+	Buffer *Buffer // set where the data is in a buffer; Value.Tensor.Data is nil then
 	Offset int64   // bytes into Buffer
 }
 
-// Output is one output that is wanted, in this process's memory or written into a
-// buffer of the same device.
+// Output is one output that is wanted, in this process's memory or, if it is a dense
+// tensor, written into a buffer of the same device.
 type Output struct {
 	Name   string
 	Buffer *Buffer
@@ -133,7 +138,7 @@ type Timings struct {
 // Result is what a run computed. Its tensors may lie in memory that is used again
 // after Release. For outputs in buffers they have no data, only type and shape.
 type Result struct {
-	Outputs []tensor.Tensor // in the order of the request
+	Outputs []graph.Datum // in the order of the request
 	Timings Timings
 	lease   *Lease
 }
@@ -147,10 +152,10 @@ func (r *Result) Release() {
 
 // Run computes the wanted outputs (nil: all) and returns them in memory of their
 // own. See Do for its errors.
-func (x *Executable) Run(ctx context.Context, inputs map[string]tensor.Tensor, wanted []string, solo bool) (map[string]tensor.Tensor, Timings, error) {
+func (x *Executable) Run(ctx context.Context, inputs map[string]graph.Datum, wanted []string, solo bool) (map[string]graph.Datum, Timings, error) {
 	q := Request{Solo: solo, Inputs: make([]Input, 0, len(inputs))}
-	for name, t := range inputs {
-		q.Inputs = append(q.Inputs, Input{Name: name, Tensor: t})
+	for name, v := range inputs {
+		q.Inputs = append(q.Inputs, Input{Name: name, Value: v})
 	}
 	if wanted == nil {
 		for _, p := range x.outputs {
@@ -166,18 +171,16 @@ func (x *Executable) Run(ctx context.Context, inputs map[string]tensor.Tensor, w
 		return nil, Timings{}, err
 	}
 	defer r.Release()
-	out := make(map[string]tensor.Tensor, len(wanted))
+	out := make(map[string]graph.Datum, len(wanted))
 	for i, name := range wanted {
-		t := r.Outputs[i]
-		if r.lease != nil {
-			c, err := tensor.New(t.DType, t.Shape)
-			if err != nil {
+		v := r.Outputs[i]
+		if t := v.Tensor; r.lease != nil && t.Data != nil {
+			if v.Tensor, err = tensor.New(t.DType, t.Shape); err != nil {
 				return nil, Timings{}, x.session.protocol("output %q: %v", name, err)
 			}
-			copy(c.Data, t.Data)
-			t = c
+			copy(v.Tensor.Data, t.Data)
 		}
-		out[name] = t
+		out[name] = v
 	}
 	return out, r.Timings, nil
 }
@@ -233,6 +236,7 @@ type binding struct {
 	buffer  backendv1.Binding_Buffer
 	slice   backendv1.Slice
 	source  []byte // an input that is to be copied
+	encoded []byte // an input that is no dense tensor, and too large for the message
 	want    int64  // bytes of an output; -1: not known
 	small   bool   // the output travels inside the message
 	shared  []byte // the room of an output in the lease
@@ -247,6 +251,7 @@ func (x *Executable) newRun() *run {
 	for i := range r.in {
 		b := &r.in[i]
 		b.init(&x.inputs[i])
+		b.Encoding = b.port.coding
 		r.body.Inputs = append(r.body.Inputs, &b.Binding)
 	}
 	r.message.Command = &backendv1.ExecuteRequest_Run{Run: &r.body}
@@ -281,7 +286,7 @@ func (r *run) reset() bool {
 }
 
 func (b *binding) clear() {
-	b.Place, b.Dims, b.inline.Inline, b.source, b.shared, b.slice.Id = nil, nil, nil, nil, nil, nil
+	b.Place, b.Dims, b.inline.Inline, b.source, b.encoded, b.shared, b.slice.Id = nil, nil, nil, nil, nil, nil, nil
 }
 
 func (r *run) do(ctx context.Context, q Request) (*Result, error) {
@@ -359,23 +364,18 @@ func (r *run) bind(inputs []Input) error {
 }
 
 func (r *run) bindOne(b *binding, in *Input) error {
-	p, t := b.port, in.Tensor
+	p, t := b.port, in.Value.Tensor
+	if p.typ != nil {
+		return r.encode(b, in)
+	}
+	if in.Value.Kind != graph.KindTensor {
+		return backend.Invalid(in.Name, "input %q is no tensor, the graph takes one of %s", in.Name, p.elem)
+	}
 	if t.DType != p.elem {
 		return backend.Invalid(in.Name, "input %q is %s, the graph takes %s", in.Name, t.DType, p.elem)
 	}
-	if len(t.Shape) != len(p.sizes) {
-		return backend.Invalid(in.Name, "input %q has shape %v, the graph takes %d dimensions", in.Name, t.Shape, len(p.sizes))
-	}
-	for d, size := range t.Shape {
-		if p.sizes[d] >= 0 && size != p.sizes[d] {
-			return backend.Invalid(in.Name, "input %q has shape %v, the graph takes %d as dimension %d", in.Name, t.Shape, p.sizes[d], d)
-		}
-		if sym := p.symbols[d]; sym >= 0 {
-			if known := r.bound[sym]; known >= 0 && size != known {
-				return backend.Invalid(in.Name, "input %q has %d as dimension %d, another input has %d for the same %q", in.Name, size, d, known, p.names[d])
-			}
-			r.bound[sym] = size
-		}
+	if err := r.symbols(b, in.Name, t.Shape); err != nil {
+		return err
 	}
 	n, err := tensor.ByteSize(t.DType, t.Shape)
 	if err != nil {
@@ -407,6 +407,52 @@ func (r *run) bindOne(b *binding, in *Input) error {
 		b.Place = &b.inline
 	default:
 		b.source = t.Data
+	}
+	return nil
+}
+
+// encode binds what is no dense tensor.
+func (r *run) encode(b *binding, in *Input) error {
+	p, v := b.port, in.Value
+	if in.Buffer != nil || in.Lease != nil {
+		return backend.Invalid(in.Name, "input %q lies in a buffer or lease, where only dense tensors can", in.Name)
+	}
+	if v.Kind == graph.KindTensor && p.typ.Kind == graph.KindTensor && p.ranked {
+		if err := r.symbols(b, in.Name, v.Tensor.Shape); err != nil {
+			return err
+		}
+	}
+	data, err := backend.EncodeValue(in.Name, p.typ, v)
+	if err != nil {
+		return err
+	}
+	b.ElementType, b.Dims = 0, nil
+	if n := int64(len(data)); n <= inlineBytes && n <= r.room {
+		r.room -= n
+		b.inline.Inline = data
+		b.Place = &b.inline
+		return nil
+	}
+	b.encoded = data
+	return nil
+}
+
+// symbols checks a tensor's shape and binds the symbols in it.
+func (r *run) symbols(b *binding, name string, shape tensor.Shape) error {
+	p := b.port
+	if len(shape) != len(p.sizes) {
+		return backend.Invalid(name, "input %q has shape %v, the graph takes %d dimensions", name, shape, len(p.sizes))
+	}
+	for d, size := range shape {
+		if p.sizes[d] >= 0 && size != p.sizes[d] {
+			return backend.Invalid(name, "input %q has shape %v, the graph takes %d as dimension %d", name, shape, p.sizes[d], d)
+		}
+		if sym := p.symbols[d]; sym >= 0 {
+			if known := r.bound[sym]; known >= 0 && size != known {
+				return backend.Invalid(name, "input %q has %d as dimension %d, another input has %d for the same %q", name, size, d, known, p.names[d])
+			}
+			r.bound[sym] = size
+		}
 	}
 	return nil
 }
@@ -463,6 +509,9 @@ func (r *run) want(outputs []Output) error {
 			r.room -= b.want
 		}
 		if outputs != nil && outputs[i].Buffer != nil {
+			if b.port.typ != nil {
+				return backend.Invalid(b.Name, "output %q is wanted in a buffer, where only dense tensors can lie", b.Name)
+			}
 			if err := r.bindBuffer(b, outputs[i].Buffer, outputs[i].Offset, outputs[i].Length); err != nil {
 				return err
 			}
@@ -473,7 +522,7 @@ func (r *run) want(outputs []Output) error {
 
 // size is the number of bytes of an output, or -1.
 func (r *run) size(p *port) int64 {
-	if !p.ranked {
+	if !p.ranked || p.typ != nil {
 		return -1
 	}
 	r.shape = r.shape[:0]
@@ -516,17 +565,14 @@ func (r *run) place() *Lease {
 	}
 	for i := range r.in {
 		b := &r.in[i]
-		if b.source == nil {
-			continue
-		}
-		if lease != nil {
+		switch {
+		case b.encoded != nil:
+			r.chunk(b, b.encoded)
+		case b.source == nil:
+		case lease != nil:
 			copy(b.share(lease, int64(len(b.source))), b.source)
-			continue
-		}
-		b.length.Length = uint64(len(b.source))
-		b.Place = &b.chunked
-		for part := range slices.Chunk(b.source, backend.ChunkBytes) {
-			r.chunks = append(r.chunks, &backendv1.Chunk{Name: b.Name, Data: part})
+		default:
+			r.chunk(b, b.source)
 		}
 	}
 	for i := range r.out {
@@ -541,7 +587,10 @@ func (r *run) place() *Lease {
 			b.length.Length = 0
 			b.Place = &b.chunked
 			limit := b.want
-			if limit < 0 {
+			switch {
+			case b.port.typ != nil:
+				limit = backend.MaxValue
+			case limit < 0:
 				limit = unboundBytes
 			}
 			if r.incoming == nil {
@@ -551,6 +600,15 @@ func (r *run) place() *Lease {
 		}
 	}
 	return lease
+}
+
+// chunk has an input sent in chunks.
+func (r *run) chunk(b *binding, data []byte) {
+	b.length.Length = uint64(len(data))
+	b.Place = &b.chunked
+	for part := range slices.Chunk(data, backend.ChunkBytes) {
+		r.chunks = append(r.chunks, &backendv1.Chunk{Name: b.Name, Data: part})
+	}
 }
 
 // share places a binding into the next part of a lease that has room for it.
@@ -564,7 +622,7 @@ func (b *binding) share(l *Lease, n int64) []byte {
 
 // result checks the answer against what was asked.
 func (r *run) result(done *backendv1.Done) (*Result, error) {
-	result := &Result{Outputs: make([]tensor.Tensor, len(r.out)), Timings: Timings{
+	result := &Result{Outputs: make([]graph.Datum, len(r.out)), Timings: Timings{
 		Queued: duration(done.GetTimings().GetQueuedNs()), Run: duration(done.GetTimings().GetRunNs())}}
 	answers := done.GetOutputs()
 	if len(answers) != len(r.out) {
@@ -580,16 +638,50 @@ func (r *run) result(done *backendv1.Done) (*Result, error) {
 			}
 			a = answers[k]
 		}
-		t, problem := r.output(b, a)
+		var problem string
+		switch {
+		case a.GetEncoding() != b.port.coding:
+			problem = fmt.Sprintf("it came as %v, the graph says %v", a.GetEncoding(), b.port.coding)
+		case b.port.typ != nil:
+			result.Outputs[i], problem = r.value(b, a)
+		default:
+			result.Outputs[i].Kind = graph.KindTensor
+			result.Outputs[i].Tensor, problem = r.output(b, a)
+		}
 		if problem != "" {
 			return nil, r.session.protocol("output %q: %s", b.Name, problem)
 		}
-		result.Outputs[i] = t
 	}
 	return result, nil
 }
 
-// output is one output of the answer, or what is wrong with it.
+// value is one output of the answer that is no dense tensor, or what is wrong with
+// it.
+func (r *run) value(b *binding, a *backendv1.Binding) (v graph.Datum, problem string) {
+	if a.GetElementType() != 0 || len(a.GetDims()) > 0 {
+		return v, "it has an element type or dims of a dense tensor, and the graph says that it is none"
+	}
+	var data []byte
+	switch place := a.GetPlace().(type) {
+	case *backendv1.Binding_Inline:
+		data = place.Inline
+	case *backendv1.Binding_Chunked:
+		in := r.incoming[b.Name]
+		if in == nil || place.Chunked.GetLength() != uint64(len(in.data)) {
+			return v, "its chunks are not what the answer says that they are"
+		}
+		data = in.data
+	default:
+		return v, "it came to another place than was asked for"
+	}
+	v, err := backend.DecodeValue(b.port.typ, data)
+	if err != nil {
+		return v, err.Error()
+	}
+	return v, ""
+}
+
+// output is one dense output of the answer, or what is wrong with it.
 func (r *run) output(b *binding, a *backendv1.Binding) (t tensor.Tensor, problem string) {
 	t = tensor.Tensor{DType: tensor.DType(a.GetElementType()), Shape: a.GetDims()}
 	if a.GetElementType() != int32(b.port.elem) {

@@ -211,8 +211,8 @@ func ramp(n int) tensor.Tensor {
 	return tensor.Floats(tensor.Shape{int64(n)}, v...)
 }
 
-func one(v float32) map[string]tensor.Tensor {
-	return map[string]tensor.Tensor{"x": tensor.Floats(tensor.Shape{1}, v)}
+func one(v float32) map[string]graph.Datum {
+	return map[string]graph.Datum{"x": graph.TensorDatum(tensor.Floats(tensor.Shape{1}, v))}
 }
 
 // works runs the executable once and checks the result.
@@ -222,7 +222,7 @@ func works(t *testing.T, x *Executable) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if y, z := tensor.View[float32](out["y"])[0], tensor.View[float32](out["z"])[0]; y != 3 || z != -3 {
+	if y, z := tensor.View[float32](out["y"].Tensor)[0], tensor.View[float32](out["z"].Tensor)[0]; y != 3 || z != -3 {
 		t.Fatalf("y is %v, z is %v, want 3 and -3", y, z)
 	}
 }

@@ -34,11 +34,11 @@ func TestRun(t *testing.T) {
 			x := compile(t, d, identity(t))
 			for _, n := range []int{0, 1, 1023, 1024, 1025, 5000, 1 << 18, 1<<20 + 3} {
 				in := ramp(n)
-				out, times, err := x.Run(t.Context(), map[string]tensor.Tensor{"x": in}, nil, false)
+				out, times, err := x.Run(t.Context(), map[string]graph.Datum{"x": graph.TensorDatum(in)}, nil, false)
 				if err != nil {
 					t.Fatalf("%d: %v", n, err)
 				}
-				y, z := out["y"], out["z"]
+				y, z := out["y"].Tensor, out["z"].Tensor
 				if len(out) != 2 || !bytes.Equal(y.Data, in.Data) || y.DType != tensor.Float32 || !y.Shape.Equal(in.Shape) {
 					t.Fatalf("%d: y is %s%v", n, y.DType, y.Shape)
 				}
@@ -80,11 +80,11 @@ func TestWantedOutputs(t *testing.T) {
 			t.Errorf("wanted %q, got %q", wanted, got)
 		}
 	}
-	r, err := x.Do(t.Context(), Request{Inputs: []Input{{Name: "x", Tensor: ramp(3000)}}, Outputs: []Output{{Name: "z"}, {Name: "y"}}})
+	r, err := x.Do(t.Context(), Request{Inputs: []Input{{Name: "x", Value: graph.TensorDatum(ramp(3000))}}, Outputs: []Output{{Name: "z"}, {Name: "y"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if tensor.View[float32](r.Outputs[0])[9] != -9.5 || tensor.View[float32](r.Outputs[1])[9] != 9.5 {
+	if tensor.View[float32](r.Outputs[0].Tensor)[9] != -9.5 || tensor.View[float32](r.Outputs[1].Tensor)[9] != 9.5 {
 		t.Error("the outputs are not in the order of the request")
 	}
 	r.Release()
@@ -98,7 +98,7 @@ func TestTypes(t *testing.T) {
 			_, d := started(t, Options{Regions: regions})
 			for _, elem := range []tensor.DType{tensor.Uint8, tensor.Int64, tensor.Bool, tensor.Float16, tensor.Complex128, tensor.Int4, tensor.Float8E4M3} {
 				g := &graph.Graph{Name: "g"}
-				inputs := map[string]tensor.Tensor{}
+				inputs := map[string]graph.Datum{}
 				for i, n := range []int64{0, 1, 7, 3000} {
 					name := fmt.Sprint("x", i)
 					size, err := tensor.New(elem, tensor.Shape{2, n})
@@ -108,7 +108,7 @@ func TestTypes(t *testing.T) {
 					for k := range size.Data {
 						size.Data[k] = byte(k % 2)
 					}
-					inputs[name] = size
+					inputs[name] = graph.TensorDatum(size)
 					dim := graph.Sym(fmt.Sprint("n", i))
 					g.Inputs = append(g.Inputs, &graph.Value{Name: name, Type: graph.TensorType(elem, graph.Known(2), dim)})
 					g.Nodes = append(g.Nodes, &graph.Node{OpType: "Identity", Inputs: []string{name}, Outputs: []string{"y" + name}})
@@ -119,8 +119,9 @@ func TestTypes(t *testing.T) {
 				if err != nil {
 					t.Fatalf("%s: %v", elem, err)
 				}
-				for name, in := range inputs {
-					if got := out["y"+name]; !bytes.Equal(got.Data, in.Data) || !got.Shape.Equal(in.Shape) || got.DType != elem {
+				for name, given := range inputs {
+					in := given.Tensor
+					if got := out["y"+name].Tensor; !bytes.Equal(got.Data, in.Data) || !got.Shape.Equal(in.Shape) || got.DType != elem {
 						t.Errorf("%s: %s%v came back as %s%v", name, elem, in.Shape, got.DType, got.Shape)
 					}
 				}
@@ -133,7 +134,7 @@ func TestTypes(t *testing.T) {
 func TestManyInputs(t *testing.T) {
 	_, d := started(t, Options{})
 	g := &graph.Graph{Name: "many"}
-	inputs := map[string]tensor.Tensor{}
+	inputs := map[string]graph.Datum{}
 	const n = backend.MaxMessage/inlineBytes + 10
 	for i := range n {
 		in, out := fmt.Sprint("x", i), fmt.Sprint("y", i)
@@ -141,14 +142,14 @@ func TestManyInputs(t *testing.T) {
 		g.Inputs = append(g.Inputs, &graph.Value{Name: in, Type: kind})
 		g.Outputs = append(g.Outputs, &graph.Value{Name: out, Type: kind})
 		g.Nodes = append(g.Nodes, &graph.Node{OpType: "Identity", Inputs: []string{in}, Outputs: []string{out}})
-		inputs[in] = tensor.Of(tensor.Uint8, tensor.Shape{inlineBytes}, bytes.Repeat([]byte{byte(i)}, inlineBytes))
+		inputs[in] = graph.TensorDatum(tensor.Of(tensor.Uint8, tensor.Shape{inlineBytes}, bytes.Repeat([]byte{byte(i)}, inlineBytes)))
 	}
 	out, _, err := compile(t, d, folder(t, g)).Run(t.Context(), inputs, nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range n {
-		if !bytes.Equal(out[fmt.Sprint("y", i)].Data, inputs[fmt.Sprint("x", i)].Data) {
+		if !bytes.Equal(out[fmt.Sprint("y", i)].Tensor.Data, inputs[fmt.Sprint("x", i)].Tensor.Data) {
 			t.Fatalf("output %d is wrong", i)
 		}
 	}
@@ -184,23 +185,23 @@ func TestInputsAreChecked(t *testing.T) {
 	crooked.Data = lease.data[2:18]
 	short := float(2, 2)
 	short.Data = short.Data[:12]
-	good := []Input{{Name: "a", Tensor: float(2, 2)}, {Name: "b", Tensor: float(2, 2)}}
+	good := []Input{{Name: "a", Value: graph.TensorDatum(float(2, 2))}, {Name: "b", Value: graph.TensorDatum(float(2, 2))}}
 	for name, c := range map[string]struct {
 		inputs   []Input
 		outputs  []Output
 		argument string
 	}{
 		"missing":        {good[:1], nil, "b"},
-		"unknown":        {append(slices.Clone(good), Input{Name: "c", Tensor: float(1)}), nil, "c"},
+		"unknown":        {append(slices.Clone(good), Input{Name: "c", Value: graph.TensorDatum(float(1))}), nil, "c"},
 		"twice":          {append(slices.Clone(good), good[0]), nil, "a"},
-		"element type":   {[]Input{{Name: "a", Tensor: tensor.Ints(tensor.Shape{1, 2}, 1, 2)}, good[1]}, nil, "a"},
-		"rank":           {[]Input{{Name: "a", Tensor: float(2)}, good[1]}, nil, "a"},
-		"dimension":      {[]Input{{Name: "a", Tensor: float(2, 3)}, good[1]}, nil, "a"},
-		"symbol":         {[]Input{good[0], {Name: "b", Tensor: float(3, 2)}}, nil, "b"},
-		"negative":       {[]Input{{Name: "a", Tensor: tensor.Tensor{DType: tensor.Float32, Shape: tensor.Shape{-2, 2}}}, good[1]}, nil, "a"},
-		"too few bytes":  {[]Input{{Name: "a", Tensor: short}, good[1]}, nil, "a"},
-		"foreign lease":  {[]Input{{Name: "a", Tensor: float(2, 2), Lease: lease}, good[1]}, nil, "a"},
-		"crooked":        {[]Input{{Name: "a", Tensor: crooked, Lease: lease}, good[1]}, nil, "a"},
+		"element type":   {[]Input{{Name: "a", Value: graph.TensorDatum(tensor.Ints(tensor.Shape{1, 2}, 1, 2))}, good[1]}, nil, "a"},
+		"rank":           {[]Input{{Name: "a", Value: graph.TensorDatum(float(2))}, good[1]}, nil, "a"},
+		"dimension":      {[]Input{{Name: "a", Value: graph.TensorDatum(float(2, 3))}, good[1]}, nil, "a"},
+		"symbol":         {[]Input{good[0], {Name: "b", Value: graph.TensorDatum(float(3, 2))}}, nil, "b"},
+		"negative":       {[]Input{{Name: "a", Value: graph.TensorDatum(tensor.Tensor{DType: tensor.Float32, Shape: tensor.Shape{-2, 2}})}, good[1]}, nil, "a"},
+		"too few bytes":  {[]Input{{Name: "a", Value: graph.TensorDatum(short)}, good[1]}, nil, "a"},
+		"foreign lease":  {[]Input{{Name: "a", Value: graph.TensorDatum(float(2, 2)), Lease: lease}, good[1]}, nil, "a"},
+		"crooked":        {[]Input{{Name: "a", Value: graph.TensorDatum(crooked), Lease: lease}, good[1]}, nil, "a"},
 		"unknown output": {good, []Output{{Name: "q"}}, "q"},
 		"output twice":   {good, []Output{{Name: "y"}, {Name: "y"}}, "y"},
 	} {
@@ -241,14 +242,14 @@ func TestLeases(t *testing.T) {
 				}
 				var results []*Result
 				for range 3 { // results don't overwrite each other
-					r, err := x.Do(t.Context(), Request{Inputs: []Input{{Name: "x", Tensor: in, Lease: lease}}})
+					r, err := x.Do(t.Context(), Request{Inputs: []Input{{Name: "x", Value: graph.TensorDatum(in), Lease: lease}}})
 					if err != nil {
 						t.Fatal(err)
 					}
 					results = append(results, r)
 				}
 				for _, r := range results {
-					for i, z := range tensor.View[float32](r.Outputs[1]) {
+					for i, z := range tensor.View[float32](r.Outputs[1].Tensor) {
 						if z != -v[i] {
 							t.Fatalf("z[%d] is %v", i, z)
 						}
@@ -285,12 +286,12 @@ func TestManyRuns(t *testing.T) {
 				n := 1 + (g*37+i*4099)%60000
 				in := ramp(n)
 				in.Data[0] = byte(g)
-				out, _, err := exes[(g+i)%len(exes)].Run(context.Background(), map[string]tensor.Tensor{"x": in}, []string{"y"}, g == 7)
+				out, _, err := exes[(g+i)%len(exes)].Run(context.Background(), map[string]graph.Datum{"x": graph.TensorDatum(in)}, []string{"y"}, g == 7)
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if !bytes.Equal(out["y"].Data, in.Data) {
+				if !bytes.Equal(out["y"].Tensor.Data, in.Data) {
 					t.Errorf("%d floats came back changed", n)
 				}
 			}
@@ -360,16 +361,16 @@ func TestBuffers(t *testing.T) {
 	}
 	shape := tensor.Tensor{DType: tensor.Float32, Shape: tensor.Shape{n}}
 	r, err := x.Do(t.Context(), Request{
-		Inputs:  []Input{{Name: "x", Tensor: shape, Buffer: in, Offset: 4 * n}},
+		Inputs:  []Input{{Name: "x", Value: graph.TensorDatum(shape), Buffer: in, Offset: 4 * n}},
 		Outputs: []Output{{Name: "z", Buffer: out, Offset: 16, Length: 4 * n}, {Name: "y"}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if z := r.Outputs[0]; z.Data != nil || !z.Shape.Equal(shape.Shape) {
+	if z := r.Outputs[0].Tensor; z.Data != nil || !z.Shape.Equal(shape.Shape) {
 		t.Errorf("the output in a buffer is %v with %d bytes", z.Shape, len(z.Data))
 	}
-	if y := r.Outputs[1]; !bytes.Equal(y.Data, ramp(n).Data) {
+	if y := r.Outputs[1].Tensor; !bytes.Equal(y.Data, ramp(n).Data) {
 		t.Error("y is not what the buffer held")
 	}
 	r.Release()
@@ -399,14 +400,14 @@ func TestBuffers(t *testing.T) {
 		}
 	}
 	for name, in := range map[string]Input{
-		"does not fit": {Name: "x", Tensor: shape, Buffer: in, Offset: 4*n + 1},
-		"negative":     {Name: "x", Tensor: shape, Buffer: in, Offset: -4},
+		"does not fit": {Name: "x", Value: graph.TensorDatum(shape), Buffer: in, Offset: 4*n + 1},
+		"negative":     {Name: "x", Value: graph.TensorDatum(shape), Buffer: in, Offset: -4},
 	} {
 		if _, err := x.Do(t.Context(), Request{Inputs: []Input{in}}); !isCode(err, backend.CodeInvalid) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
-	_, err = x.Do(t.Context(), Request{Inputs: []Input{{Name: "x", Tensor: ramp(n)}}, Outputs: []Output{{Name: "y", Buffer: out, Length: 4}}})
+	_, err = x.Do(t.Context(), Request{Inputs: []Input{{Name: "x", Value: graph.TensorDatum(ramp(n))}}, Outputs: []Output{{Name: "y", Buffer: out, Length: 4}}})
 	var small *backend.Error
 	if !errors.As(err, &small) || small.Code != backend.CodeInvalid || small.Needed != 4*n {
 		t.Errorf("too little room: %v", err)
@@ -422,7 +423,7 @@ func TestBuffers(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	_, err = x.Do(t.Context(), Request{Inputs: []Input{{Name: "x", Tensor: shape, Buffer: in}}})
+	_, err = x.Do(t.Context(), Request{Inputs: []Input{{Name: "x", Value: graph.TensorDatum(shape), Buffer: in}}})
 	if !isCode(err, backend.CodeBadState) {
 		t.Errorf("a closed buffer: %v", err)
 	}

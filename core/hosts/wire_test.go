@@ -25,8 +25,8 @@ func TestLies(t *testing.T) {
 			return err
 		}
 		in := ramp(n)
-		out, _, err := x.Run(t.Context(), map[string]tensor.Tensor{"x": in}, nil, false)
-		if err == nil && !bytes.Equal(out["y"].Data, in.Data) {
+		out, _, err := x.Run(t.Context(), map[string]graph.Datum{"x": graph.TensorDatum(in)}, nil, false)
+		if err == nil && !bytes.Equal(out["y"].Tensor.Data, in.Data) {
 			return errors.New("y is not x")
 		}
 		return err
@@ -134,7 +134,7 @@ func TestMapHangs(t *testing.T) {
 	o.Timeouts.Call = 100 * time.Millisecond
 	_, d := started(t, o)
 	x := compile(t, d, "/nowhere")
-	_, _, err := x.Run(t.Context(), map[string]tensor.Tensor{"x": ramp(5000)}, nil, false)
+	_, _, err := x.Run(t.Context(), map[string]graph.Datum{"x": graph.TensorDatum(ramp(5000))}, nil, false)
 	says(t, as[*CrashedError](t, err).Reason, "Map on simulation:0 unanswered")
 }
 
@@ -156,14 +156,30 @@ func FuzzAnswer(f *testing.F) {
 	bind(&backendv1.Binding{Place: &backendv1.Binding_Chunked{Chunked: &backendv1.ChunkedData{Length: 8}}})
 	bind(&backendv1.Binding{Place: &backendv1.Binding_Region{Region: &backendv1.Slice{Id: id, Offset: 64, Length: 8}}})
 	bind(&backendv1.Binding{Place: &backendv1.Binding_Buffer{Buffer: &backendv1.Slice{Id: id, Offset: 64, Length: 8}}})
+	list := &graph.Type{Kind: graph.KindSequence, Of: graph.TensorType(tensor.String, graph.Known(1))}
+	word := graph.TensorDatum(tensor.Tensor{DType: tensor.String, Shape: tensor.Shape{1}, Strings: []string{"a"}})
+	words, err := graph.AppendDatum(nil, "", graph.Datum{Kind: graph.KindSequence, Sequence: []graph.Datum{word, word}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	data, err := proto.Marshal(&backendv1.ExecuteResponse{Seq: 3, Result: &backendv1.ExecuteResponse_Done{Done: &backendv1.Done{Outputs: []*backendv1.Binding{
+		{Name: "y", Encoding: backend.EncodingOf(list), Place: &backendv1.Binding_Inline{Inline: words}}}}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data, uint8(4))
 	h := &host{name: "fuzz"}
 	s := &session{life: &life{h: h, over: make(chan struct{})}, dev: &Device{h: h, id: "0", ref: "simulation:0"}, epoch: 1}
-	x := &Executable{session: s, id: id}
-	x.outputs = []port{{name: "y", elem: tensor.Float32, ranked: true, sizes: []int64{-1}, symbols: []int{-1}, names: []string{""}}}
+	dense := []port{{name: "y", elem: tensor.Float32, ranked: true, sizes: []int64{-1}, symbols: []int{-1}, names: []string{""}}}
+	sequence := []port{{name: "y", typ: list, coding: backend.EncodingOf(list)}}
 	f.Fuzz(func(t *testing.T, data []byte, place uint8) {
 		var answer backendv1.ExecuteResponse
 		if proto.Unmarshal(data, &answer) != nil || answer.GetDone() == nil {
 			return
+		}
+		x := &Executable{session: s, id: id, outputs: dense}
+		if place%5 == 4 {
+			x.outputs = sequence
 		}
 		r := x.newRun()
 		r.out = make([]binding, 1)
@@ -171,7 +187,7 @@ func FuzzAnswer(f *testing.F) {
 		b.init(&x.outputs[0])
 		b.slice.Id, b.slice.Offset, b.slice.Length = id, 64, 8
 		room := make([]byte, 8)
-		switch place % 4 {
+		switch place % 5 {
 		case 0:
 			b.Place = &b.inline
 		case 1:
@@ -181,12 +197,21 @@ func FuzzAnswer(f *testing.F) {
 			b.Place, b.shared = &b.region, room
 		case 3:
 			b.Place = &b.buffer
+		case 4:
+			b.Place = &b.chunked
+			r.incoming = map[string]*incoming{"y": {data: words, limit: backend.MaxValue}}
 		}
 		result, err := r.result(answer.GetDone())
 		if err != nil {
 			return
 		}
-		out := result.Outputs[0]
+		if place%5 == 4 {
+			if _, err := backend.EncodeValue("y", list, result.Outputs[0]); err != nil {
+				t.Fatalf("the output is %+v: %v", result.Outputs[0], err)
+			}
+			return
+		}
+		out := result.Outputs[0].Tensor
 		n, err := tensor.ByteSize(out.DType, out.Shape)
 		if err != nil || out.DType != tensor.Float32 || len(out.Shape) != 1 {
 			t.Fatalf("the output is %s%v: %v", out.DType, out.Shape, err)

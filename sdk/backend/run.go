@@ -62,7 +62,11 @@ func (r *run) bindInputs(bindings []*backendv1.Binding, objects []*object, c *ch
 		if v.Kind != 0 {
 			return Invalid(b.GetName(), "input %q is bound twice", b.GetName())
 		}
-		if t := g.inputs[i].typ; t != nil {
+		t := g.inputs[i].typ
+		if got, want := b.GetEncoding(), g.inputs[i].encoding; got != want {
+			return Invalid(b.GetName(), "input %q comes as %v, the executable takes it as %v", b.GetName(), got, want)
+		}
+		if t != nil {
 			if err := v.decode(b, t, c); err != nil {
 				return err
 			}
@@ -93,7 +97,7 @@ func (r *run) bindInputs(bindings []*backendv1.Binding, objects []*object, c *ch
 func (v *Value) decode(b *backendv1.Binding, t *graph.Type, c *chunks) error {
 	name := b.GetName()
 	if b.GetElementType() != 0 || len(b.GetDims()) > 0 {
-		return Invalid(name, "input %q is bound as a dense tensor, the executable takes %s", name, typeName(t))
+		return Invalid(name, "input %q is %s: its binding has neither element type nor dims", name, typeName(t))
 	}
 	var data []byte
 	switch p := b.GetPlace().(type) {
@@ -422,7 +426,7 @@ func (r *run) bindings() []*backendv1.Binding {
 			continue
 		}
 		b := &backendv1.Binding{
-			Name: r.signature.outputs[i].name, ElementType: int32(out.t.DType), Dims: out.t.Shape,
+			Name: r.signature.outputs[i].name, ElementType: int32(out.t.DType), Dims: out.t.Shape, Encoding: r.signature.outputs[i].encoding,
 		}
 		slice := func() *backendv1.Slice {
 			return &backendv1.Slice{Id: out.id, Offset: uint64(out.offset), Length: uint64(out.bytes)}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/accelhq/accel/sdk/graph"
+	backendv1 "github.com/accelhq/accel/sdk/proto/accel/backend/v1"
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
@@ -16,11 +17,12 @@ type signature struct {
 
 // slot is an input or output.
 type slot struct {
-	name   string
-	typ    *graph.Type // of what is no dense tensor; else nil
-	elem   tensor.DType
-	ranked bool
-	dims   []slotDim
+	name     string
+	typ      *graph.Type // of what is no dense tensor; else nil
+	encoding backendv1.Encoding
+	elem     tensor.DType
+	ranked   bool
+	dims     []slotDim
 }
 
 // slotDim is a dimension: of a fixed size, or -1, and then bound to a symbol, or -1.
@@ -41,7 +43,7 @@ func newSignature(info ExecutableInfo) (*signature, error) {
 			index[v.Name] = i
 			list[i] = slot{name: v.Name, elem: v.Type.Elem, ranked: v.Type.HasShape}
 			if !Dense(v.Type) {
-				list[i].typ = v.Type
+				list[i].typ, list[i].encoding = v.Type, EncodingOf(v.Type)
 			}
 			for _, d := range v.Type.Dims {
 				at := slotDim{size: d.Size, symbol: -1}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/accelhq/accel/sdk/graph"
+	backendv1 "github.com/accelhq/accel/sdk/proto/accel/backend/v1"
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
@@ -25,6 +26,19 @@ const MaxValue = 1 << 30
 // encoding (graph.AppendDatum).
 func Dense(t *graph.Type) bool {
 	return t != nil && t.Kind == graph.KindTensor && t.Elem != tensor.String
+}
+
+// EncodingOf is how values of a type travel.
+func EncodingOf(t *graph.Type) backendv1.Encoding {
+	switch {
+	case Dense(t):
+		return backendv1.Encoding_ENCODING_DENSE
+	case t.Kind == graph.KindSequence:
+		return backendv1.Encoding_ENCODING_SEQUENCE
+	case t.Kind == graph.KindOptional:
+		return backendv1.Encoding_ENCODING_OPTIONAL
+	}
+	return backendv1.Encoding_ENCODING_TENSOR
 }
 
 // Carries reports whether the device's executables may have inputs and outputs of a

@@ -62,7 +62,10 @@ func encoded(t testing.TB, v graph.Datum) []byte {
 }
 
 func inlineValue(t testing.TB, name string, v graph.Datum) *backendv1.Binding {
-	return &backendv1.Binding{Name: name, Place: &backendv1.Binding_Inline{Inline: encoded(t, v)}}
+	return &backendv1.Binding{
+		Name: name, Place: &backendv1.Binding_Inline{Inline: encoded(t, v)},
+		Encoding: EncodingOf(&graph.Type{Kind: v.Kind, Elem: v.Tensor.DType}),
+	}
 }
 
 func TestValuesThatAreNoDenseTensors(t *testing.T) {
@@ -108,7 +111,7 @@ func TestValuesThatAreNoDenseTensors(t *testing.T) {
 				data = chunks
 			}
 			got, err := DecodeValue([]*graph.Type{wordsType, sequenceType, optionalType}[i], data)
-			if err != nil || b.ElementType != 0 || len(b.Dims) != 0 || !reflect.DeepEqual(encoded(t, got), encoded(t, want)) {
+			if err != nil || b.ElementType != 0 || len(b.Dims) != 0 || b.Encoding != inlineValue(t, "", want).Encoding || !reflect.DeepEqual(encoded(t, got), encoded(t, want)) {
 				t.Errorf("%s: %s came as %+v (%v), want %+v", w.what, b.Name, got, err, want)
 			}
 		}
@@ -139,6 +142,8 @@ func TestValuesThatAreNoDenseTensors(t *testing.T) {
 	}{
 		"garbage":                {func(w, _, _ *backendv1.Binding) { w.Place = &backendv1.Binding_Inline{Inline: []byte("garbage")} }, nil, "w"},
 		"a dense tensor":         {func(w, _, _ *backendv1.Binding) { w.Place = inlineValue(t, "", floats).Place }, nil, "w"},
+		"a sequence as such":     {func(w, _, _ *backendv1.Binding) { w.Encoding = backendv1.Encoding_ENCODING_SEQUENCE }, nil, "w"},
+		"dense":                  {func(_, s, _ *backendv1.Binding) { s.Encoding = 0 }, nil, "s"},
 		"an element type":        {func(w, _, _ *backendv1.Binding) { w.ElementType = 8 }, nil, "w"},
 		"another length":         {func(w, _, _ *backendv1.Binding) { w.Place = inlineValue(t, "", words("a")).Place }, nil, "w"},
 		"integers in a sequence": {func(_, s, _ *backendv1.Binding) { s.Place = inlineValue(t, "", sequence(ints)).Place }, nil, "s"},

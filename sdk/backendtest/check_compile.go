@@ -23,6 +23,7 @@ var deviceChecks = []check[*conn]{
 	{"memory budget", checkBudget},
 	{"bindings", checkBindings},
 	{"shapes", checkShapes},
+	{"values", checkValues},
 	{"wrong runs", checkWrongRuns},
 	{"ids", checkIDs},
 	{"regions", checkRegions},

@@ -68,7 +68,7 @@ func TestFaults(t *testing.T) {
 		timeout       string
 		fails, passes []string
 	}{
-		{"", late, nil, []string{"describe", "watch", "bindings", "memory"}},
+		{"", late, nil, []string{"describe", "watch", "bindings", "values", "memory"}},
 		{"noise", late, nil, []string{"describe", "configure", "watch", "host_gone", "terminated", "assess", "compile", "bindings", "buffers"}},
 		{"stdout", late, []string{"describe"}, nil},
 		{"hang_start", soon, []string{"describe"}, nil},
@@ -92,6 +92,8 @@ func TestFaults(t *testing.T) {
 		{"run_shape", late, []string{"bindings", "shapes"}, []string{"compile"}},
 		{"run_type", late, []string{"bindings", "shapes"}, []string{"compile"}},
 		{"run_missing", late, []string{"bindings", "shapes"}, []string{"compile"}},
+		{"run_mute", late, []string{"values"}, []string{"compile", "bindings"}},
+		{"run_hollow", late, []string{"values"}, []string{"compile", "bindings"}},
 		{"ignore_cancel", soon, []string{"cancel"}, []string{"compile", "memory"}},
 		{"unordered", late, []string{"buffers"}, []string{"compile", "memory"}},
 		{"alloc_dirty", late, []string{"buffers"}, []string{"compile"}},

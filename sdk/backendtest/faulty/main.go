@@ -1,5 +1,5 @@
 // Command faulty is a backend for tests: a good one, unless ACCEL_FAULT names a
-// fault. It runs graphs of Identity (any type), Neg, Add and Mul (float32, equal
+// fault. It runs graphs of Identity (any type, sequences and optionals too), Neg, Add and Mul (float32, equal
 // shapes) on one device, "0", whose kind is simulated.
 //
 // ACCEL_FAULT is one of
@@ -28,6 +28,8 @@
 //	run_shape       says one more in the last dimension of every result
 //	run_type        says int32 instead of the result's type
 //	run_missing     gives no output
+//	run_mute        gives empty strings for all strings
+//	run_hollow      gives sequences and optionals without what is in them
 //	run_idle        leaves the outputs as they are, so that what remains can be measured
 //	ignore_cancel   runs for a minute, whatever is cancelled
 //	unordered       forgets what a buffer held before the last write
@@ -49,7 +51,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -206,6 +207,7 @@ func (b *faulty) device() backend.Device {
 		MemoryTotal: capacity, MemoryFree: capacity - b.used,
 		ElementTypes: []tensor.DType{tensor.Float32, tensor.Int64, tensor.Int32, tensor.Uint8, tensor.Bool},
 		Attention:    backend.AttentionBody, RuntimeVersion: "1",
+		Features: []string{backend.FeatureStrings, backend.FeatureSequences, backend.FeatureOptionals},
 	}
 }
 
@@ -422,13 +424,19 @@ func (e *executable) Info() backend.ExecutableInfo { return e.info }
 func (e *executable) Close() error { return e.m.Close() }
 
 func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backend.Outputs) error {
-	values := maps.Clone(e.weights)
+	values := make(map[string]graph.Datum, len(e.weights)+len(inputs))
+	for name, t := range e.weights {
+		values[name] = graph.TensorDatum(t)
+	}
 	for i, v := range inputs {
-		t, err := v.Host()
-		if err != nil {
-			return err
+		if v.Buffer != nil {
+			t, err := v.Host()
+			if err != nil {
+				return err
+			}
+			v.Datum = graph.TensorDatum(t)
 		}
-		values[e.info.Inputs[i].Name] = t
+		values[e.info.Inputs[i].Name] = v.Datum
 	}
 	fault := e.fault(values)
 	switch fault {
@@ -460,11 +468,11 @@ func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backen
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		t, err := apply(n, values)
+		v, err := apply(n, values)
 		if err != nil {
 			return err
 		}
-		values[n.Outputs[0]] = t
+		values[n.Outputs[0]] = v
 	}
 	for i, v := range e.info.Outputs {
 		if !out.Wanted(i) {
@@ -478,14 +486,14 @@ func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backen
 }
 
 // fault is the fault of this run. The smoke run has none.
-func (e *executable) fault(values map[string]tensor.Tensor) string {
+func (e *executable) fault(values map[string]graph.Datum) string {
 	smoke := !e.warmed
 	e.warmed = true
 	if smoke {
 		return ""
 	}
 	if e.b.poisoned {
-		t := values[e.info.Inputs[0].Name]
+		t := values[e.info.Inputs[0].Name].Tensor
 		if t.DType != tensor.Float32 || len(t.Data) == 0 || tensor.View[float32](t)[0] != e.b.poison {
 			return ""
 		}
@@ -496,7 +504,17 @@ func (e *executable) fault(values map[string]tensor.Tensor) string {
 	return ""
 }
 
-func (e *executable) deliver(out backend.Outputs, i int, t tensor.Tensor, fault string) error {
+func (e *executable) deliver(out backend.Outputs, i int, v graph.Datum, fault string) error {
+	if !backend.Dense(e.info.Outputs[i].Type) {
+		if fault == "run_mute" && v.Tensor.Strings != nil {
+			v.Tensor.Strings = make([]string, len(v.Tensor.Strings))
+		}
+		if fault == "run_hollow" {
+			v.Sequence, v.Optional = nil, nil
+		}
+		return out.Give(i, v)
+	}
+	t := v.Tensor
 	d, s := t.DType, t.Shape
 	switch {
 	case fault == "run_shape" && len(s) > 0:
@@ -521,25 +539,25 @@ func (e *executable) deliver(out backend.Outputs, i int, t tensor.Tensor, fault 
 	return nil
 }
 
-func apply(n *graph.Node, values map[string]tensor.Tensor) (tensor.Tensor, error) {
-	x := values[n.Inputs[0]]
+func apply(n *graph.Node, values map[string]graph.Datum) (graph.Datum, error) {
 	if n.OpType == "Identity" {
-		return x, nil
+		return values[n.Inputs[0]], nil
 	}
+	x := values[n.Inputs[0]].Tensor
 	y, err := tensor.New(x.DType, x.Shape)
 	if err != nil {
-		return tensor.Tensor{}, err
+		return graph.Datum{}, err
 	}
 	a, z := tensor.View[float32](x), tensor.View[float32](y)
 	if n.OpType == "Neg" {
 		for i := range z {
 			z[i] = -a[i]
 		}
-		return y, nil
+		return graph.TensorDatum(y), nil
 	}
-	w := values[n.Inputs[1]]
+	w := values[n.Inputs[1]].Tensor
 	if !w.Shape.Equal(x.Shape) {
-		return tensor.Tensor{}, backend.Unsupported(fmt.Sprintf("%s of shapes %v and %v", n.OpType, x.Shape, w.Shape), n.Name)
+		return graph.Datum{}, backend.Unsupported(fmt.Sprintf("%s of shapes %v and %v", n.OpType, x.Shape, w.Shape), n.Name)
 	}
 	b := tensor.View[float32](w)
 	for i := range z {
@@ -549,5 +567,5 @@ func apply(n *graph.Node, values map[string]tensor.Tensor) (tensor.Tensor, error
 			z[i] = a[i] * b[i]
 		}
 	}
-	return y, nil
+	return graph.TensorDatum(y), nil
 }

@@ -296,6 +296,59 @@ func (MapMode) EnumDescriptor() ([]byte, []int) {
 	return file_accel_backend_v1_backend_proto_rawDescGZIP(), []int{4}
 }
 
+// Encoding is how a Binding's data is to be read.
+type Encoding int32
+
+const (
+	Encoding_ENCODING_DENSE    Encoding = 0 // the tensor's elements, little-endian, row-major
+	Encoding_ENCODING_TENSOR   Encoding = 1 // a tensor of strings: a TensorProto (onnx.proto)
+	Encoding_ENCODING_SEQUENCE Encoding = 2 // a SequenceProto (onnx-data.proto)
+	Encoding_ENCODING_OPTIONAL Encoding = 3 // an OptionalProto (onnx-data.proto)
+)
+
+// Enum value maps for Encoding.
+var (
+	Encoding_name = map[int32]string{
+		0: "ENCODING_DENSE",
+		1: "ENCODING_TENSOR",
+		2: "ENCODING_SEQUENCE",
+		3: "ENCODING_OPTIONAL",
+	}
+	Encoding_value = map[string]int32{
+		"ENCODING_DENSE":    0,
+		"ENCODING_TENSOR":   1,
+		"ENCODING_SEQUENCE": 2,
+		"ENCODING_OPTIONAL": 3,
+	}
+)
+
+func (x Encoding) Enum() *Encoding {
+	p := new(Encoding)
+	*p = x
+	return p
+}
+
+func (x Encoding) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Encoding) Descriptor() protoreflect.EnumDescriptor {
+	return file_accel_backend_v1_backend_proto_enumTypes[5].Descriptor()
+}
+
+func (Encoding) Type() protoreflect.EnumType {
+	return &file_accel_backend_v1_backend_proto_enumTypes[5]
+}
+
+func (x Encoding) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Encoding.Descriptor instead.
+func (Encoding) EnumDescriptor() ([]byte, []int) {
+	return file_accel_backend_v1_backend_proto_rawDescGZIP(), []int{5}
+}
+
 // Code is what the core acts upon. In calls other than Execute an Error travels
 // as a detail of the gRPC status.
 type Code int32
@@ -346,11 +399,11 @@ func (x Code) String() string {
 }
 
 func (Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_accel_backend_v1_backend_proto_enumTypes[5].Descriptor()
+	return file_accel_backend_v1_backend_proto_enumTypes[6].Descriptor()
 }
 
 func (Code) Type() protoreflect.EnumType {
-	return &file_accel_backend_v1_backend_proto_enumTypes[5]
+	return &file_accel_backend_v1_backend_proto_enumTypes[6]
 }
 
 func (x Code) Number() protoreflect.EnumNumber {
@@ -359,7 +412,7 @@ func (x Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Code.Descriptor instead.
 func (Code) EnumDescriptor() ([]byte, []int) {
-	return file_accel_backend_v1_backend_proto_rawDescGZIP(), []int{5}
+	return file_accel_backend_v1_backend_proto_rawDescGZIP(), []int{6}
 }
 
 // Id names an object of one device's life. The epoch is new at process start and
@@ -2131,11 +2184,9 @@ func (x *Run) GetOutputs() []*Binding {
 // Binding ties a graph input or output to a place. For outputs element_type and
 // dims are empty in the request and true in the answer.
 //
-// What is no dense tensor has no element_type and no dims here, and its data is
-// ONNX's own encoding of it, as ONNX's test folders hold: a tensor of strings is a
-// TensorProto (onnx.proto), a sequence a SequenceProto, an optional an
-// OptionalProto (onnx-data.proto), of 1 GiB at most, the data of its tensors
-// inside it. It is bound inline or in chunks.
+// What is no dense tensor has no element_type and no dims here: its data is ONNX's
+// own encoding of it, as ONNX's test folders hold, of 1 GiB at most, with the data
+// of all tensors in it. It is bound inline or in chunks.
 type Binding struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2148,6 +2199,7 @@ type Binding struct {
 	//	*Binding_Region
 	//	*Binding_Buffer
 	Place         isBinding_Place `protobuf_oneof:"place"`
+	Encoding      Encoding        `protobuf:"varint,8,opt,name=encoding,proto3,enum=accel.backend.v1.Encoding" json:"encoding,omitempty"` // of the data; in a request's output 0
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2244,6 +2296,13 @@ func (x *Binding) GetBuffer() *Slice {
 		}
 	}
 	return nil
+}
+
+func (x *Binding) GetEncoding() Encoding {
+	if x != nil {
+		return x.Encoding
+	}
+	return Encoding_ENCODING_DENSE
 }
 
 type isBinding_Place interface {
@@ -3064,7 +3123,7 @@ const file_accel_backend_v1_backend_proto_rawDesc = "" +
 	"executable\x18\x01 \x01(\v2\x14.accel.backend.v1.IdR\n" +
 	"executable\x121\n" +
 	"\x06inputs\x18\x02 \x03(\v2\x19.accel.backend.v1.BindingR\x06inputs\x123\n" +
-	"\aoutputs\x18\x03 \x03(\v2\x19.accel.backend.v1.BindingR\aoutputs\"\x98\x02\n" +
+	"\aoutputs\x18\x03 \x03(\v2\x19.accel.backend.v1.BindingR\aoutputs\"\xd0\x02\n" +
 	"\aBinding\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\felement_type\x18\x02 \x01(\x05R\velementType\x12\x12\n" +
@@ -3072,7 +3131,8 @@ const file_accel_backend_v1_backend_proto_rawDesc = "" +
 	"\x06inline\x18\x04 \x01(\fH\x00R\x06inline\x129\n" +
 	"\achunked\x18\x05 \x01(\v2\x1d.accel.backend.v1.ChunkedDataH\x00R\achunked\x121\n" +
 	"\x06region\x18\x06 \x01(\v2\x17.accel.backend.v1.SliceH\x00R\x06region\x121\n" +
-	"\x06buffer\x18\a \x01(\v2\x17.accel.backend.v1.SliceH\x00R\x06bufferB\a\n" +
+	"\x06buffer\x18\a \x01(\v2\x17.accel.backend.v1.SliceH\x00R\x06buffer\x126\n" +
+	"\bencoding\x18\b \x01(\x0e2\x1a.accel.backend.v1.EncodingR\bencodingB\a\n" +
 	"\x05place\"%\n" +
 	"\vChunkedData\x12\x16\n" +
 	"\x06length\x18\x01 \x01(\x04R\x06length\"]\n" +
@@ -3140,7 +3200,12 @@ const file_accel_backend_v1_backend_proto_rawDesc = "" +
 	"\aMapMode\x12\x18\n" +
 	"\x14MAP_MODE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rMAP_MODE_READ\x10\x01\x12\x17\n" +
-	"\x13MAP_MODE_READ_WRITE\x10\x02*\xad\x01\n" +
+	"\x13MAP_MODE_READ_WRITE\x10\x02*a\n" +
+	"\bEncoding\x12\x12\n" +
+	"\x0eENCODING_DENSE\x10\x00\x12\x13\n" +
+	"\x0fENCODING_TENSOR\x10\x01\x12\x15\n" +
+	"\x11ENCODING_SEQUENCE\x10\x02\x12\x15\n" +
+	"\x11ENCODING_OPTIONAL\x10\x03*\xad\x01\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10CODE_UNSUPPORTED\x10\x01\x12\x16\n" +
@@ -3173,7 +3238,7 @@ func file_accel_backend_v1_backend_proto_rawDescGZIP() []byte {
 	return file_accel_backend_v1_backend_proto_rawDescData
 }
 
-var file_accel_backend_v1_backend_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_accel_backend_v1_backend_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
 var file_accel_backend_v1_backend_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_accel_backend_v1_backend_proto_goTypes = []any{
 	(Kind)(0),                 // 0: accel.backend.v1.Kind
@@ -3181,115 +3246,117 @@ var file_accel_backend_v1_backend_proto_goTypes = []any{
 	(AttentionWay)(0),         // 2: accel.backend.v1.AttentionWay
 	(Refusal)(0),              // 3: accel.backend.v1.Refusal
 	(MapMode)(0),              // 4: accel.backend.v1.MapMode
-	(Code)(0),                 // 5: accel.backend.v1.Code
-	(*Id)(nil),                // 6: accel.backend.v1.Id
-	(*DescribeRequest)(nil),   // 7: accel.backend.v1.DescribeRequest
-	(*DescribeResponse)(nil),  // 8: accel.backend.v1.DescribeResponse
-	(*Library)(nil),           // 9: accel.backend.v1.Library
-	(*ConfigureRequest)(nil),  // 10: accel.backend.v1.ConfigureRequest
-	(*ConfigureResponse)(nil), // 11: accel.backend.v1.ConfigureResponse
-	(*WatchRequest)(nil),      // 12: accel.backend.v1.WatchRequest
-	(*WatchResponse)(nil),     // 13: accel.backend.v1.WatchResponse
-	(*Device)(nil),            // 14: accel.backend.v1.Device
-	(*AssessRequest)(nil),     // 15: accel.backend.v1.AssessRequest
-	(*AssessResponse)(nil),    // 16: accel.backend.v1.AssessResponse
-	(*Verdict)(nil),           // 17: accel.backend.v1.Verdict
-	(*CompileRequest)(nil),    // 18: accel.backend.v1.CompileRequest
-	(*CompileResponse)(nil),   // 19: accel.backend.v1.CompileResponse
-	(*CompileProgress)(nil),   // 20: accel.backend.v1.CompileProgress
-	(*Compiled)(nil),          // 21: accel.backend.v1.Compiled
-	(*ValueInfo)(nil),         // 22: accel.backend.v1.ValueInfo
-	(*Dim)(nil),               // 23: accel.backend.v1.Dim
-	(*MapRequest)(nil),        // 24: accel.backend.v1.MapRequest
-	(*MapResponse)(nil),       // 25: accel.backend.v1.MapResponse
-	(*AllocRequest)(nil),      // 26: accel.backend.v1.AllocRequest
-	(*AllocResponse)(nil),     // 27: accel.backend.v1.AllocResponse
-	(*ReleaseRequest)(nil),    // 28: accel.backend.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),   // 29: accel.backend.v1.ReleaseResponse
-	(*ExecuteRequest)(nil),    // 30: accel.backend.v1.ExecuteRequest
-	(*Open)(nil),              // 31: accel.backend.v1.Open
-	(*Run)(nil),               // 32: accel.backend.v1.Run
-	(*Binding)(nil),           // 33: accel.backend.v1.Binding
-	(*ChunkedData)(nil),       // 34: accel.backend.v1.ChunkedData
-	(*Slice)(nil),             // 35: accel.backend.v1.Slice
-	(*Chunk)(nil),             // 36: accel.backend.v1.Chunk
-	(*Copy)(nil),              // 37: accel.backend.v1.Copy
-	(*CopyRange)(nil),         // 38: accel.backend.v1.CopyRange
-	(*Cancel)(nil),            // 39: accel.backend.v1.Cancel
-	(*Fence)(nil),             // 40: accel.backend.v1.Fence
-	(*ExecuteResponse)(nil),   // 41: accel.backend.v1.ExecuteResponse
-	(*Done)(nil),              // 42: accel.backend.v1.Done
-	(*Timings)(nil),           // 43: accel.backend.v1.Timings
-	(*Error)(nil),             // 44: accel.backend.v1.Error
-	nil,                       // 45: accel.backend.v1.CompileRequest.SmokeDimsEntry
+	(Encoding)(0),             // 5: accel.backend.v1.Encoding
+	(Code)(0),                 // 6: accel.backend.v1.Code
+	(*Id)(nil),                // 7: accel.backend.v1.Id
+	(*DescribeRequest)(nil),   // 8: accel.backend.v1.DescribeRequest
+	(*DescribeResponse)(nil),  // 9: accel.backend.v1.DescribeResponse
+	(*Library)(nil),           // 10: accel.backend.v1.Library
+	(*ConfigureRequest)(nil),  // 11: accel.backend.v1.ConfigureRequest
+	(*ConfigureResponse)(nil), // 12: accel.backend.v1.ConfigureResponse
+	(*WatchRequest)(nil),      // 13: accel.backend.v1.WatchRequest
+	(*WatchResponse)(nil),     // 14: accel.backend.v1.WatchResponse
+	(*Device)(nil),            // 15: accel.backend.v1.Device
+	(*AssessRequest)(nil),     // 16: accel.backend.v1.AssessRequest
+	(*AssessResponse)(nil),    // 17: accel.backend.v1.AssessResponse
+	(*Verdict)(nil),           // 18: accel.backend.v1.Verdict
+	(*CompileRequest)(nil),    // 19: accel.backend.v1.CompileRequest
+	(*CompileResponse)(nil),   // 20: accel.backend.v1.CompileResponse
+	(*CompileProgress)(nil),   // 21: accel.backend.v1.CompileProgress
+	(*Compiled)(nil),          // 22: accel.backend.v1.Compiled
+	(*ValueInfo)(nil),         // 23: accel.backend.v1.ValueInfo
+	(*Dim)(nil),               // 24: accel.backend.v1.Dim
+	(*MapRequest)(nil),        // 25: accel.backend.v1.MapRequest
+	(*MapResponse)(nil),       // 26: accel.backend.v1.MapResponse
+	(*AllocRequest)(nil),      // 27: accel.backend.v1.AllocRequest
+	(*AllocResponse)(nil),     // 28: accel.backend.v1.AllocResponse
+	(*ReleaseRequest)(nil),    // 29: accel.backend.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),   // 30: accel.backend.v1.ReleaseResponse
+	(*ExecuteRequest)(nil),    // 31: accel.backend.v1.ExecuteRequest
+	(*Open)(nil),              // 32: accel.backend.v1.Open
+	(*Run)(nil),               // 33: accel.backend.v1.Run
+	(*Binding)(nil),           // 34: accel.backend.v1.Binding
+	(*ChunkedData)(nil),       // 35: accel.backend.v1.ChunkedData
+	(*Slice)(nil),             // 36: accel.backend.v1.Slice
+	(*Chunk)(nil),             // 37: accel.backend.v1.Chunk
+	(*Copy)(nil),              // 38: accel.backend.v1.Copy
+	(*CopyRange)(nil),         // 39: accel.backend.v1.CopyRange
+	(*Cancel)(nil),            // 40: accel.backend.v1.Cancel
+	(*Fence)(nil),             // 41: accel.backend.v1.Fence
+	(*ExecuteResponse)(nil),   // 42: accel.backend.v1.ExecuteResponse
+	(*Done)(nil),              // 43: accel.backend.v1.Done
+	(*Timings)(nil),           // 44: accel.backend.v1.Timings
+	(*Error)(nil),             // 45: accel.backend.v1.Error
+	nil,                       // 46: accel.backend.v1.CompileRequest.SmokeDimsEntry
 }
 var file_accel_backend_v1_backend_proto_depIdxs = []int32{
-	9,  // 0: accel.backend.v1.DescribeResponse.libraries:type_name -> accel.backend.v1.Library
-	14, // 1: accel.backend.v1.WatchResponse.devices:type_name -> accel.backend.v1.Device
+	10, // 0: accel.backend.v1.DescribeResponse.libraries:type_name -> accel.backend.v1.Library
+	15, // 1: accel.backend.v1.WatchResponse.devices:type_name -> accel.backend.v1.Device
 	0,  // 2: accel.backend.v1.Device.kind:type_name -> accel.backend.v1.Kind
 	1,  // 3: accel.backend.v1.Device.health:type_name -> accel.backend.v1.Health
 	2,  // 4: accel.backend.v1.Device.attention:type_name -> accel.backend.v1.AttentionWay
-	17, // 5: accel.backend.v1.AssessResponse.nodes:type_name -> accel.backend.v1.Verdict
+	18, // 5: accel.backend.v1.AssessResponse.nodes:type_name -> accel.backend.v1.Verdict
 	3,  // 6: accel.backend.v1.Verdict.refusal:type_name -> accel.backend.v1.Refusal
-	45, // 7: accel.backend.v1.CompileRequest.smoke_dims:type_name -> accel.backend.v1.CompileRequest.SmokeDimsEntry
-	33, // 8: accel.backend.v1.CompileRequest.smoke_inputs:type_name -> accel.backend.v1.Binding
-	20, // 9: accel.backend.v1.CompileResponse.progress:type_name -> accel.backend.v1.CompileProgress
-	21, // 10: accel.backend.v1.CompileResponse.compiled:type_name -> accel.backend.v1.Compiled
-	6,  // 11: accel.backend.v1.Compiled.executable:type_name -> accel.backend.v1.Id
-	22, // 12: accel.backend.v1.Compiled.inputs:type_name -> accel.backend.v1.ValueInfo
-	22, // 13: accel.backend.v1.Compiled.outputs:type_name -> accel.backend.v1.ValueInfo
-	23, // 14: accel.backend.v1.ValueInfo.dims:type_name -> accel.backend.v1.Dim
-	22, // 15: accel.backend.v1.ValueInfo.sequence:type_name -> accel.backend.v1.ValueInfo
-	22, // 16: accel.backend.v1.ValueInfo.optional:type_name -> accel.backend.v1.ValueInfo
+	46, // 7: accel.backend.v1.CompileRequest.smoke_dims:type_name -> accel.backend.v1.CompileRequest.SmokeDimsEntry
+	34, // 8: accel.backend.v1.CompileRequest.smoke_inputs:type_name -> accel.backend.v1.Binding
+	21, // 9: accel.backend.v1.CompileResponse.progress:type_name -> accel.backend.v1.CompileProgress
+	22, // 10: accel.backend.v1.CompileResponse.compiled:type_name -> accel.backend.v1.Compiled
+	7,  // 11: accel.backend.v1.Compiled.executable:type_name -> accel.backend.v1.Id
+	23, // 12: accel.backend.v1.Compiled.inputs:type_name -> accel.backend.v1.ValueInfo
+	23, // 13: accel.backend.v1.Compiled.outputs:type_name -> accel.backend.v1.ValueInfo
+	24, // 14: accel.backend.v1.ValueInfo.dims:type_name -> accel.backend.v1.Dim
+	23, // 15: accel.backend.v1.ValueInfo.sequence:type_name -> accel.backend.v1.ValueInfo
+	23, // 16: accel.backend.v1.ValueInfo.optional:type_name -> accel.backend.v1.ValueInfo
 	4,  // 17: accel.backend.v1.MapRequest.mode:type_name -> accel.backend.v1.MapMode
-	6,  // 18: accel.backend.v1.MapResponse.region:type_name -> accel.backend.v1.Id
-	6,  // 19: accel.backend.v1.AllocResponse.buffer:type_name -> accel.backend.v1.Id
-	6,  // 20: accel.backend.v1.ReleaseRequest.ids:type_name -> accel.backend.v1.Id
-	31, // 21: accel.backend.v1.ExecuteRequest.open:type_name -> accel.backend.v1.Open
-	32, // 22: accel.backend.v1.ExecuteRequest.run:type_name -> accel.backend.v1.Run
-	37, // 23: accel.backend.v1.ExecuteRequest.copy:type_name -> accel.backend.v1.Copy
-	39, // 24: accel.backend.v1.ExecuteRequest.cancel:type_name -> accel.backend.v1.Cancel
-	40, // 25: accel.backend.v1.ExecuteRequest.fence:type_name -> accel.backend.v1.Fence
-	36, // 26: accel.backend.v1.ExecuteRequest.chunk:type_name -> accel.backend.v1.Chunk
-	6,  // 27: accel.backend.v1.Run.executable:type_name -> accel.backend.v1.Id
-	33, // 28: accel.backend.v1.Run.inputs:type_name -> accel.backend.v1.Binding
-	33, // 29: accel.backend.v1.Run.outputs:type_name -> accel.backend.v1.Binding
-	34, // 30: accel.backend.v1.Binding.chunked:type_name -> accel.backend.v1.ChunkedData
-	35, // 31: accel.backend.v1.Binding.region:type_name -> accel.backend.v1.Slice
-	35, // 32: accel.backend.v1.Binding.buffer:type_name -> accel.backend.v1.Slice
-	6,  // 33: accel.backend.v1.Slice.id:type_name -> accel.backend.v1.Id
-	38, // 34: accel.backend.v1.Copy.ranges:type_name -> accel.backend.v1.CopyRange
-	6,  // 35: accel.backend.v1.CopyRange.from:type_name -> accel.backend.v1.Id
-	6,  // 36: accel.backend.v1.CopyRange.to:type_name -> accel.backend.v1.Id
-	42, // 37: accel.backend.v1.ExecuteResponse.done:type_name -> accel.backend.v1.Done
-	44, // 38: accel.backend.v1.ExecuteResponse.error:type_name -> accel.backend.v1.Error
-	36, // 39: accel.backend.v1.ExecuteResponse.chunk:type_name -> accel.backend.v1.Chunk
-	33, // 40: accel.backend.v1.Done.outputs:type_name -> accel.backend.v1.Binding
-	43, // 41: accel.backend.v1.Done.timings:type_name -> accel.backend.v1.Timings
-	5,  // 42: accel.backend.v1.Error.code:type_name -> accel.backend.v1.Code
-	7,  // 43: accel.backend.v1.Backend.Describe:input_type -> accel.backend.v1.DescribeRequest
-	10, // 44: accel.backend.v1.Backend.Configure:input_type -> accel.backend.v1.ConfigureRequest
-	12, // 45: accel.backend.v1.Backend.Watch:input_type -> accel.backend.v1.WatchRequest
-	15, // 46: accel.backend.v1.Backend.Assess:input_type -> accel.backend.v1.AssessRequest
-	18, // 47: accel.backend.v1.Backend.Compile:input_type -> accel.backend.v1.CompileRequest
-	24, // 48: accel.backend.v1.Backend.Map:input_type -> accel.backend.v1.MapRequest
-	26, // 49: accel.backend.v1.Backend.Alloc:input_type -> accel.backend.v1.AllocRequest
-	28, // 50: accel.backend.v1.Backend.Release:input_type -> accel.backend.v1.ReleaseRequest
-	30, // 51: accel.backend.v1.Backend.Execute:input_type -> accel.backend.v1.ExecuteRequest
-	8,  // 52: accel.backend.v1.Backend.Describe:output_type -> accel.backend.v1.DescribeResponse
-	11, // 53: accel.backend.v1.Backend.Configure:output_type -> accel.backend.v1.ConfigureResponse
-	13, // 54: accel.backend.v1.Backend.Watch:output_type -> accel.backend.v1.WatchResponse
-	16, // 55: accel.backend.v1.Backend.Assess:output_type -> accel.backend.v1.AssessResponse
-	19, // 56: accel.backend.v1.Backend.Compile:output_type -> accel.backend.v1.CompileResponse
-	25, // 57: accel.backend.v1.Backend.Map:output_type -> accel.backend.v1.MapResponse
-	27, // 58: accel.backend.v1.Backend.Alloc:output_type -> accel.backend.v1.AllocResponse
-	29, // 59: accel.backend.v1.Backend.Release:output_type -> accel.backend.v1.ReleaseResponse
-	41, // 60: accel.backend.v1.Backend.Execute:output_type -> accel.backend.v1.ExecuteResponse
-	52, // [52:61] is the sub-list for method output_type
-	43, // [43:52] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	7,  // 18: accel.backend.v1.MapResponse.region:type_name -> accel.backend.v1.Id
+	7,  // 19: accel.backend.v1.AllocResponse.buffer:type_name -> accel.backend.v1.Id
+	7,  // 20: accel.backend.v1.ReleaseRequest.ids:type_name -> accel.backend.v1.Id
+	32, // 21: accel.backend.v1.ExecuteRequest.open:type_name -> accel.backend.v1.Open
+	33, // 22: accel.backend.v1.ExecuteRequest.run:type_name -> accel.backend.v1.Run
+	38, // 23: accel.backend.v1.ExecuteRequest.copy:type_name -> accel.backend.v1.Copy
+	40, // 24: accel.backend.v1.ExecuteRequest.cancel:type_name -> accel.backend.v1.Cancel
+	41, // 25: accel.backend.v1.ExecuteRequest.fence:type_name -> accel.backend.v1.Fence
+	37, // 26: accel.backend.v1.ExecuteRequest.chunk:type_name -> accel.backend.v1.Chunk
+	7,  // 27: accel.backend.v1.Run.executable:type_name -> accel.backend.v1.Id
+	34, // 28: accel.backend.v1.Run.inputs:type_name -> accel.backend.v1.Binding
+	34, // 29: accel.backend.v1.Run.outputs:type_name -> accel.backend.v1.Binding
+	35, // 30: accel.backend.v1.Binding.chunked:type_name -> accel.backend.v1.ChunkedData
+	36, // 31: accel.backend.v1.Binding.region:type_name -> accel.backend.v1.Slice
+	36, // 32: accel.backend.v1.Binding.buffer:type_name -> accel.backend.v1.Slice
+	5,  // 33: accel.backend.v1.Binding.encoding:type_name -> accel.backend.v1.Encoding
+	7,  // 34: accel.backend.v1.Slice.id:type_name -> accel.backend.v1.Id
+	39, // 35: accel.backend.v1.Copy.ranges:type_name -> accel.backend.v1.CopyRange
+	7,  // 36: accel.backend.v1.CopyRange.from:type_name -> accel.backend.v1.Id
+	7,  // 37: accel.backend.v1.CopyRange.to:type_name -> accel.backend.v1.Id
+	43, // 38: accel.backend.v1.ExecuteResponse.done:type_name -> accel.backend.v1.Done
+	45, // 39: accel.backend.v1.ExecuteResponse.error:type_name -> accel.backend.v1.Error
+	37, // 40: accel.backend.v1.ExecuteResponse.chunk:type_name -> accel.backend.v1.Chunk
+	34, // 41: accel.backend.v1.Done.outputs:type_name -> accel.backend.v1.Binding
+	44, // 42: accel.backend.v1.Done.timings:type_name -> accel.backend.v1.Timings
+	6,  // 43: accel.backend.v1.Error.code:type_name -> accel.backend.v1.Code
+	8,  // 44: accel.backend.v1.Backend.Describe:input_type -> accel.backend.v1.DescribeRequest
+	11, // 45: accel.backend.v1.Backend.Configure:input_type -> accel.backend.v1.ConfigureRequest
+	13, // 46: accel.backend.v1.Backend.Watch:input_type -> accel.backend.v1.WatchRequest
+	16, // 47: accel.backend.v1.Backend.Assess:input_type -> accel.backend.v1.AssessRequest
+	19, // 48: accel.backend.v1.Backend.Compile:input_type -> accel.backend.v1.CompileRequest
+	25, // 49: accel.backend.v1.Backend.Map:input_type -> accel.backend.v1.MapRequest
+	27, // 50: accel.backend.v1.Backend.Alloc:input_type -> accel.backend.v1.AllocRequest
+	29, // 51: accel.backend.v1.Backend.Release:input_type -> accel.backend.v1.ReleaseRequest
+	31, // 52: accel.backend.v1.Backend.Execute:input_type -> accel.backend.v1.ExecuteRequest
+	9,  // 53: accel.backend.v1.Backend.Describe:output_type -> accel.backend.v1.DescribeResponse
+	12, // 54: accel.backend.v1.Backend.Configure:output_type -> accel.backend.v1.ConfigureResponse
+	14, // 55: accel.backend.v1.Backend.Watch:output_type -> accel.backend.v1.WatchResponse
+	17, // 56: accel.backend.v1.Backend.Assess:output_type -> accel.backend.v1.AssessResponse
+	20, // 57: accel.backend.v1.Backend.Compile:output_type -> accel.backend.v1.CompileResponse
+	26, // 58: accel.backend.v1.Backend.Map:output_type -> accel.backend.v1.MapResponse
+	28, // 59: accel.backend.v1.Backend.Alloc:output_type -> accel.backend.v1.AllocResponse
+	30, // 60: accel.backend.v1.Backend.Release:output_type -> accel.backend.v1.ReleaseResponse
+	42, // 61: accel.backend.v1.Backend.Execute:output_type -> accel.backend.v1.ExecuteResponse
+	53, // [53:62] is the sub-list for method output_type
+	44, // [44:53] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_accel_backend_v1_backend_proto_init() }
@@ -3329,7 +3396,7 @@ func file_accel_backend_v1_backend_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_accel_backend_v1_backend_proto_rawDesc), len(file_accel_backend_v1_backend_proto_rawDesc)),
-			NumEnums:      6,
+			NumEnums:      7,
 			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
