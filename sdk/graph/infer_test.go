@@ -12,7 +12,7 @@ import (
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
-var typeNames = map[string]tensor.DType{"f": tensor.Float32, "h": tensor.Float16, "i": tensor.Int64, "w": tensor.Int32, "b": tensor.Bool, "u": tensor.Uint8, "d": tensor.Float64}
+var typeNames = map[string]tensor.DType{"f": tensor.Float32, "h": tensor.Float16, "i": tensor.Int64, "w": tensor.Int32, "b": tensor.Bool, "u": tensor.Uint8, "d": tensor.Float64, "s": tensor.String}
 
 // typeOf reads "f[N,4,?]"; "f" has no known rank, "" nothing.
 func typeOf(s string) *Type {
@@ -72,7 +72,7 @@ func typeText(t *Type) string {
 // a node. Its outputs are those of the last node.
 func program(t testing.TB, opset int64, lines ...string) *Model {
 	t.Helper()
-	m := &Model{IRVersion: 10, Opsets: map[string]int64{"": opset, DomainAccel: 1, DomainMicrosoft: 1}, Graph: &Graph{Name: "p"}}
+	m := &Model{IRVersion: 10, Opsets: map[string]int64{"": opset, DomainAccel: 1, DomainMicrosoft: 1, DomainML: 5, DomainPreview: 1, DomainTraining: 1}, Graph: &Graph{Name: "p"}}
 	call := regexp.MustCompile(`^([\w.:]+)\((.*?)\)(.*)$`)
 	for _, line := range lines {
 		out, rest, ok := strings.Cut(line, " = ")

@@ -10,6 +10,9 @@ import "github.com/accelhq/accel/sdk/tensor"
 // Domains of operators. The default domain is written "" ("ai.onnx" is read as "").
 const (
 	DomainONNX      = ""
+	DomainML        = "ai.onnx.ml"
+	DomainPreview   = "ai.onnx.preview"
+	DomainTraining  = "ai.onnx.preview.training"
 	DomainAccel     = "ai.accel"
 	DomainMicrosoft = "com.microsoft"
 )

@@ -16,17 +16,10 @@ var newest = map[string]int64{
 	graph.DomainONNX:      28,
 	graph.DomainMicrosoft: 1,
 	graph.DomainAccel:     1,
-	domainPreview:         1,
-	domainTraining:        1,
-	domainML:              5,
+	graph.DomainPreview:   1,
+	graph.DomainTraining:  1,
+	graph.DomainML:        5,
 }
-
-// ONNX's domains beside the default one.
-const (
-	domainPreview  = "ai.onnx.preview"
-	domainTraining = "ai.onnx.preview.training"
-	domainML       = "ai.onnx.ml"
-)
 
 // spec is a row of the operator tables: what one implementation computes.
 type spec struct {
@@ -251,9 +244,9 @@ func init() {
 		graph.DomainONNX:      onnxTables,
 		graph.DomainMicrosoft: {microsoftOps},
 		graph.DomainAccel:     {accelOps},
-		domainPreview:         {previewOps},
-		domainTraining:        {trainingOps},
-		domainML:              {mlOps},
+		graph.DomainPreview:   {previewOps},
+		graph.DomainTraining:  {trainingOps},
+		graph.DomainML:        {mlOps},
 	} {
 		for _, table := range tables {
 			for _, s := range table {
