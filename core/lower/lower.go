@@ -44,6 +44,7 @@ type Lowered struct {
 	*Folder
 	Graph          *graph.Model      // as it stands in the folder, types inferred
 	Verdicts       []backend.Verdict // on its nodes, none a refusal
+	Simplified     []Simplification  // what was done to the whole graph, whatever the device
 	Rewrites       []Rewrite
 	MemoryEstimate int64 // bytes; 0: unknown
 }
@@ -100,23 +101,31 @@ const maxRounds = 6
 // dimensions stay symbolic. Errors are *RefusedError, *StoreError, or the
 // assessing call's.
 func (s *Store) Lower(ctx context.Context, src Source, target Target, dims map[string]int64) (*Lowered, error) {
-	m, err := bound(src, dims)
+	m, did, err := bound(ctx, src, dims)
 	if err != nil {
 		return nil, err
 	}
 	defer m.Close()
 	l, _, err := s.fit(ctx, src, m, target)
-	return l, err
+	if err != nil {
+		return nil, err
+	}
+	l.Simplified = did
+	return l, nil
 }
 
-// bound is a source's graph with sizes in the place of symbols, and what follows
-// from them computed.
-func bound(src Source, dims map[string]int64) (*graph.Model, error) {
+// bound is a source's graph with sizes in the place of symbols, what follows from
+// them computed, and simplified.
+func bound(ctx context.Context, src Source, dims map[string]int64) (*graph.Model, []Simplification, error) {
 	m := src.Graph.Clone()
 	if err := graph.Bind(m, dims); err != nil {
-		return nil, errors.Join(fmt.Errorf("fix the shapes of %s: %w", m.Graph.Name, err), m.Close())
+		return nil, nil, errors.Join(fmt.Errorf("fix the shapes of %s: %w", m.Graph.Name, err), m.Close())
 	}
-	return m, nil
+	did, err := Simplify(ctx, m)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("simplify %s: %w", m.Graph.Name, err), m.Close())
+	}
+	return m, did, nil
 }
 
 // fit rewrites m until the target takes it. With a *RefusedError come the verdicts

@@ -25,6 +25,20 @@ func (g *Graph) Rename(names map[string]string) {
 	rename(g.Nodes, names)
 }
 
+// Redirect makes what reads one value read another instead: inputs of nodes, and
+// what graphs inside them take from around. Nobody may make the old values any
+// more. Outputs of g keep their names.
+func (g *Graph) Redirect(to map[string]string) {
+	whole := make(map[string]string, len(to))
+	for from, name := range to {
+		for n, ok := to[name]; ok; n, ok = to[name] {
+			name = n
+		}
+		whole[from] = name
+	}
+	rename(g.Nodes, whole)
+}
+
 // rename renames what nodes make and use. In graphs inside them only what those
 // capture is renamed.
 func rename(nodes []*Node, names map[string]string) {

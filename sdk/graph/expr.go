@@ -75,16 +75,12 @@ func isNamedDim(s string) bool {
 	return err == nil
 }
 
-// nameless is the atom of e where e is a single one without a name, else empty.
+// nameless tells sizes apart that text can't say; it is empty for those it can.
 func (e expr) nameless() string {
-	if len(e.terms) != 1 || e.c != 0 || e.terms[0].k != 1 {
+	if _, ok := e.text(); ok {
 		return ""
 	}
-	a := e.terms[0].atoms
-	if _, named := e.text(); named || !strings.HasPrefix(a, freshDim) || strings.Contains(a, atomSep) {
-		return ""
-	}
-	return a
+	return e.String()
 }
 
 // text is e as parseExpr reads it; false where it speaks of what has no name.

@@ -71,6 +71,7 @@ type inferrer struct {
 	opsets    map[string]int64
 	attrs     map[string]*Attr // of the function around
 	strict    bool             // what is declared must agree
+	exact     bool             // no liberties with symbols, and no belief in what is declared between nodes
 	write     bool             // fill Graph.Values; false inside functions
 	atoms     int64
 	facts     int64 // bytes
@@ -98,15 +99,20 @@ func (s *scope) get(name string) *value {
 }
 
 func infer(m *Model, strict bool, budget int64) (*inferrer, error) {
-	f := &inferrer{
-		functions: m.functions(), opsets: m.Opsets, strict: strict, write: true, budget: budget,
-		irVersion: m.IRVersion, all: map[*Graph]map[string]*value{}, named: map[string]*Node{},
-	}
+	f := newInferrer(m, budget)
+	f.strict = strict
 	if m.Graph == nil {
 		return f, &CheckError{Where: "model", Reason: "it has no graph"}
 	}
 	_, err := f.graph(m.Graph, nil, nil)
 	return f, err
+}
+
+func newInferrer(m *Model, budget int64) *inferrer {
+	return &inferrer{
+		functions: m.functions(), opsets: m.Opsets, write: true, budget: budget,
+		irVersion: m.IRVersion, all: map[*Graph]map[string]*value{}, named: map[string]*Node{},
+	}
 }
 
 // newDim is a size that nothing is known of.
@@ -292,6 +298,9 @@ func (f *inferrer) graph(g *Graph, outer *scope, args []*value) (*scope, error) 
 	for i, v := range g.Inputs {
 		names = append(names, v.Name)
 		t := f.fromType(v.Type)
+		if f.exact && outer != nil {
+			t = &value{}
+		}
 		if i < len(args) && args[i] != nil {
 			var err error
 			if t, err = f.merge(t, args[i]); err != nil {
@@ -312,7 +321,7 @@ func (f *inferrer) graph(g *Graph, outer *scope, args []*value) (*scope, error) 
 	declared := make(map[string]*Type, len(g.Values)+len(g.Outputs))
 	for _, vs := range [][]*Value{g.Values, g.Outputs} {
 		for _, v := range vs {
-			if v.Type != nil {
+			if v.Type != nil && !f.exact {
 				declared[v.Name] = v.Type
 			}
 		}
@@ -321,7 +330,7 @@ func (f *inferrer) graph(g *Graph, outer *scope, args []*value) (*scope, error) 
 		return nil, err
 	}
 	f.all[g] = s.values
-	if f.write {
+	if f.write && !f.exact {
 		f.store(g, s)
 	}
 	return s, nil

@@ -151,7 +151,7 @@ func (c *call) sameElem(ins ...int) error {
 
 // size makes an element of a shape a dimension.
 func (c *call) size(e expr) expr {
-	if e.size() {
+	if e.size() && (!c.f.exact || e.positive()) {
 		return e
 	}
 	return c.f.newDim()

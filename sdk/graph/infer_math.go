@@ -182,6 +182,9 @@ func arithmetic(c *call) error {
 	}
 	if f != nil {
 		c.each(out, func(x []expr) (expr, bool) {
+			if op == "Div" && c.f.exact && !x[0].positive() && len(x[0].terms) > 0 {
+				return expr{}, false
+			}
 			e, ok := f(x)
 			return e, ok && holds(elem, e)
 		})

@@ -232,6 +232,9 @@ func (c *call) slide(w window, i int, d expr) (expr, error) {
 				return num(v), nil
 			}
 		}
+		if _, ok := free.value(); !ok && c.f.exact {
+			return c.f.newDim(), nil
+		}
 		return c.or(q.add(num(1))), nil
 	}
 	return c.or(c.or(free.floorDiv(s)).add(num(1))), nil

@@ -107,8 +107,8 @@ func reshape(c *call) error {
 			}
 		case isNum && n < 0:
 			return fmt.Errorf("its shape has a dimension of %d", n)
-		case !e.size():
-			// May be -1 at run time.
+		case !e.size(), c.f.exact && !c.stays(e, i, in):
+			// May be -1 or 0 at run time.
 			dims[i], sure = c.f.newDim(), false
 		default:
 			dims[i] = e
@@ -131,6 +131,12 @@ func reshape(c *call) error {
 	}
 	c.out(0, out)
 	return nil
+}
+
+// stays reports whether a dimension of a Reshape is the size e whatever e turns out
+// to be: 0 copies the dimension of the input unless zeros are allowed.
+func (c *call) stays(e expr, i int, in []expr) bool {
+	return e.positive() && (e.c > 0 || c.int("allowzero", 0) != 0 || i < len(in) && in[i].eq(e))
 }
 
 // quotient is the dimension at skip that makes the products of both shapes
@@ -456,12 +462,15 @@ func split(c *call) error {
 			return nil
 		}
 		whole, isNum := d[at].value()
-		chunk := c.or(d[at].exact(num(n)))
+		even, isEven := d[at].exact(num(n))
+		chunk := c.or(even, isEven)
 		if isNum {
 			chunk = num((whole + n - 1) / n)
 		}
 		for i := range sizes {
-			sizes[i] = chunk
+			if sizes[i] = chunk; !isNum && !isEven && c.opset >= 18 {
+				sizes[i] = c.f.newDim() // the last parts may be smaller
+			}
 		}
 		if isNum && c.opset >= 18 {
 			per := (whole + n - 1) / n
@@ -575,7 +584,7 @@ func (c *call) sliced(d, start, end expr, step int64) expr {
 		if step == -1 && sok && s == -1 && eok && e <= -math.MaxInt32 {
 			return d // reversed
 		}
-		if step < 0 || !(sok && s >= 0) || !(eok && e >= math.MaxInt32) {
+		if step < 0 || !(sok && s >= 0) || !(eok && e >= math.MaxInt32) || c.f.exact && s > 0 {
 			return c.f.newDim()
 		}
 		// ceil((d - s) / step)
@@ -612,6 +621,12 @@ func (c *call) sliced(d, start, end expr, step int64) expr {
 	// A number past a symbolic dimension is cut off there, so a number is only
 	// sure where the dimension is one too, or at most one element is asked for.
 	if v, isNum := to.value(); isNum && !nok && v > 1 {
+		return c.f.newDim()
+	}
+	if c.f.exact {
+		if from.is(0) && to.eq(d) {
+			return d
+		}
 		return c.f.newDim()
 	}
 	size, ok := to.sub(from)
