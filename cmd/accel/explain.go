@@ -118,11 +118,17 @@ func (a *app) printExplanation(x engine.Explanation) error {
 			pooled += ", normalised"
 		}
 		say("class", "%s, %s%s", x.Class, x.Precision, pooled)
-		say("takes", "%s, gives %s", count(x.MaxTokens, "token"), count(x.Dimensions, "component"))
+		if x.MaxTokens > 0 {
+			say("takes", "%s, gives %s", count(x.MaxTokens, "token"), count(x.Dimensions, "component"))
+		}
 	}
 	if x.Parameters > 0 {
 		say("weights", "%s in %s", count(int(x.Parameters), "parameter"), memory(x.WeightBytes))
-		say("cost", "%.2f GFLOP for %s, %s", float64(x.Cost.FLOPs)/1e9, count(x.CostTokens, "token"), count(x.Cost.Nodes, "node"))
+		inputs := ""
+		if x.CostTokens > 0 {
+			inputs = " for " + count(x.CostTokens, "token")
+		}
+		say("cost", "%.2f GFLOP%s, %s", float64(x.Cost.FLOPs)/1e9, inputs, count(x.Cost.Nodes, "node"))
 	}
 	for _, n := range x.Notes {
 		say("note", "%s", n)
@@ -180,14 +186,14 @@ func (a *app) printExplanation(x engine.Explanation) error {
 
 // printNodes prints a line a node, pieces in the order they run.
 func (a *app) printNodes(s style, placements []engine.Placement) error {
-	t := table{header: []string{"NODE", "DEVICE", "BY", "WHY NOT THE PREFERRED DEVICE"}}
+	t := table{header: []string{"NODE", "OPERATOR", "DEVICE", "BY", "WHY NOT THE PREFERRED DEVICE"}}
 	for _, p := range placements {
 		for _, n := range p.Table {
 			on := p.Device
 			if p.Piece > 0 {
 				on = fmt.Sprintf("%s (%d)", p.Device, p.Piece)
 			}
-			t.add(n.Name, on, n.Implementation, firstLine(n.Why))
+			t.add(n.Name, n.OpType, on, n.Implementation, firstLine(n.Why))
 		}
 	}
 	fmt.Fprintln(a.out)

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -224,7 +225,7 @@ func (p *placement) decision(dev route.Device) (route.Choice, []route.Piece) {
 		if x.Rest {
 			for _, n := range x.Nodes {
 				if n.Why != "" {
-					c.Why = n.Name + ": " + n.Why
+					c.Why = fmt.Sprintf("%s (%s): %s", n.Name, n.OpType, n.Why)
 					break
 				}
 			}

@@ -37,8 +37,8 @@ type Piece struct {
 
 // Node is a node of a split graph and why it stands where it does.
 type Node struct {
-	Name   string `json:"name"` // label
-	OpType string `json:"op_type"`
+	Name   string `json:"name"`            // or that of its first output
+	OpType string `json:"op_type"`         // with its domain
 	FLOPs  int64  `json:"flops,omitempty"` // of a graph that was split
 	Why    string `json:"why,omitempty"`   // the device's words against it; empty: it has the node
 	// Implementation says what computes it there, in the backend's words.
@@ -101,9 +101,20 @@ func (s *Store) Whole(ctx context.Context, src Source, target Target, dims map[s
 func whole(l *Lowered) *Piece {
 	p := &Piece{Lowered: l}
 	for i, n := range l.Graph.Graph.Nodes {
-		p.Nodes = append(p.Nodes, Node{Name: n.Label(), OpType: n.OpType, Implementation: l.Verdicts[i].Implementation})
+		p.Nodes = append(p.Nodes, node(n, l.Verdicts[i].Implementation))
 	}
 	return p
+}
+
+func node(n *graph.Node, implementation string) Node {
+	at := Node{Name: n.Name, OpType: n.OpType, Implementation: implementation}
+	if at.Name == "" {
+		at.Name = firstOutput(n)
+	}
+	if n.Domain != graph.DomainONNX {
+		at.OpType = n.Domain + "." + n.OpType
+	}
+	return at
 }
 
 type splitter struct {
@@ -353,7 +364,9 @@ func (x *splitter) finish(ctx context.Context, pieces [][]int) ([]*Piece, error)
 		for _, i := range nodes {
 			n := x.model.Graph.Nodes[i]
 			p.FLOPs += x.flops[i]
-			p.Nodes = append(p.Nodes, Node{Name: n.Label(), OpType: n.OpType, FLOPs: x.flops[i], Why: x.why[i], Implementation: how[firstOutput(n)]})
+			at := node(n, how[firstOutput(n)])
+			at.FLOPs, at.Why = x.flops[i], x.why[i]
+			p.Nodes = append(p.Nodes, at)
 		}
 		out = append(out, p)
 	}
