@@ -107,7 +107,8 @@ func (c *cpu) Watch(ctx context.Context, update func([]backend.Device)) error {
 	if r, err := c.ready(); err != nil {
 		d.Health, d.Reason, d.Remedy = backend.Unhealthy, err.Error(), "run `make build`, or choose an instruction set of this machine"
 	} else {
-		d.Features = []string{"isa:" + r.ISA(), "threads:" + strconv.Itoa(r.Threads())}
+		d.Features = []string{"isa:" + r.ISA(), "threads:" + strconv.Itoa(r.Threads()),
+			backend.FeatureStrings, backend.FeatureSequences, backend.FeatureOptionals}
 		d.RuntimeVersion = c.library.Version() + " " + r.ISA()
 	}
 	update([]backend.Device{d})
