@@ -108,7 +108,6 @@ func (p *planner) dropNothings() {
 		}
 		if p.nothing(n) {
 			renamed[n.Outputs[0]] = n.Inputs[0]
-			p.plan.nodes = append(p.plan.nodes, placedNode{Label: n.Label(), OpType: n.OpType, Native: true})
 			continue
 		}
 		nodes = append(nodes, n)
