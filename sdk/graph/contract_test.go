@@ -95,7 +95,7 @@ func TestContractFunctions(t *testing.T) {
 	if ContractFunction("Nothing") != nil {
 		t.Error("there is a function Nothing")
 	}
-	if ContractFunction("PagedWrite") != ContractFunction("PagedWrite") {
+	if first, again := ContractFunction("PagedWrite"), ContractFunction("PagedWrite"); first != again {
 		t.Error("a function is made twice: models that attach it by two ways would refuse it")
 	}
 }
