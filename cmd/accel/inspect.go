@@ -263,6 +263,9 @@ func (a *app) printNodeList(x *inspection) error {
 	for _, o := range slices.Sorted(maps.Keys(counts)) {
 		parts = append(parts, s.outcome(o, fmt.Sprintf("%s %s", number(counts[o]), o)))
 	}
+	if len(x.Asked) != x.Nodes {
+		fmt.Fprintf(a.out, "%s the model has %s, simplified to these %s\n", s.warn("note:"), count(x.Nodes, "node"), number(len(x.Asked)))
+	}
 	fmt.Fprintf(a.out, "%s on %s (%s): %s: %s\n", s.bold(filepath.Base(x.Path)), x.Device.Device, x.Device.Kind,
 		count(len(x.Asked), "node"), strings.Join(parts, ", "))
 	return nil

@@ -62,8 +62,8 @@ func (g *Generator) value(m *graph.Model, name string, t *graph.Type) (graph.Dat
 	if err != nil {
 		return no(err.Error())
 	}
-	if size > maxMadeUp {
-		return no(fmt.Sprintf("would take %d bytes at these sizes", size))
+	if n, _ := shape.Elements(); n > maxMadeUp {
+		return no(fmt.Sprintf("would have %d elements at these sizes, %d bytes", n, size))
 	}
 	how := g.Kind
 	wide, err := tensor.New(tensor.Float64, shape)
@@ -112,8 +112,8 @@ func (g *Generator) value(m *graph.Model, name string, t *graph.Type) (graph.Dat
 	return graph.Datum{Kind: graph.KindTensor, Tensor: out}, how, nil
 }
 
-// maxMadeUp bounds one input.
-const maxMadeUp = 4 << 30
+// maxMadeUp bounds the elements of one input.
+const maxMadeUp = 1 << 29
 
 func fill(values []float64, with float64) {
 	for i := range values {

@@ -50,8 +50,8 @@ func (t Target) Check(values []*graph.Value) error {
 		d := v.Type.Elem
 		_, inNumPy := npyCode(d)
 		switch {
-		case v.Type.Kind != graph.KindTensor:
-			return fail(v.Name, "", "it is %s, which is not written yet", kindName(v.Type.Kind))
+		case v.Type.Kind != graph.KindTensor && f != "" && f != PB:
+			return fail(v.Name, "write it as .pb", "it is %s, and a .%s holds tensors", kindName(v.Type.Kind), f)
 		case (f == NPY || f == NPZ) && !inNumPy && d != tensor.String && d != tensor.Undefined:
 			return fail(v.Name, "write it as .pb", "NumPy has no %s", d)
 		case f == JSON && (d == tensor.Complex64 || d == tensor.Complex128):
@@ -105,7 +105,7 @@ func writeFolder(dir string, format Format, values []Named) ([]Written, error) {
 		f := format
 		if f == "" {
 			f = NPY
-			if _, ok := npyCode(v.Value.Tensor.DType); !ok && v.Value.Tensor.DType != tensor.String {
+			if _, ok := npyCode(v.Value.Tensor.DType); v.Value.Kind != graph.KindTensor || !ok && v.Value.Tensor.DType != tensor.String {
 				f = PB
 			}
 		}
@@ -119,13 +119,10 @@ func writeFolder(dir string, format Format, values []Named) ([]Written, error) {
 }
 
 func writeValue(w io.Writer, f Format, v Named) error {
-	if v.Value.Kind != graph.KindTensor {
-		return bad("%q is %s, which can't be written yet", v.Name, kindName(v.Value.Kind))
-	}
 	if f == NPY {
 		return WriteNPY(w, v.Value.Tensor)
 	}
-	data, err := graph.AppendTensor(nil, v.Name, v.Value.Tensor)
+	data, err := graph.AppendDatum(nil, v.Name, v.Value)
 	if err != nil {
 		return err
 	}

@@ -393,6 +393,38 @@ func TestRoundTrips(t *testing.T) {
 	}
 }
 
+// TestContainers: sequences and optionals go as .pb, by themselves in a folder.
+func TestContainers(t *testing.T) {
+	f32 := &graph.Type{Kind: graph.KindTensor, Elem: tensor.Float32}
+	declared := []*graph.Value{value("list", &graph.Type{Kind: graph.KindSequence, Of: f32}), value("maybe", &graph.Type{Kind: graph.KindOptional, Of: f32})}
+	x := one(tensor.Floats(tensor.Shape{2}, 1, 2))
+	values := []Named{{"list", graph.Datum{Kind: graph.KindSequence, Sequence: []graph.Datum{x, one(tensor.Floats(nil, 3))}}},
+		{"maybe", graph.Datum{Kind: graph.KindOptional, Optional: &x}}}
+	dir := filepath.Join(t.TempDir(), "out")
+	if _, err := (Target{Path: dir}).Write(values); err != nil {
+		t.Fatal(err)
+	}
+	in := &Inputs{Declared: declared}
+	if err := in.All(dir); err != nil {
+		t.Fatal(err)
+	}
+	list, maybe := in.Values()["list"], in.Values()["maybe"]
+	if len(list.Sequence) != 2 || !list.Sequence[0].Tensor.Shape.Equal(tensor.Shape{2}) || maybe.Optional == nil || maybe.Optional.Tensor.DType != tensor.Float32 {
+		t.Errorf("got %+v", in.Values())
+	}
+	for _, f := range []Format{NPY, NPZ, JSON} {
+		var e *Error
+		if _, err := (Target{Path: dir, Format: f}).Write(values); !errors.As(err, &e) || !strings.Contains(e.Remedy, ".pb") {
+			t.Errorf("%s: %v, want an *Error that names .pb", f, err)
+		}
+	}
+	// A tensor is no sequence, nor the other way round.
+	in = &Inputs{Declared: []*graph.Value{value("list", f32)}}
+	if err := in.File("list", filepath.Join(dir, "list.pb")); err == nil {
+		t.Error("a sequence was taken for a tensor")
+	}
+}
+
 func TestInputsAreHeldAgainstTheModel(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, x tensor.Tensor) string {
