@@ -23,24 +23,39 @@ INLINE Vec activate_with(Vec v, Vec a, Vec b) {
   return activate<Activation>(v);
 }
 
-// The way from a row of sums to y: `n` places of one filter.
+// The way from sums to y: `count` neighbouring places of some filters, whose rows lie `pitch` apart in
+// sums and `stride` apart in residual and y.
 struct ConvEpilogue {
   float a, b;
   bool residual_last;
 };
+struct ConvRows {
+  const float *sums, *bias, *residual;  // bias and residual may be null
+  float* y;
+  int64_t rows, pitch, stride, count;
+  int64_t bias_step;  // 1, or 0 where all rows are of one filter
+};
 template <int Activation>
-void conv_finish(const ConvEpilogue& e, const float* sums, float bias, const float* residual, float* y, int64_t n) {
-  const Vec a = splat(e.a), b = splat(e.b), bias_v = splat(bias);
-  along(n, [&](int64_t j, int lanes) {
-    Vec v = load_up_to(sums + j, lanes) + bias_v;
-    const Vec r = residual ? load_up_to(residual + j, lanes) : Vec{};
-    if (!e.residual_last) v += r;
-    v = activate_with<Activation>(v, a, b);
-    if (e.residual_last) v += r;
-    store_up_to(y + j, v, lanes);
-  });
+void conv_finish(const ConvEpilogue& e, const ConvRows& r) {
+  const Vec a = splat(e.a), b = splat(e.b);
+  for (int64_t i = 0; i < r.rows; i++) {
+    const Vec bias = splat(r.bias ? r.bias[i * r.bias_step] : 0.0f);
+    const float* sums = r.sums + i * r.pitch;
+    const float* residual = r.residual ? r.residual + i * r.stride : nullptr;
+    float* y = r.y + i * r.stride;
+    along(r.count, [&](int64_t j, int lanes) {
+      Vec v = load(sums + j) + bias;  // a row of sums is whole vectors
+      if (residual) {
+        const Vec more = load_up_to(residual + j, lanes);
+        v = e.residual_last ? activate_with<Activation>(v, a, b) + more : activate_with<Activation>(v + more, a, b);
+      } else {
+        v = activate_with<Activation>(v, a, b);
+      }
+      store_up_to(y + j, v, lanes);
+    });
+  }
 }
-using ConvFinish = void (*)(const ConvEpilogue&, const float*, float, const float*, float*, int64_t);
+using ConvFinish = void (*)(const ConvEpilogue&, const ConvRows&);
 constexpr ConvFinish kConvFinish[kConvActivations] = {conv_finish<0>, conv_finish<1>, conv_finish<2>, conv_finish<3>, conv_finish<4>, conv_finish<5>,
                                                       conv_finish<6>, conv_finish<7>, conv_finish<8>, conv_finish<9>, conv_finish<10>};
 
@@ -66,27 +81,54 @@ INLINE int find_runs(const int64_t* out, int64_t first, int count, Run* runs) {
   return n;
 }
 
-// A row of a panel of patches: lane j of the run is src[j*step] for low <= j < high, else 0. What
-// stands behind the run, up to a vector, may be overwritten.
+// Some rows of a panel of patches, one for each channel: lane j of the run is src[j*step] for
+// low <= j < high, else 0. What stands behind the run, up to a vector, may be overwritten, but not from `end` on.
+struct Rowset {
+  const float* src;
+  int64_t plane;
+  float* dst;
+  int64_t pitch, channels;
+  int count, low, high, room;  // room: up to the end of the panel's row
+};
 template <int Step>
-INLINE void gather_run(const float* src, int64_t step, int low, int high, int count, float* dst, const float* end) {
-  auto put = [&](float* p, Vec v, int n) {
-    if (p + kLanes <= end) {
-      store(p, v);
+void gather_inside(const Rowset& r) {
+  const int tail = (r.count - 1) % kLanes + 1, full = r.count - tail;
+  const bool fits = full + kLanes <= r.room;
+  const float* src = r.src;
+  float* dst = r.dst;
+  for (int64_t c = 0; c < r.channels; c++, src += r.plane, dst += r.pitch) {
+    for (int j = 0; j < full; j += kLanes) store(dst + j, load_apart<Step>(src + j * Step, kLanes));
+    const Vec v = load_apart<Step>(src + full * Step, tail);
+    if (fits) {
+      store(dst + full, v);
     } else {
-      store_n(p, v, n);
-    }
-  };
-  for (int j = 0; j < low; j += kLanes) put(dst + j, Vec{}, min_of(kLanes, low - j));
-  if constexpr (Step == 0) {
-    for (int j = low; j < high; j++) dst[j] = src[j * step];
-  } else {
-    for (int j = low; j < high; j += kLanes) {
-      const int n = min_of(kLanes, high - j);
-      put(dst + j, Step == 1 ? load_up_to(src + j, n) : load_even(src + 2 * j, n), n);
+      store_n(dst + full, v, tail);
     }
   }
-  for (int j = high; j < count; j += kLanes) put(dst + j, Vec{}, min_of(kLanes, count - j));
+}
+template <int Step>
+void gather_border(const Rowset& r, int64_t step) {
+  const float* src = r.src;
+  float* dst = r.dst;
+  for (int64_t c = 0; c < r.channels; c++, src += r.plane, dst += r.pitch) {
+    auto put = [&](int j, Vec v, int n) {
+      if (j + kLanes <= r.room) {
+        store(dst + j, v);
+      } else {
+        store_n(dst + j, v, n);
+      }
+    };
+    for (int j = 0; j < r.low; j += kLanes) put(j, Vec{}, min_of(kLanes, r.low - j));
+    if constexpr (Step == 0) {
+      for (int j = r.low; j < r.high; j++) dst[j] = src[j * step];
+    } else {
+      for (int j = r.low; j < r.high; j += kLanes) {
+        const int n = min_of(kLanes, r.high - j);
+        put(j, load_apart<Step>(src + j * Step, n), n);
+      }
+    }
+    for (int j = r.high; j < r.count; j += kLanes) put(j, Vec{}, min_of(kLanes, r.count - j));
+  }
 }
 
 // A part of the depth of a convolution: channels [c0, c1), taps [t0, t1) of each.
@@ -112,31 +154,29 @@ struct DepthBlocks {
 
 // panel[k*kPanel + j] = what filter element k of the block meets at place j. x begins with the block's image and group.
 void gather_patches(const accelcpu_conv& o, const float* x, const Depth& depth, const Run* runs, int run_count, float* panel) {
-  const int64_t plane = o.in[0] * o.in[1] * o.in[2], taps = depth.t1 - depth.t0;
-  for (int64_t t = depth.t0; t < depth.t1; t++) {
-    const int64_t tap[3] = {t / o.kernel[2] / o.kernel[1], t / o.kernel[2] % o.kernel[1], t % o.kernel[2]};
-    for (int r = 0; r < run_count; r++) {
-      const Run& run = runs[r];
+  const int64_t plane = o.in[0] * o.in[1] * o.in[2], taps = depth.t1 - depth.t0, step = o.stride[2];
+  int64_t tap[3] = {depth.t0 / o.kernel[2] / o.kernel[1], depth.t0 / o.kernel[2] % o.kernel[1], depth.t0 % o.kernel[2]};
+  x += depth.c0 * plane;
+  for (int64_t t = 0; t < taps; t++) {
+    for (int i = 0; i < run_count; i++) {
+      const Run& run = runs[i];
       int64_t from[3];
-      for (int i = 0; i < 3; i++) from[i] = run.at[i] * o.stride[i] - o.pad[i] + tap[i] * o.dilation[i];
-      int64_t low = 0, high = 0;
-      if (from[0] >= 0 && from[0] < o.in[0] && from[1] >= 0 && from[1] < o.in[1]) {
-        low = from[2] < 0 ? min_of<int64_t>(run.count, ceil_div(-from[2], o.stride[2])) : 0;
-        high = from[2] >= o.in[2] ? low : max_of(low, min_of<int64_t>(run.count, ceil_div(o.in[2] - from[2], o.stride[2])));
+      for (int d = 0; d < 3; d++) from[d] = run.at[d] * o.stride[d] - o.pad[d] + tap[d] * o.dilation[d];
+      Rowset r{x, plane, panel + t * kPanel + run.first, taps * kPanel, depth.c1 - depth.c0, run.count, 0, 0, kPanel - run.first};
+      if (from[0] >= 0 && from[0] < o.in[0] && from[1] >= 0 && from[1] < o.in[1] && from[2] < o.in[2]) {
+        r.low = from[2] < 0 ? static_cast<int>(min_of<int64_t>(run.count, ceil_div(-from[2], step))) : 0;
+        r.high = run.count;
+        if (from[2] + (run.count - 1) * step >= o.in[2]) r.high = static_cast<int>(max_of<int64_t>(r.low, ceil_div(o.in[2] - from[2], step)));
+        if (r.high > r.low) r.src += (from[0] * o.in[1] + from[1]) * o.in[2] + from[2];
       }
-      const float* src = x + depth.c0 * plane;
-      if (high > low) src += (from[0] * o.in[1] + from[1]) * o.in[2] + from[2];
-      float* dst = panel + (t - depth.t0) * kPanel;
-      auto each = [&](auto step) {
-        for (int64_t c = depth.c0; c < depth.c1; c++, src += plane, dst += taps * kPanel)
-          gather_run<decltype(step)::value>(src, o.stride[2], static_cast<int>(low), static_cast<int>(high), run.count, dst + run.first, dst + kPanel);
-      };
-      switch (o.stride[2]) {
-        case 1: each(std::integral_constant<int, 1>()); break;
-        case 2: each(std::integral_constant<int, 2>()); break;
-        default: each(std::integral_constant<int, 0>());
+      const bool inside = r.low == 0 && r.high == run.count;
+      switch (step) {
+        case 1: inside ? gather_inside<1>(r) : gather_border<1>(r, 1); break;
+        case 2: inside ? gather_inside<2>(r) : gather_border<2>(r, 2); break;
+        default: gather_border<0>(r, step);
       }
     }
+    for (int d = 2; d >= 0 && ++tap[d] == o.kernel[d]; d--) tap[d] = 0;
   }
 }
 
@@ -214,23 +254,23 @@ void conv_packed(Workers& w, const accelcpu_conv& o, const ConvData& d) {
               for (int i = 0; i < count; i++) turned[j * kPanel + i] = sum[i * kPanel + j];
             sum = turned;
           }
-          const int run_count = dense_y ? 1 : find_runs(o.out, p * kPanel, count, runs);
+          const int64_t filter = group * o.filters + f * kPanel, base = image * o.y_stride[0] + filter * o.y_stride[1];
+          const float* bias = d.bias ? d.bias + filter : nullptr;
+          if (dense_y) {
+            const int64_t at = base + p * kPanel;
+            finish(e, {sum, bias, d.residual ? d.residual + at : nullptr, d.y + at, filters, kPanel, o.y_stride[1], count, 1});
+            continue;
+          }
+          const int run_count = find_runs(o.out, p * kPanel, count, runs);
           for (int i = 0; i < filters; i++) {
-            const int64_t filter = group * o.filters + f * kPanel + i;
-            const float bias = d.bias ? d.bias[filter] : 0.0f;
-            const int64_t base = image * o.y_stride[0] + filter * o.y_stride[1];
-            if (dense_y) {
-              const int64_t at = base + p * kPanel;
-              finish(e, sum + i * kPanel, bias, d.residual ? d.residual + at : nullptr, d.y + at, count);
-              continue;
-            }
             for (int r = 0; r < run_count; r++) {
               const Run& run = runs[r];
-              const int64_t at = base + run.at[0] * o.y_stride[2] + run.at[1] * o.y_stride[3] + run.at[2] * o.y_stride[4], step = o.y_stride[4];
-              float row[kPanel], residual[kPanel];
+              const int64_t at = base + i * o.y_stride[1] + run.at[0] * o.y_stride[2] + run.at[1] * o.y_stride[3] + run.at[2] * o.y_stride[4], step = o.y_stride[4];
+              float row[kPanel], residual[kPanel], from[kPanel] = {};
+              for (int j = 0; j < run.count; j++) from[j] = sum[i * kPanel + run.first + j];
               if (d.residual)
                 for (int j = 0; j < run.count; j++) residual[j] = d.residual[at + j * step];
-              finish(e, sum + i * kPanel + run.first, bias, d.residual ? residual : nullptr, row, run.count);
+              finish(e, {from, bias ? bias + i : nullptr, d.residual ? residual : nullptr, row, 1, 0, 0, run.count, 0});
               for (int j = 0; j < run.count; j++) d.y[at + j * step] = row[j];
             }
           }
@@ -244,21 +284,21 @@ void conv_packed(Workers& w, const accelcpu_conv& o, const ConvData& d) {
 // Taps of a column that are kept in registers while they meet several rows of y.
 constexpr int kDepthRows = 4;
 
-// sums[r][j], r < kDepthRows, j < 2 vectors: the taps of Height rows with stride and dilation 1.
-template <int Height, int Cols>
+// sums[r][j], r < kDepthRows, j < Cols vectors: the taps of Height neighbouring rows.
+template <int Height, int Stride, int Cols>
 INLINE void depth_block(const Lines& lines, const float* weights, int64_t line, int64_t column, float* sums, int64_t pitch) {
   Vec acc[kDepthRows][Cols];
   UNROLL for (int r = 0; r < kDepthRows; r++)
     UNROLL for (int j = 0; j < Cols; j++) acc[r][j] = Vec{};
   for (int64_t kx = 0; kx < lines.kernel; kx++) {
     Vec tap[Height];
-    UNROLL for (int ky = 0; ky < Height; ky++) tap[ky] = splat(weights[ky * lines.kernel + kx]);
+    UNROLL for (int ky = 0; ky < Height; ky++) tap[ky] = kept(splat(weights[ky * lines.kernel + kx]));
     const float* src = lines.at(line, kx) + column;
-    UNROLL for (int i = 0; i < kDepthRows + Height - 1; i++) {
+    UNROLL for (int i = 0; i < (kDepthRows - 1) * Stride + Height; i++, src += lines.pitch) {
       UNROLL for (int j = 0; j < Cols; j++) {
-        const Vec v = load(src + i * lines.pitch + j * kLanes);
+        const Vec v = kept(load(src + j * kLanes));
         UNROLL for (int r = 0; r < kDepthRows; r++) {
-          if (i - r >= 0 && i - r < Height) acc[r][j] = fma(tap[i - r], v, acc[r][j]);
+          if (i - r * Stride >= 0 && i - r * Stride < Height) acc[r][j] = fma(tap[i - r * Stride], v, acc[r][j]);
         }
       }
     }
@@ -267,11 +307,23 @@ INLINE void depth_block(const Lines& lines, const float* weights, int64_t line, 
     UNROLL for (int j = 0; j < Cols; j++) store(sums + r * pitch + j * kLanes, acc[r][j]);
 }
 
-template <int Height>
+template <int Height, int Stride>
 void depth_rows(const Lines& lines, const float* weights, int64_t line, int64_t columns, float* sums, int64_t pitch) {
   int64_t column = 0;
-  for (; column + kLanes < columns; column += 2 * kLanes) depth_block<Height, 2>(lines, weights, line, column, sums + column, pitch);
-  if (column < columns) depth_block<Height, 1>(lines, weights, line, column, sums + column, pitch);
+  for (; column + kLanes < columns; column += 2 * kLanes) depth_block<Height, Stride, 2>(lines, weights, line, column, sums + column, pitch);
+  if (column < columns) depth_block<Height, Stride, 1>(lines, weights, line, column, sums + column, pitch);
+}
+using DepthRows = void (*)(const Lines&, const float*, int64_t, int64_t, float*, int64_t);
+// By height and stride; null where there is none.
+INLINE DepthRows depth_rows_of(const accelcpu_conv& o) {
+  if (o.kernel[0] != 1 || o.dilation[1] != 1 || o.stride[1] > 2) return nullptr;
+  const bool one = o.stride[1] == 1;
+  switch (o.kernel[1]) {
+    case 3: return one ? depth_rows<3, 1> : depth_rows<3, 2>;
+    case 5: return one ? depth_rows<5, 1> : depth_rows<5, 2>;
+    case 7: return one ? depth_rows<7, 1> : depth_rows<7, 2>;
+  }
+  return nullptr;
 }
 
 // One row of y, any stride and dilation: sums += the taps of one row of x.
@@ -320,23 +372,30 @@ void conv_depthwise(Workers& w, const accelcpu_conv& o, const ConvData& d) {
   const LinePlan plan(o, kDepthRows, w.threads(), o.batch * filters);
   const ConvEpilogue e{o.act_a, o.act_b, o.residual_last != 0};
   const ConvFinish finish = kConvFinish[o.activation];
-  const bool shared = plan.fits && o.stride[1] == 1 && o.dilation[1] == 1 && o.kernel[0] == 1 && (o.kernel[1] == 3 || o.kernel[1] == 5 || o.kernel[1] == 7);
+  const DepthRows shared = depth_rows_of(o);
 
   w.each(o.batch * filters * plan.tasks, [&](int64_t task, void* scratch) {
     const int64_t filter = task / plan.tasks % filters, image = task / plan.tasks / filters;
     const float* x = d.x + (image * o.groups + filter / o.filters) * plane;
     const float* weights = d.w + filter * taps;
-    const float bias = d.bias ? d.bias[filter] : 0.0f;
+    const float* bias = d.bias ? d.bias + filter : nullptr;
     const int64_t base = image * o.y_stride[0] + filter * o.y_stride[1], step = o.y_stride[4];
-    auto write = [&](const float* sums, int64_t z, int64_t y, int64_t x0, int64_t n) {
+    // Rows of y from (z, y, x0) on, n places each.
+    auto write = [&](const float* sums, int64_t z, int64_t y, int64_t x0, int64_t rows, int64_t n) {
       const int64_t at = base + z * o.y_stride[2] + y * o.y_stride[3] + x0 * step;
-      if (step == 1) return finish(e, sums, bias, d.residual ? d.residual + at : nullptr, d.y + at, n);
-      for (int64_t j = 0; j < n; j++) finish(e, sums + j, bias, d.residual ? d.residual + at + j * step : nullptr, d.y + at + j * step, 1);
+      if (step == 1) return finish(e, {sums, bias, d.residual ? d.residual + at : nullptr, d.y + at, rows, plan.out_pitch, o.y_stride[3], n, 0});
+      for (int64_t i = 0; i < rows; i++) {
+        for (int64_t j = 0; j < n; j++) {
+          const float one[kLanes] = {sums[i * plan.out_pitch + j]};
+          const int64_t to = at + i * o.y_stride[3] + j * step;
+          finish(e, {one, bias, d.residual ? d.residual + to : nullptr, d.y + to, 1, 0, 0, 1, 0});
+        }
+      }
     };
     if (!plan.fits) {
       plan.each_place(o, task % plan.tasks, [&](const int64_t* at) {
-        const float sum = depth_place(o, x, weights, at);
-        write(&sum, at[0], at[1], at[2], 1);
+        const float sum[kLanes] = {depth_place(o, x, weights, at)};
+        write(sum, at[0], at[1], at[2], 1, 1);
       });
       return;
     }
@@ -345,13 +404,8 @@ void conv_depthwise(Workers& w, const accelcpu_conv& o, const ConvData& d) {
       int64_t y = y0;
       if (shared) {
         for (; y < y1; y += kDepthRows) {
-          const int64_t line = y - y0;
-          switch (o.kernel[1]) {
-            case 3: depth_rows<3>(lines, weights, line, columns, sums, plan.out_pitch); break;
-            case 5: depth_rows<5>(lines, weights, line, columns, sums, plan.out_pitch); break;
-            default: depth_rows<7>(lines, weights, line, columns, sums, plan.out_pitch);
-          }
-          for (int64_t r = 0; r < min_of<int64_t>(kDepthRows, y1 - y); r++) write(sums + r * plan.out_pitch, z, y + r, x0, columns);
+          shared(lines, weights, (y - y0) * o.stride[1], columns, sums, plan.out_pitch);
+          write(sums, z, y, x0, min_of<int64_t>(kDepthRows, y1 - y), columns);
         }
         return;
       }
@@ -363,7 +417,7 @@ void conv_depthwise(Workers& w, const accelcpu_conv& o, const ConvData& d) {
         });
         if (!add)
           for (int64_t j = 0; j < columns; j++) sums[j] = 0.0f;
-        write(sums, z, y, x0, columns);
+        write(sums, z, y, x0, 1, columns);
       }
     });
   });

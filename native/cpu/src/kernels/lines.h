@@ -32,20 +32,25 @@ INLINE Vec load_even(const float* p, int n) {
   return even_lanes(a, b, std::make_integer_sequence<int, kLanes>());
 }
 
-// dst[j] = src[(first + j)*stride] where that is within [0, size), else fill.
-INLINE void lay_line(const float* src, int64_t size, int64_t first, int64_t stride, float fill, float* dst, int64_t count) {
-  const int64_t low = min_of(count, max_of<int64_t>(0, -first)), high = max_of(low, min_of(count, ceil_div(size, stride) - first));
-  for (int64_t j = 0; j < low; j++) dst[j] = fill;
-  const float* s = src + (first + low) * stride;
+// n elements from p on, Step apart.
+template <int Step>
+INLINE Vec load_apart(const float* p, int n) {
+  return Step == 1 ? load_up_to(p, n) : load_even(p, n);
+}
+
+// dst[j] = src[(j - low)*stride] for low <= j < high, else fill, up to count; up to a vector more is written.
+INLINE void lay_line(const float* src, int64_t stride, int64_t low, int64_t high, float fill, float* dst, int64_t count) {
+  const Vec outside = kept(splat(fill));  // or gcc calls memset for a few bytes
+  for (int64_t j = 0; j < low; j += kLanes) store(dst + j, outside);
   const int64_t n = high - low;
   if (stride == 1) {
-    if (n > 0) std::memcpy(dst + low, s, static_cast<size_t>(n) * 4);
+    along(n, [&](int64_t j, int lanes) { store(dst + low + j, load_apart<1>(src + j, lanes)); });
   } else if (stride == 2) {
-    along(n, [&](int64_t j, int lanes) { store_up_to(dst + low + j, load_even(s + 2 * j, lanes), lanes); });
+    along(n, [&](int64_t j, int lanes) { store(dst + low + j, load_apart<2>(src + 2 * j, lanes)); });
   } else {
-    for (int64_t j = 0; j < n; j++) dst[low + j] = s[j * stride];
+    for (int64_t j = 0; j < n; j++) dst[low + j] = src[j * stride];
   }
-  for (int64_t j = high; j < count; j++) dst[j] = fill;
+  for (int64_t j = high; j < count; j += kLanes) store(dst + j, outside);
 }
 
 // The lines under some rows of y.
@@ -91,7 +96,7 @@ struct LinePlan {
     const int64_t reach = (o.kernel[2] - 1) * o.dilation[2] / o.stride[2] + 1, tall = (o.kernel[1] - 1) * o.dilation[1] + 1;
     if (o.stride[2] < kBudget && reach < kBudget && tall < kBudget && o.kernel[0] < kBudget && o.stride[1] < kBudget) {
       for (;; columns = max_of<int64_t>(kLanes, columns / 2 / kLanes * kLanes)) {
-        phase = columns + reach;
+        phase = columns + reach + kLanes;  // a vector more than is read
         pitch = phase * o.stride[2];
         out_pitch = columns;
         out_floats = row_step * columns;
@@ -123,18 +128,15 @@ struct LinePlan {
       const Window wz = window(z, o.stride[0], o.pad[0], o.dilation[0], o.kernel[0], o.in[0]);
       for (int64_t kz = wz.first; kz < wz.end; kz++) {
         const float* plane = x + (wz.from + kz * o.dilation[0]) * o.in[1] * o.in[2];
-        for (int64_t i = 0; i < lines; i++) {
-          float* line = memory + (kz * lines + i) * pitch;
-          const int64_t row = l.first + i;
-          if (row < 0 || row >= o.in[1]) {
-            for (int64_t j = 0; j < pitch; j++) line[j] = fill;
-            continue;
-          }
-          for (int64_t r = 0; r < o.stride[2]; r++) {
-            // Column (x0 + j)*stride - pad + r of the row: its first within x is `skip`, at j = -first.
-            const int64_t begin = x0 * o.stride[2] - o.pad[2] + r, s = o.stride[2];
-            const int64_t first = begin >= 0 ? begin / s : -ceil_div(-begin, s), skip = begin - first * s;
-            lay_line(plane + row * o.in[2] + skip, o.in[2] - skip, first, s, fill, line + r * phase, phase);
+        // Element j of remainder r is column (x0 + j)*stride - pad + r.
+        const int64_t s = o.stride[2], count = phase - kLanes;
+        for (int64_t r = 0; r < s; r++) {
+          const int64_t begin = x0 * s - o.pad[2] + r;
+          const int64_t low = begin < 0 ? min_of(count, ceil_div(-begin, s)) : 0, high = begin >= o.in[2] ? low : max_of(low, min_of(count, ceil_div(o.in[2] - begin, s)));
+          for (int64_t i = 0; i < lines; i++) {
+            const int64_t row = l.first + i;
+            const bool inside = row >= 0 && row < o.in[1] && high > low;
+            lay_line(inside ? plane + row * o.in[2] + begin + low * s : nullptr, s, inside ? low : 0, inside ? high : 0, fill, memory + (kz * lines + i) * pitch + r * phase, count);
           }
         }
       }

@@ -43,6 +43,17 @@ typedef float UnalignedVec __attribute__((vector_size(VEC_LANES * 4), aligned(4)
 INLINE Vec load(const float* p) { return (Vec)*(const UnalignedVec*)p; }
 INLINE void store(float* p, Vec v) { *(UnalignedVec*)p = (UnalignedVec)v; }
 INLINE Vec splat(float x) { return x - Vec{}; }
+// v, in a register from here on: for values that the compiler would read again at each use, or see through.
+INLINE Vec kept(Vec v) {
+#if defined(VEC_AVX512)
+  asm("" : "+v"(v));
+#elif defined(VEC_AVX2)
+  asm("" : "+x"(v));
+#elif defined(VEC_NEON)
+  asm("" : "+w"(v));
+#endif
+  return v;
+}
 INLINE IVec isplat(int32_t x) { return x - IVec{}; }
 INLINE IVec bits(Vec v) { return (IVec)v; }
 INLINE Vec from_bits(IVec v) { return (Vec)v; }
