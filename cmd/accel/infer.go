@@ -250,7 +250,10 @@ func (a *app) infer(ctx context.Context, l *config.Loaded) error {
 		}
 		p.say("placing %s", r.Model)
 		s.OnProgress(func(stage string, fraction float64) {
-			p.say("placing %s: %s, %.0f %%", r.Model, stage, 100*fraction)
+			if 0 < fraction && fraction < 1 {
+				stage = fmt.Sprintf("%s, %.0f %%", stage, 100*fraction)
+			}
+			p.say("placing and running %s: %s", r.Model, stage)
 		})
 		res, err := tasks.Infer(ctx, runsTensors(s), feed, r.Repeat, func(done int) {
 			p.say("running %s: %d of %d", r.Model, done, r.Repeat)
