@@ -116,7 +116,7 @@ type dims = []int64
 // compute (division of integers, steps of a range) is constant.
 var operatorCases = concat(
 	elementwise(), typesAndCasts(), products(), normalizations(), reductions(), movements(), indexing(),
-	convolutions(), quantized(), control(), networks(),
+	convolutions(), quantized(), contract(), control(), networks(),
 )
 
 func concat(lists ...[]operatorCase) []operatorCase {
