@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/accelhq/accel/sdk/backend"
 	backendv1 "github.com/accelhq/accel/sdk/proto/accel/backend/v1"
+	"github.com/accelhq/accel/sdk/tensor"
 )
 
 // DeviceStatus is what is known of a device. Its Health is Unhealthy, with a
@@ -298,6 +300,40 @@ func (s *session) protocol(format string, args ...any) error {
 	return &ProtocolError{Backend: s.life.h.name, Device: s.dev.ref, Problem: fmt.Sprintf(format, args...)}
 }
 
+// smoke binds the inputs of a smoke run: small ones inside the message, others in a
+// lease that is held until Compile has ended. Where no memory is shared they must
+// fit the message.
+func (s *session) smoke(inputs map[string]tensor.Tensor) (list []*backendv1.Binding, lease *Lease, err error) {
+	var need int64
+	for _, t := range inputs {
+		need += roundUp(int64(len(t.Data)), align)
+	}
+	if need > inlineBytes {
+		lease = s.arena.lease(need)
+	}
+	if lease == nil && need > backend.MaxInline {
+		return nil, nil, backend.Invalid("smoke_inputs", "the inputs of the smoke run have %d bytes, which no memory shared with %s holds and no message takes", need, s.dev.ref)
+	}
+	for _, name := range slices.Sorted(maps.Keys(inputs)) {
+		t := inputs[name]
+		b := &backendv1.Binding{Name: name, ElementType: int32(t.DType), Dims: t.Shape}
+		list = append(list, b)
+		if lease == nil {
+			b.Place = &backendv1.Binding_Inline{Inline: t.Data}
+			continue
+		}
+		at, err := lease.Tensor(t.DType, t.Shape)
+		if err != nil {
+			lease.Release()
+			return nil, nil, err
+		}
+		copy(at.Data, t.Data)
+		offset, _ := lease.offset(at.Data)
+		b.Place = &backendv1.Binding_Region{Region: &backendv1.Slice{Id: lease.region.id, Offset: uint64(offset), Length: uint64(len(t.Data))}}
+	}
+	return list, lease, nil
+}
+
 // Compile makes an executable of the graph in spec.Dir on this device; spec.Device
 // is not looked at. progress, which may be nil, is called in turn with the stage and
 // the fraction done, 0 to 1. There is no limit to the time it may take as long as
@@ -307,10 +343,17 @@ func (d *Device) Compile(ctx context.Context, spec backend.CompileSpec, progress
 	if err != nil {
 		return nil, err
 	}
+	smoke, lease, err := s.smoke(spec.SmokeInputs)
+	if err != nil {
+		return nil, err
+	}
+	if lease != nil {
+		defer lease.Release()
+	}
 	limit := newLimit(ctx, d.h.m.opts.Timeouts.Stall)
 	defer limit.end()
 	stream, err := s.life.rpc.Compile(limit.ctx, &backendv1.CompileRequest{
-		Device: d.id, GraphDir: spec.Dir, MemoryBudget: uint64(max(spec.MemoryBudget, 0)), SmokeDims: spec.SmokeDims})
+		Device: d.id, GraphDir: spec.Dir, MemoryBudget: uint64(max(spec.MemoryBudget, 0)), SmokeDims: spec.SmokeDims, SmokeInputs: smoke})
 	if err != nil {
 		return nil, s.life.explain(ctx, s, "Compile", limit, err)
 	}

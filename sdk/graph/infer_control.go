@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -56,12 +57,14 @@ func ifOf(c *call) error {
 		return nil
 	}
 	then, err := c.body("then_branch", nil)
-	if err != nil {
-		return err
-	}
-	els, err := c.body("else_branch", nil)
-	if err != nil {
-		return err
+	els, err2 := c.body("else_branch", nil)
+	switch {
+	case contradicts(err) && err2 == nil:
+		then = els
+	case contradicts(err2) && err == nil:
+		els = then
+	case err != nil || err2 != nil:
+		return errors.Join(err, err2)
 	}
 	if len(then) != len(els) || len(then) < len(c.outs) {
 		return fmt.Errorf("its branches give %d and %d values for %d outputs", len(then), len(els), len(c.outs))
@@ -70,6 +73,13 @@ func ifOf(c *call) error {
 		c.out(i, c.f.join(then[i], els[i]))
 	}
 	return nil
+}
+
+// contradicts reports whether a graph can't run on what it is given: a branch of
+// which that holds is never taken.
+func contradicts(err error) bool {
+	var e *InferError
+	return errors.As(err, &e)
 }
 
 // untilStable infers a loop's body. Carried values may change their shape from

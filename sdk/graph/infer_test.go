@@ -370,6 +370,19 @@ func TestInferControl(t *testing.T) {
 	mustEqual(t, "If", typeText(m.Graph.Outputs[0].Type), "f[?y.0,4]")
 	mustEqual(t, "its branch", typeText(m.Graph.Nodes[0].Attr("then_branch").Graph.Outputs[0].Type), "f[2,4]")
 
+	// A branch that contradicts what it is given is never taken; not both can.
+	m = program(t, 23, "c = b[]", "x = f[1,4]", "s1 = {2,4}", "s2 = {2,3}", "y = If(c)")
+	m.Graph.Nodes[0].Attrs = []*Attr{GraphAttr("then_branch", branch("s1")), GraphAttr("else_branch", branch("s2"))}
+	if err := Infer(m); err != nil {
+		t.Fatal(err)
+	}
+	mustEqual(t, "If with one branch", typeText(m.Graph.Outputs[0].Type), "f[2,4]")
+	m = program(t, 23, "c = b[]", "x = f[1,4]", "s2 = {2,3}", "y = If(c)")
+	m.Graph.Nodes[0].Attrs = []*Attr{GraphAttr("then_branch", branch("s2")), GraphAttr("else_branch", branch("s2"))}
+	if err := Infer(m); err == nil {
+		t.Error("an If of two branches that contradict passes")
+	}
+
 	// A loop that appends a row each round, and collects what it is given.
 	body := graphOf("i,c,a,same", "c,grown,same,x", node("Concat(a,x)->grown", IntAttr("axis", 0)))
 	m = program(t, 23, "n = i[]", "c = b[]", "x = f[N,4]", "a,s,all = Loop(n,c,x,x)")
