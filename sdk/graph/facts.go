@@ -22,6 +22,9 @@ func FindFacts(m *Model) (map[*Graph]Facts, error) {
 	if m.Graph == nil {
 		return nil, &CheckError{Where: "model", Reason: "it has no graph"}
 	}
+	if err := m.withinBudget(maxVisits); err != nil {
+		return nil, err
+	}
 	if _, err := f.graph(m.Graph, nil, nil); err != nil {
 		return nil, err
 	}

@@ -66,6 +66,48 @@ func (m *Model) functions() map[FunctionID]*Function {
 	return out
 }
 
+// expanded counts the model's nodes with those of the functions that they call, up
+// to a little over limit. Functions that call themselves are not entered twice.
+func (m *Model) expanded(limit int64) int64 {
+	functions := m.functions()
+	sizes := map[FunctionID]int64{}
+	var count func(nodes []*Node) int64
+	count = func(nodes []*Node) int64 {
+		sum := int64(0)
+		for _, n := range nodes {
+			sum++
+			for g := range n.Graphs() {
+				sum += count(g.Nodes)
+			}
+			if f := functions[n.ID()]; f != nil {
+				size, ok := sizes[n.ID()]
+				if !ok {
+					sizes[n.ID()] = 0
+					size = count(f.Nodes)
+					sizes[n.ID()] = size
+				}
+				sum += size
+			}
+			if sum > limit {
+				return limit + 1
+			}
+		}
+		return sum
+	}
+	if m.Graph == nil {
+		return 0
+	}
+	return count(m.Graph.Nodes)
+}
+
+// withinBudget refuses a model that functions blow up, before any work is done.
+func (m *Model) withinBudget(limit int64) error {
+	if n := m.expanded(limit); n > limit {
+		return &LimitError{What: "nodes, those of functions counted at each call,", Limit: limit, Found: n}
+	}
+	return nil
+}
+
 // InlineError says why a call of a function can't be replaced by its body.
 type InlineError struct {
 	Function FunctionID
@@ -97,6 +139,11 @@ func Inline(m *Model, keep func(FunctionID) bool) error {
 func inlineWithin(m *Model, keep func(FunctionID) bool, limit int64) error {
 	if err := m.Check(); err != nil {
 		return err
+	}
+	if keep == nil {
+		if err := m.withinBudget(limit); err != nil {
+			return err
+		}
 	}
 	c := m.Clone()
 	in := &inliner{functions: map[FunctionID]*Function{}, used: map[string]bool{}, limit: limit}

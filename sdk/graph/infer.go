@@ -104,6 +104,9 @@ func infer(m *Model, strict bool, budget int64) (*inferrer, error) {
 	if m.Graph == nil {
 		return f, &CheckError{Where: "model", Reason: "it has no graph"}
 	}
+	if err := m.withinBudget(budget); err != nil {
+		return f, err
+	}
 	_, err := f.graph(m.Graph, nil, nil)
 	return f, err
 }

@@ -23,8 +23,11 @@ type options struct {
 // WithLimits replaces the default limits.
 func WithLimits(l Limits) Option { return func(o *options) { o.limits = l } }
 
-// WithLinks lets external data be symbolic links that lead out of the model's
-// folder, as in the cache of the Hugging Face hub. Only for trusted folders.
+// WithLinks lets external data be symbolic links as they lie in the cache of the
+// Hugging Face hub: where the model's folder is, or lies in, a folder
+// REPO/snapshots/REVISION, links may lead to other places inside REPO, such as
+// REPO/blobs. Elsewhere, and to anywhere else, links still may not lead out of the
+// model's folder.
 func WithLinks() Option { return func(o *options) { o.links = true } }
 
 // Load reads a model: an ONNX file, or a folder that holds model.onnx. External
@@ -42,13 +45,18 @@ func Load(path string, opts ...Option) (*Model, error) {
 	for _, f := range opts {
 		f(&o)
 	}
-	if st, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("load model: %w", err)
-	} else if st.IsDir() {
+	st, err := os.Stat(path)
+	if err == nil && st.IsDir() {
 		path = filepath.Join(path, ModelFile)
+		st, err = os.Stat(path)
 	}
-	path, err := filepath.Abs(path)
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file", path)
+	}
 	if err != nil {
+		return nil, fmt.Errorf("load model: %w", err)
+	}
+	if path, err = filepath.Abs(path); err != nil {
 		return nil, fmt.Errorf("load model: %w", err)
 	}
 	f, err := os.Open(path)
@@ -88,27 +96,32 @@ func load(f *os.File, path string, o options, files *fileSet) (*Model, error) {
 		}
 		return nil, err
 	}
-	if err := mapExternal(path, extern, o, files); err != nil {
+	if err := mapExternal(path, st, extern, o, files); err != nil {
 		return nil, err
 	}
 	return m, nil
 }
 
 // mapExternal maps the files that tensors lie in, each once.
-func mapExternal(model string, tensors []*Initializer, o options, files *fileSet) error {
+func mapExternal(model string, self os.FileInfo, tensors []*Initializer, o options, files *fileSet) error {
 	if len(tensors) == 0 {
 		return nil
 	}
 	dir := filepath.Dir(model)
-	root, err := os.OpenRoot(dir)
+	top, within := dir, ""
+	if o.links {
+		var err error
+		if top, within, err = hubRepo(dir); err != nil {
+			return fmt.Errorf("load model: %w", err)
+		}
+	}
+	root, err := os.OpenRoot(top) // refuses paths and links that lead outside
 	if err != nil {
 		return fmt.Errorf("load model: %w", err)
 	}
 	defer root.Close()
-	open := root.Open // refuses paths and links that lead outside
-	if o.links {
-		open = func(name string) (*os.File, error) { return os.Open(filepath.Join(dir, name)) }
-	}
+	limits := o.limits.orDefaults()
+	var bytes int64
 	mapped := map[string][]byte{}
 	for _, in := range tensors {
 		ext := in.External
@@ -120,14 +133,14 @@ func mapExternal(model string, tensors []*Initializer, o options, files *fileSet
 			if !filepath.IsLocal(filepath.FromSlash(ext.Path)) {
 				return fail("the location must be a relative path inside the model's folder", nil)
 			}
-			f, err := open(filepath.FromSlash(ext.Path))
-			if err != nil {
-				return fail("the file can't be opened", err)
+			if n := int64(len(mapped)) + 1; n > limits.Files {
+				return &LimitError{File: model, What: "files with external data", Limit: limits.Files, Found: n}
 			}
-			data, err = files.add(f)
-			f.Close()
-			if err != nil {
-				return fail("the file can't be mapped", err)
+			if data, err = mapOne(root, filepath.Join(within, filepath.FromSlash(ext.Path)), self, files); err != nil {
+				return fail("the file can't be used", err)
+			}
+			if bytes += int64(len(data)); bytes > limits.External {
+				return &LimitError{File: model, What: "bytes of external data", Limit: limits.External, Found: bytes}
 			}
 			mapped[ext.Path] = data
 		}
@@ -144,6 +157,49 @@ func mapExternal(model string, tensors []*Initializer, o options, files *fileSet
 		in.External.Path = filepath.Join(dir, filepath.FromSlash(in.External.Path))
 	}
 	return nil
+}
+
+// mapOne maps a file inside root that is not the model file itself.
+func mapOne(root *os.Root, name string, self os.FileInfo, files *fileSet) ([]byte, error) {
+	// Opening what is no file may wait for ever, or do something.
+	st, err := root.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case !st.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is no regular file", name)
+	case os.SameFile(st, self):
+		return nil, fmt.Errorf("%s is the model file itself", name)
+	}
+	f, err := root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return files.add(f)
+}
+
+// hubRepo is the folder of the repository that the model's folder is a snapshot of,
+// in a cache of the Hugging Face hub, and the way from there to the model's folder;
+// the model's folder itself where it is none.
+func hubRepo(dir string) (repo, within string, err error) {
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return "", "", err
+	}
+	for at := real; filepath.Dir(at) != at; at = filepath.Dir(at) {
+		snapshots := filepath.Dir(at)
+		if filepath.Base(snapshots) != "snapshots" {
+			continue
+		}
+		repo = filepath.Dir(snapshots)
+		if st, err := os.Stat(filepath.Join(repo, "blobs")); err == nil && st.IsDir() {
+			within, err = filepath.Rel(repo, real)
+			return repo, within, err
+		}
+	}
+	return dir, "", nil
 }
 
 // Close gives back what Load mapped. After Close of a model and all its clones

@@ -50,13 +50,17 @@ func TestLoadExternal(t *testing.T) {
 		{name: "parent", location: "../w.bin", offset: "4", err: "relative path inside"},
 		{name: "parent in the middle", location: "sub/../../w.bin", offset: "4", err: "relative path inside"},
 		{name: "absolute", location: filepath.Join(outside, "w.bin"), offset: "4", err: "relative path inside"},
-		{name: "absent", location: "none.bin", err: "can't be opened"},
+		{name: "absent", location: "none.bin", err: "can't be used"},
 		{name: "a folder", location: "sub", err: "no regular file"},
 		{name: "past the end", location: "w.bin", offset: "8", err: "ends at byte 24, the file at byte 20"},
 		{name: "far past the end", location: "w.bin", offset: "9223372036854775000", err: "ends at byte"},
 		{name: "empty file", location: "empty.bin", err: "the file at byte 0"},
-		{name: "link that leads out", location: "link.bin", offset: "4", err: "can't be opened"},
-		{name: "link that leads out, trusted", location: "link.bin", offset: "4", opts: []Option{WithLinks()}},
+		{name: "link that leads out", location: "link.bin", offset: "4", err: "can't be used"},
+		{name: "link that leads out of what is no snapshot", location: "link.bin", offset: "4", opts: []Option{WithLinks()}, err: "can't be used"},
+		{name: "the model itself", location: "model.onnx", err: "the model file itself"},
+		{name: "hard link to the model", location: "again.bin", err: "the model file itself"},
+		{name: "too many files", location: "w.bin", offset: "4", opts: []Option{WithLimits(Limits{Files: -1})}, err: "limit"},
+		{name: "too many bytes", location: "w.bin", offset: "4", opts: []Option{WithLimits(Limits{External: 19})}, err: "limit"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -64,7 +68,18 @@ func TestLoadExternal(t *testing.T) {
 				t.Skip("symbolic links can't be made here")
 			}
 			write(t, filepath.Join(dir, ModelFile), externalModel(tt.location, tt.offset))
+			if tt.location == "again.bin" {
+				if err := os.Link(filepath.Join(dir, ModelFile), filepath.Join(dir, "again.bin")); err != nil {
+					t.Skip(err)
+				}
+			}
 			m, err := Load(dir, tt.opts...)
+			if tt.err == "limit" {
+				if le := (*LimitError)(nil); !errors.As(err, &le) || le.File == "" || !strings.Contains(le.What, "external data") {
+					t.Fatalf("got %v, want a limit error on external data", err)
+				}
+				return
+			}
 			if tt.err != "" {
 				var ee *ExternalError
 				if !errors.As(err, &ee) || !strings.Contains(err.Error(), tt.err) || ee.Tensor != "t" || ee.Model == "" {
@@ -84,6 +99,50 @@ func TestLoadExternal(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestLoadFollowsHubLinks lays files out as the cache of the Hugging Face hub does.
+func TestLoadFollowsHubLinks(t *testing.T) {
+	top := t.TempDir()
+	repo := filepath.Join(top, "models--a--b")
+	weights := packedFloats(0, 1, 2, 3, 4)
+	write(t, filepath.Join(top, "secret.bin"), weights)
+	write(t, filepath.Join(top, "other", "w.bin"), weights)
+	write(t, filepath.Join(repo, "blobs", "1234"), weights)
+	dir := filepath.Join(repo, "snapshots", "main", "onnx")
+	write(t, filepath.Join(repo, "blobs", "5678"), externalModel("w.bin", "4"))
+	write(t, filepath.Join(repo, "blobs", "bad"), externalModel("out.bin", "4"))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	up := filepath.Join("..", "..", "..")
+	for name, to := range map[string]string{
+		"model.onnx": filepath.Join(up, "blobs", "5678"), "w.bin": filepath.Join(up, "blobs", "1234"),
+		"bad.onnx": filepath.Join(up, "blobs", "bad"), "out.bin": filepath.Join(up, "..", "secret.bin"),
+	} {
+		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+			t.Skip(err)
+		}
+	}
+	if err := os.Symlink(dir, filepath.Join(top, "short")); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{dir, filepath.Join(dir, ModelFile), filepath.Join(top, "short")} {
+		m, err := Load(path, WithLinks())
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustEqual(t, "data", tensor.View[float32](m.Graph.Initializers[0].Tensor), []float32{1, 2, 3, 4})
+		m.Close()
+		var ee *ExternalError
+		if _, err := Load(path); !errors.As(err, &ee) {
+			t.Errorf("without the option: %v", err)
+		}
+	}
+	var ee *ExternalError
+	if _, err := Load(filepath.Join(dir, "bad.onnx"), WithLinks()); !errors.As(err, &ee) {
+		t.Errorf("a link out of the repository: %v", err)
 	}
 }
 

@@ -7,39 +7,16 @@ import (
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
-// Limits bound what a model may ask of its reader. A zero field means its
-// default.
-type Limits struct {
-	Bytes int64 // of the model file, external data not counted; default 2^31-1, protobuf's own limit
-	Nodes int64 // in all graphs and functions; default 1<<20
-	Items int64 // messages and names decoded, which bounds memory; default 1<<23
-	Depth int64 // of graphs in graphs and types in types; default 32
-	Rank  int64 // of a tensor or type; default 64
-	Dense int64 // bytes that sparse tensors may expand to; default 1<<28
-}
-
-func (l Limits) orDefaults() Limits {
-	def := func(p *int64, v int64) {
-		if *p == 0 {
-			*p = v
-		}
-	}
-	def(&l.Bytes, 1<<31-1)
-	def(&l.Nodes, 1<<20)
-	def(&l.Items, 1<<23)
-	def(&l.Depth, 32)
-	def(&l.Rank, 64)
-	def(&l.Dense, 1<<28)
-	return l
-}
-
 // decoder holds what is shared while one file is decoded.
 type decoder struct {
 	limits Limits
 	nodes  int64
+	values int64
+	consts int64
 	items  int64
 	depth  int64
 	dense  int64
+	copied int64
 	names  map[string]string
 	extern []*Initializer
 }
@@ -80,18 +57,19 @@ func parse(data []byte, l Limits) (*Model, []*Initializer, error) {
 // item counts one decoded message or name against the limit.
 func (d *decoder) item(r *reader) bool {
 	d.items++
-	if d.items > d.limits.Items && r.err == nil {
-		r.err = &LimitError{What: "items", Limit: d.limits.Items, Found: d.items}
-	}
-	return r.err == nil
+	return r.within("items", d.items, d.limits.Items)
 }
 
 // str reads a name. Equal names share memory.
 func (d *decoder) str(r *reader) string {
 	b := r.text()
+	if !r.within("bytes in one name", int64(len(b)), d.limits.Name) {
+		return ""
+	}
 	if s, ok := d.names[string(b)]; ok {
 		return s
 	}
+	d.decoded(r, len(b))
 	s := string(b)
 	if len(s) <= 256 {
 		d.names[s] = s
@@ -171,7 +149,7 @@ func (d *decoder) model(r reader) (*Model, error) {
 		case 5:
 			m.Version = r.int64()
 		case 6:
-			m.Doc = d.str(&r)
+			m.Doc = d.text(&r)
 		case 7:
 			one(d, &r, &m.Graph, "graph", d.graph)
 		case 8:
@@ -226,7 +204,7 @@ func (d *decoder) pair(r reader) (key, value string, err error) {
 		case 1:
 			key = d.str(&r)
 		case 2:
-			value = d.str(&r)
+			value = d.text(&r)
 		}
 	}
 	return key, value, r.err
@@ -264,9 +242,9 @@ func (d *decoder) graph(r reader) (*Graph, error) {
 		case 2:
 			g.Name = d.str(&r)
 		case 5:
-			g.Initializers = each(d, &r, g.Initializers, "initializer", d.tensor)
+			g.Initializers = each(d, &r, g.Initializers, "initializer", d.initializer)
 		case 10:
-			g.Doc = d.str(&r)
+			g.Doc = d.text(&r)
 		case 11:
 			g.Inputs = each(d, &r, g.Inputs, "input", d.value)
 		case 12:
@@ -274,7 +252,7 @@ func (d *decoder) graph(r reader) (*Graph, error) {
 		case 13:
 			g.Values = each(d, &r, g.Values, "value_info", d.value)
 		case 15:
-			g.Initializers = each(d, &r, g.Initializers, "sparse_initializer", d.sparse)
+			g.Initializers = each(d, &r, g.Initializers, "sparse_initializer", d.sparseInitializer)
 		case 16:
 			g.Metadata = d.entry(&r, g.Metadata)
 		}
@@ -304,7 +282,7 @@ func (d *decoder) node(r reader) (*Node, error) {
 		case 5:
 			n.Attrs = each(d, &r, n.Attrs, "attribute", d.attr)
 		case 6:
-			n.Doc = d.str(&r)
+			n.Doc = d.text(&r)
 		case 7:
 			n.Domain = d.domain(&r)
 		case 8:
@@ -321,6 +299,9 @@ func (d *decoder) node(r reader) (*Node, error) {
 
 func (d *decoder) value(r reader) (*Value, error) {
 	v := &Value{}
+	if d.values++; !r.within("values with types", d.values, d.limits.Values) {
+		return nil, r.err
+	}
 	for r.next() {
 		switch r.num {
 		case 1:
@@ -328,7 +309,7 @@ func (d *decoder) value(r reader) (*Value, error) {
 		case 2:
 			one(d, &r, &v.Type, "type", d.typ)
 		case 3:
-			v.Doc = d.str(&r)
+			v.Doc = d.text(&r)
 		case 4:
 			v.Metadata = d.entry(&r, v.Metadata)
 		}
@@ -463,7 +444,7 @@ func (d *decoder) attr(r reader) (*Attr, error) {
 			a.Int = r.int64()
 			see(AttrInt)
 		case 4:
-			a.String = string(r.bytes())
+			a.String = d.raw(&r)
 			see(AttrString)
 		case 5:
 			one(d, &r, &a.Tensor, "t", d.tensor)
@@ -472,14 +453,14 @@ func (d *decoder) attr(r reader) (*Attr, error) {
 			one(d, &r, &a.Graph, "g", d.graph)
 			see(AttrGraph)
 		case 7:
-			a.Floats = r.floats(a.Floats)
+			a.Floats = d.floats(&r, a.Floats)
 			see(AttrFloats)
 		case 8:
-			a.Ints = r.ints(a.Ints)
+			a.Ints = d.ints(&r, a.Ints)
 			see(AttrInts)
 		case 9:
 			d.item(&r)
-			a.Strings = append(a.Strings, string(r.bytes()))
+			a.Strings = append(a.Strings, d.raw(&r))
 			see(AttrStrings)
 		case 10:
 			a.Tensors = each(d, &r, a.Tensors, "tensors", d.tensor)
@@ -488,7 +469,7 @@ func (d *decoder) attr(r reader) (*Attr, error) {
 			a.Graphs = each(d, &r, a.Graphs, "graphs", d.graph)
 			see(AttrGraphs)
 		case 13:
-			a.Doc = d.str(&r)
+			a.Doc = d.text(&r)
 		case 14:
 			one(d, &r, &a.Type, "tp", d.typ)
 			see(AttrType)
@@ -562,7 +543,7 @@ func (d *decoder) function(r reader) (*Function, error) {
 		case 7:
 			f.Nodes = each(d, &r, f.Nodes, "node", d.node)
 		case 8:
-			f.Doc = d.str(&r)
+			f.Doc = d.text(&r)
 		case 9:
 			f.Opsets = d.opset(&r, f.Opsets)
 		case 10:

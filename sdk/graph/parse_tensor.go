@@ -66,7 +66,7 @@ func (d *decoder) tensor(r reader) (*Initializer, error) {
 		case 8:
 			in.Name = d.str(&r)
 		case 12:
-			in.Doc = d.str(&r)
+			in.Doc = d.text(&r)
 		case 13:
 			k, v, err := d.pair(r.msg())
 			if r.err == nil {
@@ -133,13 +133,18 @@ func (d *decoder) tensor(r reader) (*Initializer, error) {
 		for body.next() {
 			if body.num == fieldStrings {
 				d.item(&body)
-				t.Strings = append(t.Strings, string(body.bytes()))
+				t.Strings = append(t.Strings, d.raw(&body))
 			}
 		}
 	case present == fieldFloats || present == fieldDoubles:
-		t.Data = body.packed(present, chunks)
+		if chunks == 1 || d.decoded(&body, len(body.b)) {
+			t.Data = body.packed(present, chunks)
+		}
 	default:
-		t.Data = body.narrowed(present, t.DType)
+		// A varint of one byte becomes as many as the element has.
+		if d.decoded(&body, len(body.b)*max(t.DType.Bits()/8, 1)) {
+			t.Data = body.narrowed(present, t.DType)
+		}
 	}
 	if body.err != nil {
 		return nil, under(body.err, quoteName(in.Name))
@@ -153,17 +158,30 @@ func (d *decoder) tensor(r reader) (*Initializer, error) {
 	return in, nil
 }
 
+// initializer decodes a constant of a graph.
+func (d *decoder) initializer(r reader) (*Initializer, error) {
+	if d.consts++; !r.within("initializers", d.consts, d.limits.Initializers) {
+		return nil, r.err
+	}
+	return d.tensor(r)
+}
+
+func (d *decoder) sparseInitializer(r reader) (*Initializer, error) {
+	if d.consts++; !r.within("initializers", d.consts, d.limits.Initializers) {
+		return nil, r.err
+	}
+	return d.sparse(r)
+}
+
 // dims reads a tensor's dimensions.
 func (d *decoder) dims(r *reader, dst tensor.Shape) tensor.Shape {
 	const varintMax = 10 // bytes
 	if r.typ == protowire.BytesType && int64(len(r.data)) > varintMax*d.limits.Rank {
-		r.fail("a tensor has more than %d dimensions", d.limits.Rank)
+		r.within("dimensions", d.limits.Rank+1, d.limits.Rank)
 		return dst
 	}
 	dst = r.ints(dst)
-	if int64(len(dst)) > d.limits.Rank && r.err == nil {
-		r.err = &LimitError{What: "dimensions", Limit: d.limits.Rank, Found: int64(len(dst))}
-	}
+	r.within("dimensions", int64(len(dst)), d.limits.Rank)
 	return dst
 }
 
