@@ -225,7 +225,7 @@ func (c *call) paddingMask(i int, q heads, past, total int) (func(row []float64,
 	}, nil
 }
 
-// attentionBias is input i, [B or 1,H or 1,S,T], added to scores. nil: there is
+// scoreBias is input i, [B or 1,H or 1,S,T], added to scores. nil: there is
 // none.
 func (c *call) scoreBias(i int, q heads, total int) (func(row []float64, b, h, at, from int), error) {
 	if i < 0 || !c.has(i) {
@@ -298,8 +298,8 @@ func (c *call) masked(q, k, v heads, maskInput, biasInput, past int, causal bool
 // headCount is the attribute num_heads, and the size of heads in a width.
 func (c *call) headCount(i int, width int64) (n, size int, err error) {
 	h := c.int("num_heads")
-	if h < 1 || width%h != 0 {
-		return 0, 0, badInput(i, "has shape %v, which %d heads do not divide", c.tensor(i).Shape, h)
+	if h < 1 || width < h || width%h != 0 {
+		return 0, 0, badInput(i, "has shape %v, which does not split into %d heads", c.tensor(i).Shape, h)
 	}
 	return int(h), int(width / h), nil
 }
@@ -634,8 +634,8 @@ func microsoftRotaryEmbedding(c *call) error {
 			}
 			n = s[2] / (2 * cos[1])
 		}
-		if n == 0 || s[2]%n != 0 {
-			return badInput(0, "has shape %v, which %d heads do not divide", s, n)
+		if n == 0 || s[2] < n || s[2]%n != 0 {
+			return badInput(0, "has shape %v, which does not split into %d heads", s, n)
 		}
 		h = rowMajor(x, int(s[0]), int(s[1]), int(n), int(s[2]/n))
 	default:
@@ -669,6 +669,9 @@ func microsoftRotaryEmbedding(c *call) error {
 				return badInput(1, "gives position %d, the caches have %d", at, cos[0])
 			}
 		}
+	}
+	if err := c.reserve(int64(h.size) * 8 * int64(runtime.GOMAXPROCS(0))); err != nil {
+		return err
 	}
 	out = h
 	if out.t, err = c.make(0, x.DType, s); err != nil {

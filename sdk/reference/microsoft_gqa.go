@@ -131,8 +131,8 @@ func (c *call) groupQuery() (*groupQuery, error) {
 	}
 	if !c.has(1) {
 		all := int(n + 2*kv)
-		if width%all != 0 {
-			return nil, badInput(0, "has shape %v, which %d heads do not divide", s, all)
+		if width < all || width%all != 0 {
+			return nil, badInput(0, "has shape %v, which does not split into %d heads", s, all)
 		}
 		d := width / all
 		g.q = heads{t: x, batch: batch, n: int(n), len: length, size: d, st: [3]int{length * width, d, width}}
@@ -140,8 +140,8 @@ func (c *call) groupQuery() (*groupQuery, error) {
 		g.v = g.q.from(int(n+kv) * d)
 		g.k.n, g.v.n = int(kv), int(kv)
 	} else {
-		if width%int(n) != 0 {
-			return nil, badInput(0, "has shape %v, which %d heads do not divide", s, n)
+		if width < int(n) || width%int(n) != 0 {
+			return nil, badInput(0, "has shape %v, which does not split into %d heads", s, n)
 		}
 		d := width / int(n)
 		want := tensor.Shape{s[0], s[1], kv * int64(d)}

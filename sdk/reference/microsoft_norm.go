@@ -3,6 +3,7 @@ package reference
 import (
 	"errors"
 	"math"
+	"runtime"
 
 	"github.com/accelhq/accel/sdk/tensor"
 )
@@ -113,6 +114,9 @@ func skipNormalization(simplified bool) func(*call) error {
 		}
 		n, eps := int(hidden), c.float("epsilon")
 		skips := skip.Len() / n
+		if err := c.reserve(int64(n) * 16 * int64(runtime.GOMAXPROCS(0))); err != nil {
+			return err
+		}
 		return c.parallel(x.Len()/n, max(1, 1<<12/n), func(lo, hi int) error {
 			v, s := make([]float64, n), make([]float64, n)
 			for row := lo; row < hi; row++ {
@@ -231,6 +235,9 @@ func embedLayerNormalization(c *call) error {
 		}
 	}
 	n, eps := int(hidden), c.float("epsilon")
+	if err := c.reserve(hidden * 16 * int64(runtime.GOMAXPROCS(0))); err != nil {
+		return err
+	}
 	return c.parallel(ids.Len(), max(1, 1<<12/n), func(lo, hi int) error {
 		v, add := make([]float64, n), make([]float64, n)
 		plus := func(t tensor.Tensor, row int) {

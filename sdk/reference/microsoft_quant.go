@@ -3,6 +3,7 @@ package reference
 import (
 	"fmt"
 	"math"
+	"runtime"
 
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
@@ -209,12 +210,12 @@ func gatherBlockQuantized(c *call) error {
 	if err != nil || out.Len() == 0 {
 		return err
 	}
-	index := make([]int64, ids.Len())
-	if err := c.reserve(int64(ids.Len()) * 8); err != nil {
+	inner := elements(s[axis+1:])
+	if err := c.reserve((int64(ids.Len()) + int64(inner)*int64(runtime.GOMAXPROCS(0))) * 8); err != nil {
 		return err
 	}
+	index := make([]int64, ids.Len())
 	loadInt(index, ids, 0)
-	inner := elements(s[axis+1:])
 	st, zst := strides(s), strides(zeroShape)
 	sst := broadcastStrides(scales.Shape, want)
 	grain := max(1, 1<<12/inner)

@@ -265,6 +265,9 @@ for t in (U8, I8, np.int16, np.uint16):
     case("QuantizeLinear", n + "_axis", axis=1)(lambda r, t=t, z=z: [r.f(3, 4, 5), np.array([.1, .2, .01, .03], F32), np.array([z, 0, 1, 2], t)])
     case("DequantizeLinear", n)(lambda r, t=t, z=z: [r.u8(3, 7, t=t), one(0.05), one(z, t)])
     case("DequantizeLinear", n + "_axis", axis=-2)(lambda r, t=t, z=z: [r.u8(3, 4, 5, t=t), np.array([.1, .2, .01, .03], F32), np.array([z, 0, 1, 2], t)])
+for elem in (TensorProto.INT4, TensorProto.UINT4):
+    case("DequantizeLinear", TensorProto.DataType.Name(elem).lower() + "_axis", axis=0)(
+        lambda r, elem=elem: [four(r, elem, 3, 5), np.array([.1, .2, .3], F32), four(r, elem, 3)])
 case("DequantizeLinear", "int32")(lambda r: [r.ints(-1000, 1000, 3, 7, t=I32), one(0.05)])
 case("QuantizeLinear", "no_zero")(lambda r: [r.f(3, 7, scale=9), one(0.05)])
 for t in (U8, I8):
