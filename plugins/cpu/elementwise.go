@@ -17,52 +17,156 @@ var elementwiseFns = map[string]kernels.Fn{
 	"And": kernels.FnAnd, "Or": kernels.FnOr, "Xor": kernels.FnXor, "Not": kernels.FnNot, "Where": kernels.FnWhere,
 	"Sqrt": kernels.FnSqrt, "Reciprocal": kernels.FnRecip, "Exp": kernels.FnExp, "Log": kernels.FnLog, "Tanh": kernels.FnTanh,
 	"Erf": kernels.FnErf, "Sigmoid": kernels.FnSigmoid, "Gelu": kernels.FnGeluErf, "Relu": kernels.FnRelu, "Swish": kernels.FnSilu,
-	"Floor": kernels.FnFloor, "Ceil": kernels.FnCeil, "Round": kernels.FnRound, "Softplus": kernels.FnSoftplus, "IsNaN": kernels.FnIsNaN,
+	"Mod": kernels.FnMod, "Floor": kernels.FnFloor, "Ceil": kernels.FnCeil, "Round": kernels.FnRound, "Softplus": kernels.FnSoftplus, "IsNaN": kernels.FnIsNaN,
 	"Sin": kernels.FnSin, "Cos": kernels.FnCos, "Tan": kernels.FnTan, "Asin": kernels.FnAsin, "Acos": kernels.FnAcos, "Atan": kernels.FnAtan,
 	"Sinh": kernels.FnSinh, "Cosh": kernels.FnCosh, "Asinh": kernels.FnAsinh, "Acosh": kernels.FnAcosh, "Atanh": kernels.FnAtanh,
 }
 
-// function is what a node computes elementwise, and in which type.
-func (p *planner) function(n *graph.Node) (fn kernels.Fn, compute tensor.DType, ok bool) {
-	if n.Domain != graph.DomainONNX || len(n.Outputs) != 1 {
-		return 0, 0, false
+// composedFns are operators that take several steps of a Map, of f32. Their operands stand in
+// the node's order; one that is left out is absent.
+var composedFns = map[string]func(c *chain, n *graph.Node, a []uint8) (uint8, bool){
+	"Clip": func(c *chain, n *graph.Node, a []uint8) (uint8, bool) {
+		x, ok := a[0], true
+		// Before operator set 11 the bounds were attributes.
+		bound := func(i int, attr string, fn kernels.Fn) {
+			if at := n.Attr(attr); at != nil && at.Kind == graph.AttrFloat {
+				x = c.then(&ok, fn, x, c.imm(&ok, at.Float))
+			} else if i < len(a) && a[i] != absent {
+				x = c.then(&ok, fn, x, a[i])
+			}
+		}
+		bound(1, "min", kernels.FnMax)
+		bound(2, "max", kernels.FnMin)
+		if x == a[0] {
+			x = c.then(&ok, kernels.FnCopy, x, x)
+		}
+		return x, ok
+	},
+	"LeakyRelu": func(c *chain, n *graph.Node, a []uint8) (uint8, bool) {
+		ok := true
+		low := c.then(&ok, kernels.FnMul, a[0], c.imm(&ok, n.AttrFloat("alpha", 0.01)))
+		return c.where(&ok, c.negative(&ok, a[0]), low, a[0]), ok
+	},
+	"PRelu": func(c *chain, n *graph.Node, a []uint8) (uint8, bool) {
+		ok := true
+		low := c.then(&ok, kernels.FnMul, a[0], a[1])
+		return c.where(&ok, c.negative(&ok, a[0]), low, a[0]), ok
+	},
+	"HardSigmoid": func(c *chain, n *graph.Node, a []uint8) (uint8, bool) {
+		ok := true
+		return c.hardSigmoid(&ok, a[0], n.AttrFloat("alpha", 0.2), n.AttrFloat("beta", 0.5)), ok
+	},
+	"HardSwish": func(c *chain, n *graph.Node, a []uint8) (uint8, bool) {
+		ok := true
+		return c.then(&ok, kernels.FnMul, a[0], c.hardSigmoid(&ok, a[0], 1.0/6, 0.5)), ok
+	},
+	"ThresholdedRelu": func(c *chain, n *graph.Node, a []uint8) (uint8, bool) {
+		ok := true
+		above := c.then(&ok, kernels.FnGt, a[0], c.imm(&ok, n.AttrFloat("alpha", 1)))
+		return c.where(&ok, above, a[0], c.imm(&ok, 0)), ok
+	},
+	"Softsign": func(c *chain, n *graph.Node, a []uint8) (uint8, bool) {
+		ok := true
+		size := c.then(&ok, kernels.FnAdd, c.then(&ok, kernels.FnAbs, a[0], a[0]), c.imm(&ok, 1))
+		return c.then(&ok, kernels.FnDiv, a[0], size), ok
+	},
+	"Mish": func(c *chain, n *graph.Node, a []uint8) (uint8, bool) {
+		ok := true
+		soft := c.then(&ok, kernels.FnSoftplus, a[0], a[0])
+		return c.then(&ok, kernels.FnMul, a[0], c.then(&ok, kernels.FnTanh, soft, soft)), ok
+	},
+	"Sum": func(c *chain, n *graph.Node, a []uint8) (uint8, bool) { return c.over(kernels.FnAdd, a) },
+	"Min": func(c *chain, n *graph.Node, a []uint8) (uint8, bool) { return c.over(kernels.FnMin, a) },
+	"Max": func(c *chain, n *graph.Node, a []uint8) (uint8, bool) { return c.over(kernels.FnMax, a) },
+	"Mean": func(c *chain, n *graph.Node, a []uint8) (uint8, bool) {
+		sum, ok := c.over(kernels.FnAdd, a)
+		return c.then(&ok, kernels.FnDiv, sum, c.imm(&ok, float32(len(a)))), ok
+	},
+	"Cast": func(c *chain, n *graph.Node, a []uint8) (uint8, bool) {
+		return c.step(kernels.Step{Fn: kernels.FnCopy, A: a[0], B: a[0], C: a[0]})
+	},
+}
+
+// ofInts are composed operators that are right for int64 as well.
+var ofInts = []string{"Clip", "Min", "Max", "Sum"}
+
+// absent is the operand of an input that is left out.
+const absent = 255
+
+// function is what a node computes elementwise, and in which type. alone says that
+// its operands are rounded to a type that a Map does not compute in, so that it can't be
+// part of a longer chain.
+type function struct {
+	fn      kernels.Fn // 0: composed
+	compute tensor.DType
+	alone   bool
+}
+
+func (p *planner) function(n *graph.Node) (f function, ok bool) {
+	if n.Domain != graph.DomainONNX || len(n.Outputs) != 1 || len(n.Inputs) == 0 || n.Inputs[0] == "" {
+		return f, false
 	}
-	fn, ok = elementwiseFns[n.OpType]
-	if !ok || !p.fixed(n.Inputs) || !p.fixed(n.Outputs) || p.elements(n.Outputs[0]) == 0 || len(n.Inputs) > 3 {
-		return 0, 0, false
+	var known bool
+	if f.fn, known = elementwiseFns[n.OpType]; !known && composedFns[n.OpType] == nil {
+		return f, false
 	}
+	if !p.fixed(n.Inputs) || !p.fixed(n.Outputs) || p.elements(n.Outputs[0]) == 0 {
+		return f, false
+	}
+	operands := n.Inputs
 	switch n.OpType {
 	case "Gelu":
 		if n.AttrString("approximate", "none") == "tanh" {
-			fn = kernels.FnGeluTanh
+			f.fn = kernels.FnGeluTanh
 		}
 	case "Swish":
 		if n.AttrFloat("alpha", 1) != 1 {
-			return 0, 0, false
+			return f, false
 		}
+	case "Mod":
+		if n.AttrInt("fmod", 0) != 0 {
+			f.fn = kernels.FnFmod
+		}
+	case "Where":
+		operands = n.Inputs[1:] // the condition aside
 	case "Min", "Max":
 		if len(n.Inputs) != 2 {
-			return 0, 0, false
+			f.fn = 0
 		}
+	case "Cast":
+		// What is read is f32 to the chain, whatever it is stored as; what is written is the end of one.
+		from, to := p.dtype(n.Inputs[0]), p.dtype(n.Outputs[0])
+		f.compute = tensor.Float32
+		f.alone = to != tensor.Float32
+		small := from == tensor.Float16 || from == tensor.BFloat16 || from == tensor.Bool || from == tensor.Uint8 || from == tensor.Int8 || from == tensor.Int32 || from == tensor.Int64
+		return f, from == tensor.Float32 && slices.Contains(castable, to) || small && to == tensor.Float32
 	}
-	// The type of the operands, the condition of a Where aside.
-	operands := n.Inputs
-	if n.OpType == "Where" {
-		operands = n.Inputs[1:]
-	}
-	d := p.dtype(operands[0])
 	for _, o := range operands {
-		if p.dtype(o) != d {
-			return 0, 0, false
+		if o != "" && p.dtype(o) != p.dtype(operands[0]) {
+			return f, false
 		}
 	}
-	switch d {
-	case tensor.Float32, tensor.Bool:
-		return fn, tensor.Float32, true
-	case tensor.Int64:
-		return fn, tensor.Int64, fn < kernels.FnSqrt && fn != kernels.FnPow
+	if f.fn != 0 && slices.Contains(n.Inputs, "") {
+		return f, false
 	}
-	return 0, 0, false
+	switch p.dtype(operands[0]) {
+	case tensor.Float32, tensor.Bool:
+		f.compute = tensor.Float32
+		return f, true
+	case tensor.Float16, tensor.BFloat16:
+		f.compute, f.alone = tensor.Float32, true
+		return f, true
+	case tensor.Int64:
+		f.compute = tensor.Int64
+	case tensor.Int32, tensor.Int16, tensor.Int8, tensor.Uint8:
+		f.compute, f.alone = tensor.Int64, true
+	default:
+		return f, false
+	}
+	if f.fn == 0 {
+		return f, slices.Contains(ofInts, n.OpType)
+	}
+	return f, f.fn < kernels.FnSqrt && f.fn != kernels.FnPow
 }
 
 // chain collects the steps of a Map.
@@ -72,6 +176,7 @@ type chain struct {
 	shape   tensor.Shape
 	inputs  []string
 	scalars map[string]uint8 // constants of one element, by name: their step
+	whole   bool             // nothing is absorbed any more
 	steps   []kernels.Step
 	nodes   []*graph.Node
 }
@@ -79,27 +184,32 @@ type chain struct {
 // elementwise: a tree of elementwise operators that ends in n, as much of it as
 // nobody else reads.
 func (p *planner) elementwise(n *graph.Node) *unit {
-	fn, compute, ok := p.function(n)
+	f, ok := p.function(n)
 	if !ok {
 		return nil
 	}
-	shape, _ := p.shape(n.Outputs[0])
-	if len(shape) > kernels.MapRank {
-		return nil
+	out := n.Outputs[0]
+	shape, _ := p.shape(out)
+	c := &chain{p: p, compute: f.compute, shape: shape, whole: f.alone && f.compute == tensor.Int64 || f.alone && n.OpType != "Cast"}
+	c.reset()
+	if _, ok := c.node(n, f.fn); !ok || len(c.inputs) == 0 {
+		c.whole = true
+		c.reset()
+		if _, ok := c.node(n, f.fn); !ok || len(c.inputs) == 0 {
+			return nil
+		}
 	}
-	c := &chain{p: p, compute: compute, shape: shape, scalars: map[string]uint8{}}
-	if _, ok := c.node(n, fn); !ok {
+	dims, strides := c.collapsed()
+	if len(dims) > kernels.MapRank {
 		return nil
 	}
 	slices.SortFunc(c.nodes, func(a, b *graph.Node) int { return p.position[a] - p.position[b] })
 	u := &unit{nodes: c.nodes, reads: c.inputs, writes: n.Outputs}
 	u.emit = func(p *planner, prog *kernels.Program) error {
-		op := &kernels.Map{Compute: uint32(compute), Inputs: uint32(len(c.inputs)), Steps: uint32(len(c.steps))}
+		op := &kernels.Map{Compute: uint32(c.compute), Inputs: uint32(len(c.inputs)), Steps: uint32(len(c.steps))}
 		copy(op.Step[:], c.steps)
-		dims, strides := c.collapsed()
 		op.Rank = uint32(len(dims))
 		copy(op.Dims[:], dims)
-		out := n.Outputs[0]
 		op.Out = kernels.MapOperand{Data: p.ref(out), DType: uint32(p.dtype(out))}
 		copy(op.Out.Stride[:], strides[len(c.inputs)])
 		for i, in := range c.inputs {
@@ -112,18 +222,81 @@ func (p *planner) elementwise(n *graph.Node) *unit {
 	return u
 }
 
+func (c *chain) reset() {
+	c.inputs, c.steps, c.nodes, c.scalars = nil, nil, nil, map[string]uint8{}
+}
+
 // node adds the steps of n and of what it alone reads; it returns n's operand.
 func (c *chain) node(n *graph.Node, fn kernels.Fn) (uint8, bool) {
 	c.nodes = append(c.nodes, n)
-	var args [3]uint8
+	args := make([]uint8, max(3, len(n.Inputs)))
 	for i, in := range n.Inputs {
+		if in == "" {
+			args[i] = absent
+			continue
+		}
 		a, ok := c.operand(in)
 		if !ok {
 			return 0, false
 		}
 		args[i] = a
 	}
+	if fn == 0 {
+		return composedFns[n.OpType](c, n, args[:len(n.Inputs)])
+	}
 	return c.step(kernels.Step{Fn: fn, A: args[0], B: args[1], C: args[2]})
+}
+
+// then adds a step of two operands (one, for functions of one) unless a step before it has found no room.
+func (c *chain) then(ok *bool, fn kernels.Fn, a, b uint8) uint8 {
+	if !*ok {
+		return 0
+	}
+	r, fits := c.step(kernels.Step{Fn: fn, A: a, B: b})
+	*ok = fits
+	return r
+}
+
+func (c *chain) where(ok *bool, condition, yes, no uint8) uint8 {
+	if !*ok {
+		return 0
+	}
+	r, fits := c.step(kernels.Step{Fn: kernels.FnWhere, A: condition, B: yes, C: no})
+	*ok = fits
+	return r
+}
+
+// imm is a number as an operand, in the type that is computed in.
+func (c *chain) imm(ok *bool, v float32) uint8 {
+	if !*ok {
+		return 0
+	}
+	imm := int64(math.Float32bits(v))
+	if c.compute == tensor.Int64 {
+		imm = int64(v)
+	}
+	r, fits := c.step(kernels.Step{Fn: kernels.FnConst, Imm: imm})
+	*ok = fits
+	return r
+}
+
+func (c *chain) negative(ok *bool, x uint8) uint8 { return c.then(ok, kernels.FnLt, x, c.imm(ok, 0)) }
+
+func (c *chain) hardSigmoid(ok *bool, x uint8, alpha, beta float32) uint8 {
+	y := c.then(ok, kernels.FnAdd, c.then(ok, kernels.FnMul, x, c.imm(ok, alpha)), c.imm(ok, beta))
+	return c.then(ok, kernels.FnMin, c.then(ok, kernels.FnMax, y, c.imm(ok, 0)), c.imm(ok, 1))
+}
+
+// over joins any number of operands.
+func (c *chain) over(fn kernels.Fn, a []uint8) (uint8, bool) {
+	ok, x := true, a[0]
+	for _, b := range a[1:] {
+		x = c.then(&ok, fn, x, b)
+	}
+	if len(a) == 1 {
+		x = c.then(&ok, kernels.FnCopy, x, x)
+	}
+	return x, ok
 }
 
 func (c *chain) step(s kernels.Step) (uint8, bool) {
@@ -142,11 +315,11 @@ func (c *chain) operand(name string) (uint8, bool) {
 		return s, true
 	}
 	// Room is kept for the operands that are still to come.
-	if n := c.p.index.Producer(name); n != nil && !c.p.done[n] && c.p.next(name) != nil && len(c.steps)+2*len(c.nodes) < kernels.MapSteps-4 {
-		fn, compute, ok := c.p.function(n)
+	if n := c.p.index.Producer(name); n != nil && !c.whole && !c.p.done[n] && c.p.next(name) != nil && len(c.steps)+2*len(c.nodes) < kernels.MapSteps-4 {
+		f, ok := c.p.function(n)
 		s, _ := c.p.shape(name)
-		if ok && compute == c.compute && s.Equal(c.shape) && len(c.inputs)+len(n.Inputs) < kernels.MapInputs {
-			return c.absorb(n, fn, name)
+		if ok && f.compute == c.compute && !f.alone && s.Equal(c.shape) && len(c.inputs)+len(n.Inputs) < kernels.MapInputs {
+			return c.absorb(n, f.fn, name)
 		}
 	}
 	return c.input(name)
