@@ -77,10 +77,10 @@ node of the graph is listed with what would compute it on --platform, or why it 
 			defer s.Close()
 			m := s.Source.Clone()
 			defer m.Close()
-			if err := graph.Infer(m); err != nil {
-				return &engine.ModelUnusableError{Model: name, Path: path, Err: err}
-			}
 			x := inspection{Path: path, Class: s.Class}
+			if err := graph.Infer(m); err != nil {
+				x.Problem = err.Error() // what the model declares may be told all the same
+			}
 			if x.Inspection, err = tasks.Inspect(m, dims); err != nil {
 				return err
 			}
@@ -128,9 +128,12 @@ func parseDims(list []string) (map[string]int64, error) {
 type inspection struct {
 	Path  string `json:"path"`
 	Class string `json:"class"`
+	// Problem is why shapes could not be inferred; the model can't be run then.
+	Problem string `json:"problem,omitempty"`
 	*tasks.Inspection
-	Device *route.Choice `json:"device,omitempty"` // that was asked
-	Asked  []nodeInfo    `json:"node_list,omitempty"`
+	Device       *route.Choice `json:"device,omitempty"`        // that was asked
+	DeviceMemory int64         `json:"device_memory,omitempty"` // bytes that it expects to take; 0: it does not say
+	Asked        []nodeInfo    `json:"node_list,omitempty"`
 }
 
 // nodeInfo is a node and what a device says of it.
@@ -171,7 +174,7 @@ func (x *inspection) ask(ctx context.Context, e engineAPI, s *engine.Session, di
 	if len(as.Nodes) != len(as.Graph.Graph.Nodes) {
 		return fmt.Errorf("%s gave %d verdicts on %d nodes", as.Device.Device, len(as.Nodes), len(as.Graph.Graph.Nodes))
 	}
-	x.Device = &as.Device
+	x.Device, x.DeviceMemory = &as.Device, as.MemoryEstimate
 	types := as.Graph.Graph.Types()
 	values := func(names []string) []valueInfo {
 		out := make([]valueInfo, len(names))
@@ -266,8 +269,12 @@ func (a *app) printNodeList(x *inspection) error {
 	if len(x.Asked) != x.Nodes {
 		fmt.Fprintf(a.out, "%s the model has %s, simplified to these %s\n", s.warn("note:"), count(x.Nodes, "node"), number(len(x.Asked)))
 	}
-	fmt.Fprintf(a.out, "%s on %s (%s): %s: %s\n", s.bold(filepath.Base(x.Path)), x.Device.Device, x.Device.Kind,
-		count(len(x.Asked), "node"), strings.Join(parts, ", "))
+	takes := ""
+	if x.DeviceMemory > 0 {
+		takes = fmt.Sprintf("; it expects to take %s there", memory(x.DeviceMemory))
+	}
+	fmt.Fprintf(a.out, "%s on %s (%s): %s: %s%s\n", s.bold(filepath.Base(x.Path)), x.Device.Device, x.Device.Kind,
+		count(len(x.Asked), "node"), strings.Join(parts, ", "), takes)
 	return nil
 }
 
@@ -294,6 +301,9 @@ func (a *app) printInspection(x *inspection) error {
 		made += fmt.Sprintf(", %s %d", oneLine(d), x.Opsets[d])
 	}
 	say("format", "%s", made)
+	if x.Problem != "" {
+		say("problem", "%s", s.bad(oneLine(x.Problem)))
+	}
 	if x.Producer != "" {
 		say("producer", "%s", oneLine(strings.TrimSpace(x.Producer+" "+x.ProducerVersion)))
 	}
