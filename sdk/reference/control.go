@@ -87,6 +87,29 @@ func ifOp(c *call) error {
 	return nil
 }
 
+// DefaultMaxTrips is how many rounds the loops of a run make at most, where no
+// other bound is given: more than any model needs, few enough to end.
+const DefaultMaxTrips = int64(1) << 22
+
+// trips counts the rounds of the loops of a run.
+type trips struct{ limit, made int64 }
+
+func newTrips(limit int64) trips {
+	if limit <= 0 {
+		limit = DefaultMaxTrips
+	}
+	return trips{limit: limit}
+}
+
+// trip counts one round of a loop, and ends it where the context or the limit does.
+func (c *call) trip() error {
+	t := &c.run.trips
+	if t.made++; t.made > t.limit {
+		return &graph.LimitError{What: "rounds of loops in one run", Limit: t.limit, Found: t.made}
+	}
+	return c.ctx.Err()
+}
+
 // loop follows the operator's pseudo code: up to M times, while the condition
 // holds.
 func loop(c *call) error {
@@ -116,7 +139,7 @@ func loop(c *call) error {
 	}
 	stacks := make([][]tensor.Tensor, scans)
 	for i := int64(0); i < most && going; i++ {
-		if err := c.ctx.Err(); err != nil {
+		if err := c.trip(); err != nil {
 			return err
 		}
 		in := append([]graph.Datum{tensorValue(tensor.Ints(tensor.Shape{}, i)), boolValue(going)}, carried...)
@@ -278,7 +301,7 @@ func (c *call) scanSteps(states []graph.Datum, xs []tensor.Tensor, axes []int, b
 	}
 	stacks = make([][]tensor.Tensor, len(c.step.subs["body"].outputs)-len(states))
 	for t := range length {
-		if err := c.ctx.Err(); err != nil {
+		if err := c.trip(); err != nil {
 			return nil, nil, err
 		}
 		in := append([]graph.Datum(nil), carried...)
@@ -495,6 +518,9 @@ func sequenceMap(c *call) error {
 	}
 	outs := make([][]graph.Datum, len(sub.outputs))
 	for i := range n {
+		if err := c.trip(); err != nil {
+			return err
+		}
 		in := make([]graph.Datum, len(c.in))
 		for k, v := range c.in {
 			in[k] = v

@@ -13,6 +13,9 @@ type Options struct {
 	// MaxBytes bounds the memory that one Run holds beside its inputs and the
 	// model's weights; 0 means DefaultMaxBytes.
 	MaxBytes int64
+	// MaxTrips bounds the rounds of all loops (Loop, Scan, SequenceMap) of one Run; 0
+	// means DefaultMaxTrips.
+	MaxTrips int64
 	// Seed makes the random numbers of operators without a seed of their own the
 	// same in every Run; 0 stands for others each time.
 	Seed uint64
@@ -74,7 +77,7 @@ func (p *Program) Run(ctx context.Context, inputs map[string]tensor.Tensor, want
 // is nil. Only nodes that they need are run. Inputs that have an initializer may
 // be left out. Results may share memory with inputs, weights and each other.
 //
-// Errors: *InputError, *NodeError (which wraps *MemoryError where the limit was
+// Errors: *InputError, *NodeError (which wraps *MemoryError or *graph.LimitError where a limit was
 // reached), or the context's.
 func (p *Program) RunValues(ctx context.Context, inputs map[string]graph.Datum, wanted []string) (map[string]graph.Datum, error) {
 	given, err := p.bind(inputs)
@@ -94,7 +97,7 @@ func (p *Program) RunValues(ctx context.Context, inputs map[string]graph.Datum, 
 		}
 		slots[i] = slot
 	}
-	r := &run{ctx: ctx, mem: newMeter(p.opts.MaxBytes), random: generators{seed: p.opts.Seed}}
+	r := &run{ctx: ctx, mem: newMeter(p.opts.MaxBytes), trips: newTrips(p.opts.MaxTrips), random: generators{seed: p.opts.Seed}}
 	values, err := r.exec(p.plan, p.plan.schedule(slots), slots, given, nil)
 	if err != nil {
 		return nil, err
@@ -181,6 +184,7 @@ func mismatch(v graph.Datum, t *graph.Type, dims map[string]int64) string {
 type run struct {
 	ctx    context.Context
 	mem    *meter
+	trips  trips
 	random generators
 	// free finds values that no graph defines, where a node is evaluated alone.
 	free func(name string) (graph.Datum, bool)
@@ -325,6 +329,7 @@ type Env struct {
 	// Outer finds the values that graphs inside the node take from around it.
 	Outer    func(name string) (graph.Datum, bool)
 	MaxBytes int64  // as in Options
+	MaxTrips int64  // as in Options
 	Seed     uint64 // as in Options
 }
 
@@ -373,7 +378,7 @@ func (o *Operator) Eval(ctx context.Context, node *graph.Node, inputs []graph.Da
 	if len(pl.refused) > 0 {
 		return nil, &UnsupportedError{Nodes: pl.refused}
 	}
-	r := &run{ctx: ctx, mem: newMeter(env.MaxBytes), random: generators{seed: env.Seed}, free: env.Outer}
+	r := &run{ctx: ctx, mem: newMeter(env.MaxBytes), trips: newTrips(env.MaxTrips), random: generators{seed: env.Seed}, free: env.Outer}
 	f := &frame{plan: s.plan, values: make([]graph.Datum, len(s.names))}
 	for _, c := range s.captures {
 		f.values[c.slot], _ = env.Outer(c.name)
