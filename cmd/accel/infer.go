@@ -255,7 +255,7 @@ func (a *app) infer(ctx context.Context, l *config.Loaded) error {
 			}
 			p.say("placing and running %s: %s", r.Model, stage)
 		})
-		res, err := tasks.Infer(ctx, runsTensors(s), feed, r.Repeat, func(done int) {
+		res, err := tasks.Infer(ctx, runsGraph(s), feed, r.Repeat, func(done int) {
 			p.say("running %s: %d of %d", r.Model, done, r.Repeat)
 		})
 		if err != nil {
@@ -336,51 +336,26 @@ func prepare(s *engine.Session, r *config.Run) (*tasks.Feed, error) {
 
 // completeFeeds adds the inputs that a model's class can work out of the others.
 func completeFeeds(s *engine.Session, in *tensorfile.Inputs) error {
-	given, err := tensors(in.Values())
-	if err != nil {
-		return err
-	}
+	given := in.Values()
 	full, err := s.Feeds(given)
 	if err != nil {
 		return &tasks.InvalidInputError{Field: "inputs", Input: -1, Problem: err.Error()}
 	}
-	for name, t := range full {
+	for name, v := range full {
 		if _, ok := given[name]; !ok {
-			in.Add(name, graph.Datum{Kind: graph.KindTensor, Tensor: t}, "worked out from the others")
+			in.Add(name, v, "worked out from the others")
 		}
 	}
 	return nil
 }
 
-// runsTensors runs a session's graph. Only tensors of numbers cross to a backend.
-func runsTensors(s *engine.Session) tasks.GraphRun {
+// runsGraph runs a session's graph.
+func runsGraph(s *engine.Session) tasks.GraphRun {
 	return func(ctx context.Context, inputs map[string]graph.Datum, wanted []string) (map[string]graph.Datum, route.Decision, error) {
-		in, err := tensors(inputs)
-		if err != nil {
-			return nil, route.Decision{}, err
-		}
 		var d route.Decision
-		out, err := s.Run(ctx, &d, in, wanted)
-		if err != nil {
-			return nil, d, err
-		}
-		values := make(map[string]graph.Datum, len(out))
-		for name, t := range out {
-			values[name] = graph.Datum{Kind: graph.KindTensor, Tensor: t}
-		}
-		return values, d, nil
+		out, err := s.Run(ctx, &d, inputs, wanted)
+		return out, d, err
 	}
-}
-
-func tensors(values map[string]graph.Datum) (map[string]tensor.Tensor, error) {
-	out := make(map[string]tensor.Tensor, len(values))
-	for name, v := range values {
-		if v.Kind != graph.KindTensor || v.Tensor.DType == tensor.String {
-			return nil, &tensorfile.InputError{Input: name, Problem: "only tensors of numbers are taken to a device yet, no texts and no sequences"}
-		}
-		out[name] = v.Tensor
-	}
-	return out, nil
 }
 
 // inferred sums up a run.

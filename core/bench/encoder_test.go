@@ -26,6 +26,7 @@ import (
 	"github.com/accelhq/accel/core/engine"
 	"github.com/accelhq/accel/core/models"
 	"github.com/accelhq/accel/core/route"
+	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
@@ -212,12 +213,12 @@ func median(v []float64) float64 {
 	return v[len(v)/2]
 }
 
-func tokens(rng *rand.Rand, vocab int64, batch, length int) map[string]tensor.Tensor {
+func tokens(rng *rand.Rand, vocab int64, batch, length int) map[string]graph.Datum {
 	ids := make([]int64, batch*length)
 	for i := range ids {
 		ids[i] = rng.Int64N(vocab)
 	}
-	return map[string]tensor.Tensor{"input_ids": tensor.Ints(tensor.Shape{int64(batch), int64(length)}, ids...)}
+	return map[string]graph.Datum{"input_ids": graph.TensorDatum(tensor.Ints(tensor.Shape{int64(batch), int64(length)}, ids...))}
 }
 
 // BenchmarkEncoder measures the whole engine, process boundary included, beside

@@ -11,6 +11,7 @@ import (
 	"github.com/accelhq/accel/core/engine"
 	"github.com/accelhq/accel/core/models"
 	"github.com/accelhq/accel/core/route"
+	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
@@ -61,7 +62,7 @@ func BenchmarkSharedWeights(b *testing.B) {
 					for i := range ids {
 						ids[i] = min(id+int64(i)*every, s.Model.VocabSize-1)
 					}
-					in := map[string]tensor.Tensor{"input_ids": tensor.Ints(tensor.Shape{4, batch / 4}, ids...)}
+					in := map[string]graph.Datum{"input_ids": graph.TensorDatum(tensor.Ints(tensor.Shape{4, batch / 4}, ids...))}
 					if _, _, err := s.Infer(b.Context(), in, []string{"last_hidden_state"}); err != nil {
 						b.Fatal(err)
 					}

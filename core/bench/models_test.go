@@ -76,7 +76,7 @@ func (n network) feeds(b *testing.B, dir string, batch int64) (map[string]tensor
 }
 
 // same compares our outputs with the peer's.
-func same(b *testing.B, data string, count int, got map[string]tensor.Tensor) {
+func same(b *testing.B, data string, count int, got map[string]graph.Datum) {
 	b.Helper()
 	for i := range count {
 		pb, err := os.ReadFile(filepath.Join(data, fmt.Sprintf("peer_%d.pb", i)))
@@ -87,7 +87,8 @@ func same(b *testing.B, data string, count int, got map[string]tensor.Tensor) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		g, ok := got[name]
+		v, ok := got[name]
+		g := v.Tensor
 		if !ok || g.DType != tensor.Float32 || !g.Shape.Equal(want.Shape) {
 			b.Fatalf("output %s is %s%v, the peer's %s%v", name, g.DType, g.Shape, want.DType, want.Shape)
 		}
@@ -127,10 +128,10 @@ func BenchmarkModels(b *testing.B) {
 				b.Run(fmt.Sprint("batch ", batch), func(b *testing.B) {
 					in, data := n.feeds(b, dir, batch)
 					outputs := int(p.ask(b, "open", data)[0])
-					once := func() (float64, map[string]tensor.Tensor) {
+					once := func() (float64, map[string]graph.Datum) {
 						begin := time.Now()
 						var d route.Decision
-						out, err := s.Run(b.Context(), &d, in, s.Outputs())
+						out, err := s.Run(b.Context(), &d, graph.TensorData(in), s.Outputs())
 						if err != nil {
 							b.Fatal(err)
 						}

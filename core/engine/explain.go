@@ -73,7 +73,7 @@ func (e *Engine) Explain(ctx context.Context, name string) (Explanation, error) 
 	if err != nil {
 		return Explanation{}, err
 	}
-	x.Cost, err = m.session.Cost(map[string]tensor.Tensor{"input_ids": ids})
+	x.Cost, err = m.session.Cost(map[string]graph.Datum{"input_ids": graph.TensorDatum(ids)})
 	return x, err
 }
 

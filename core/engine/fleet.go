@@ -5,7 +5,7 @@ import (
 
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/sdk/backend"
-	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/graph"
 )
 
 // Fleet is what engine needs of the backend processes; hosts provides it.
@@ -38,6 +38,6 @@ type Death struct {
 type Executable interface {
 	Memory() int64 // bytes held on the device
 	// Run computes the wanted outputs. solo runs it with nothing else on the device.
-	Run(ctx context.Context, inputs map[string]tensor.Tensor, wanted []string, solo bool) (map[string]tensor.Tensor, error)
+	Run(ctx context.Context, inputs map[string]graph.Datum, wanted []string, solo bool) (map[string]graph.Datum, error)
 	Close() error
 }

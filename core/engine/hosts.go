@@ -3,14 +3,12 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/accelhq/accel/core/hosts"
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/sdk/backend"
 	"github.com/accelhq/accel/sdk/graph"
-	"github.com/accelhq/accel/sdk/tensor"
 )
 
 // fleet is the backend processes as engine sees them.
@@ -123,21 +121,7 @@ type executable struct{ *hosts.Executable }
 
 func (x executable) Memory() int64 { return x.Info().Memory }
 
-func (x executable) Run(ctx context.Context, inputs map[string]tensor.Tensor, wanted []string, solo bool) (map[string]tensor.Tensor, error) {
-	in := make(map[string]graph.Datum, len(inputs))
-	for name, t := range inputs {
-		in[name] = graph.TensorDatum(t)
-	}
-	values, _, err := x.Executable.Run(ctx, in, wanted, solo)
-	if err != nil {
-		return nil, err
-	}
-	out := make(map[string]tensor.Tensor, len(values))
-	for name, v := range values {
-		if v.Kind != graph.KindTensor {
-			return nil, backend.Unsupported(fmt.Sprintf("output %s is no tensor", name))
-		}
-		out[name] = v.Tensor
-	}
-	return out, nil
+func (x executable) Run(ctx context.Context, inputs map[string]graph.Datum, wanted []string, solo bool) (map[string]graph.Datum, error) {
+	out, _, err := x.Executable.Run(ctx, inputs, wanted, solo)
+	return out, err
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/accelhq/accel/core/lower"
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/sdk/backend"
-	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/graph"
 )
 
 // piece is a graph on one device: a whole one, or a part of one that was split.
@@ -91,8 +91,8 @@ func (r *Runner) target(dev route.Device) lower.Target {
 // other. Where sizes follow from values, zeros may contradict each other as well: a
 // graph that fails on them is judged by the request's own values. These do not
 // come first, for a request that kills its backend should not do so in Compile.
-func (r *Runner) compile(ctx context.Context, pieces []piece, f fit, inputs map[string]tensor.Tensor) error {
-	var values map[string]tensor.Tensor // that the pieces before have computed, once one needs them
+func (r *Runner) compile(ctx context.Context, pieces []piece, f fit, inputs map[string]graph.Datum) error {
+	var values map[string]graph.Datum // that the pieces before have computed, once one needs them
 	for i := range pieces {
 		x := &pieces[i]
 		spec := backend.CompileSpec{Dir: x.Dir, SmokeDims: f.asked}
@@ -123,7 +123,7 @@ func (r *Runner) contradicted(err error) bool {
 }
 
 // smokeValues are a request's inputs with all that the pieces compute from them.
-func smokeValues(ctx context.Context, pieces []piece, values map[string]tensor.Tensor, f fit, inputs map[string]tensor.Tensor) (map[string]tensor.Tensor, error) {
+func smokeValues(ctx context.Context, pieces []piece, values map[string]graph.Datum, f fit, inputs map[string]graph.Datum) (map[string]graph.Datum, error) {
 	if values == nil {
 		var err error
 		if values, err = f.inputs(inputs); err != nil {
@@ -145,7 +145,7 @@ func smokeValues(ctx context.Context, pieces []piece, values map[string]tensor.T
 }
 
 // run computes outputs (nil: all) of a piece from values, and adds them to these.
-func (x *piece) run(ctx context.Context, values map[string]tensor.Tensor, wanted []string, solo bool) error {
+func (x *piece) run(ctx context.Context, values map[string]graph.Datum, wanted []string, solo bool) error {
 	if wanted == nil {
 		for _, v := range x.Graph.Graph.Outputs {
 			wanted = append(wanted, v.Name)
@@ -165,7 +165,7 @@ func (x *piece) run(ctx context.Context, values map[string]tensor.Tensor, wanted
 
 // runPieces computes the wanted values. Pieces of which nothing is needed are left
 // out, and values are let go of after their last reader.
-func runPieces(ctx context.Context, pieces []piece, values map[string]tensor.Tensor, wanted []string, solo bool) (map[string]tensor.Tensor, error) {
+func runPieces(ctx context.Context, pieces []piece, values map[string]graph.Datum, wanted []string, solo bool) (map[string]graph.Datum, error) {
 	needed := make(map[string]bool, len(wanted))
 	for _, name := range wanted {
 		needed[name] = true
@@ -202,7 +202,7 @@ func runPieces(ctx context.Context, pieces []piece, values map[string]tensor.Ten
 			}
 		}
 	}
-	out := make(map[string]tensor.Tensor, len(wanted))
+	out := make(map[string]graph.Datum, len(wanted))
 	for _, name := range wanted {
 		t, ok := values[name]
 		if !ok {

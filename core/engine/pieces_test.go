@@ -121,7 +121,7 @@ type pieceExecutable struct {
 func (x *pieceExecutable) Memory() int64 { return 1 }
 func (x *pieceExecutable) Close() error  { x.d.open.Add(-1); return x.m.Close() }
 
-func (x *pieceExecutable) Run(ctx context.Context, in map[string]tensor.Tensor, wanted []string, _ bool) (map[string]tensor.Tensor, error) {
+func (x *pieceExecutable) Run(ctx context.Context, in map[string]graph.Datum, wanted []string, _ bool) (map[string]graph.Datum, error) {
 	if x.epoch != x.d.epoch.Load() {
 		return nil, errStale
 	}
@@ -139,7 +139,7 @@ func (x *pieceExecutable) Run(ctx context.Context, in map[string]tensor.Tensor, 
 		return nil, errDied
 	}
 	x.d.die.Store(max(x.d.die.Load(), 0))
-	return x.p.Run(ctx, in, wanted)
+	return x.p.RunValues(ctx, in, wanted)
 }
 
 // tower is MatMul, Sin, MatMul, Sin, ... on x[batch, 4]; y is its end, early its
@@ -206,7 +206,7 @@ func TestRunnerSplits(t *testing.T) {
 					return internal
 				}
 				for name, v := range spec.SmokeInputs {
-					if name != "x" && tensor.View[float32](v)[0] == 0 {
+					if name != "x" && tensor.View[float32](v.Tensor)[0] == 0 {
 						return fmt.Errorf("%s was not computed", name)
 					}
 				}
@@ -248,7 +248,7 @@ func TestRunnerSplits(t *testing.T) {
 			}
 			m := tower(t, 2)
 			r := newRunner(f, store, lower.Source{Graph: m}, nil, q, hclog.NewNullLogger())
-			in := map[string]tensor.Tensor{"x": tensor.Floats(tensor.Shape{2, 4}, 1, 2, 3, 4, 5, 6, 7, 8)}
+			in := map[string]graph.Datum{"x": graph.TensorDatum(tensor.Floats(tensor.Shape{2, 4}, 1, 2, 3, 4, 5, 6, 7, 8))}
 			var d route.Decision
 			out, err := r.Run(t.Context(), &d, in, []string{"early", "y"})
 			r.Close()
@@ -270,13 +270,13 @@ func TestRunnerSplits(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want, err := p.Run(t.Context(), in, []string{"early", "y"})
+			want, err := p.RunValues(t.Context(), in, []string{"early", "y"})
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, name := range []string{"early", "y"} {
-				if !slices.Equal(out[name].Data, want[name].Data) {
-					t.Errorf("%s is %v, want %v", name, tensor.View[float32](out[name]), tensor.View[float32](want[name]))
+				if !slices.Equal(out[name].Tensor.Data, want[name].Tensor.Data) {
+					t.Errorf("%s is %v, want %v", name, tensor.View[float32](out[name].Tensor), tensor.View[float32](want[name].Tensor))
 				}
 			}
 			var ran []string
@@ -320,7 +320,7 @@ func TestSplitRunsWhatIsWanted(t *testing.T) {
 	r := newRunner(&pieceFleet{devices: []*pieceDevice{npu, cpu}}, store, lower.Source{Graph: tower(t, 3)}, nil,
 		route.Query{Preferred: "npu", Platforms: []string{"npu", "cpu"}, Policy: route.Warn, Split: route.SplitForce}, hclog.NewNullLogger())
 	defer r.Close()
-	in := map[string]tensor.Tensor{"x": tensor.Floats(tensor.Shape{1, 4}, 1, 2, 3, 4)}
+	in := map[string]graph.Datum{"x": graph.TensorDatum(tensor.Floats(tensor.Shape{1, 4}, 1, 2, 3, 4))}
 	if _, err := r.Run(t.Context(), &route.Decision{}, in, []string{"early"}); err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/sdk/backend"
 	"github.com/accelhq/accel/sdk/graph"
-	"github.com/accelhq/accel/sdk/tensor"
 )
 
 const (
@@ -80,7 +79,7 @@ func newRunner(f Fleet, store *lower.Store, source lower.Source, paddable []stri
 // Run computes the wanted outputs and writes into d where and why. d begins
 // empty and is handed on through all runs of one request, for what a request
 // lived through decides how it goes on.
-func (r *Runner) Run(ctx context.Context, d *route.Decision, inputs map[string]tensor.Tensor, wanted []string) (map[string]tensor.Tensor, error) {
+func (r *Runner) Run(ctx context.Context, d *route.Decision, inputs map[string]graph.Datum, wanted []string) (map[string]graph.Datum, error) {
 	asked, err := bind(r.source.Graph.Graph, inputs)
 	if err != nil {
 		return nil, &backend.Error{Code: backend.CodeInvalid, Argument: "inputs", Message: err.Error()}
@@ -107,7 +106,7 @@ func (r *Runner) Run(ctx context.Context, d *route.Decision, inputs map[string]t
 		}
 		p, f, err := r.place(ctx, dev, asked, inputs)
 		if err == nil {
-			var out map[string]tensor.Tensor
+			var out map[string]graph.Datum
 			out, err = r.run(ctx, p, f, inputs, wanted, len(d.Replays) >= soloAfter)
 			if err == nil {
 				d.Chosen, d.Pieces = p.decision(dev)
@@ -234,7 +233,7 @@ func (r *Runner) restingDevices() map[string]route.Refusal {
 }
 
 // run runs on a placement that place returned, and lets go of it.
-func (r *Runner) run(ctx context.Context, p *placement, f fit, inputs map[string]tensor.Tensor, wanted []string, solo bool) (map[string]tensor.Tensor, error) {
+func (r *Runner) run(ctx context.Context, p *placement, f fit, inputs map[string]graph.Datum, wanted []string, solo bool) (map[string]graph.Datum, error) {
 	in, err := f.inputs(inputs)
 	if err != nil {
 		r.release(p, false)
@@ -252,7 +251,7 @@ func (r *Runner) run(ctx context.Context, p *placement, f fit, inputs map[string
 
 // place returns the graph on a device, brought there first if need be, held for
 // one run.
-func (r *Runner) place(ctx context.Context, dev route.Device, asked dims, inputs map[string]tensor.Tensor) (*placement, fit, error) {
+func (r *Runner) place(ctx context.Context, dev route.Device, asked dims, inputs map[string]graph.Datum) (*placement, fit, error) {
 	info, ok := r.fleet.Device(dev.Ref)
 	if !ok {
 		return nil, fit{}, backend.BadState("device %s is gone", dev.Ref)
@@ -366,7 +365,7 @@ func (r *Runner) free(p *placement) {
 
 // bring lowers and compiles in the background of all who wait for p: a request
 // that gives up does not stop it for the others.
-func (r *Runner) bring(ctx context.Context, p *placement, dev route.Device, fixed dims, f fit, inputs map[string]tensor.Tensor) {
+func (r *Runner) bring(ctx context.Context, p *placement, dev route.Device, fixed dims, f fit, inputs map[string]graph.Datum) {
 	ctx = context.WithoutCancel(ctx)
 	go func() {
 		defer close(p.ready)

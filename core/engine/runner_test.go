@@ -156,10 +156,10 @@ type fakeExecutable struct {
 func (x *fakeExecutable) Memory() int64 { return 1 }
 func (x *fakeExecutable) Close() error  { x.d.open.Add(-1); return nil }
 
-func (x *fakeExecutable) Run(_ context.Context, in map[string]tensor.Tensor, wanted []string, solo bool) (map[string]tensor.Tensor, error) {
+func (x *fakeExecutable) Run(_ context.Context, in map[string]graph.Datum, wanted []string, solo bool) (map[string]graph.Datum, error) {
 	x.fleet.mu.Lock()
 	stale := x.epoch != x.d.epoch
-	x.d.shapes = append(x.d.shapes, in["x"].Shape)
+	x.d.shapes = append(x.d.shapes, in["x"].Tensor.Shape)
 	x.fleet.mu.Unlock()
 	if stale {
 		return nil, errStale
@@ -168,19 +168,19 @@ func (x *fakeExecutable) Run(_ context.Context, in map[string]tensor.Tensor, wan
 		x.d.solos.Add(1)
 	}
 	if x.d.run != nil {
-		if err := x.d.run(in["x"]); err != nil {
+		if err := x.d.run(in["x"].Tensor); err != nil {
 			if errors.Is(err, errDied) {
 				x.fleet.die(x.d)
 			}
 			return nil, err
 		}
 	}
-	n, l := in["x"].Shape[0], in["x"].Shape[1]
+	n, l := in["x"].Tensor.Shape[0], in["x"].Tensor.Shape[1]
 	out := make([]float32, n)
-	for i, v := range tensor.View[float32](in["x"]) {
+	for i, v := range tensor.View[float32](in["x"].Tensor) {
 		out[int64(i)/l] += v
 	}
-	return map[string]tensor.Tensor{wanted[0]: tensor.Floats(tensor.Shape{n}, out...)}, nil
+	return map[string]graph.Datum{wanted[0]: graph.TensorDatum(tensor.Floats(tensor.Shape{n}, out...))}, nil
 }
 
 // sumGraph is y[batch] = sum over x[batch, sequence].
@@ -228,12 +228,12 @@ func device(platform string, kind backend.Kind) *fakeDevice {
 	return &fakeDevice{Device: route.Device{Platform: platform, Ref: platform + ":0", Kind: kind}, back: 5 * time.Millisecond}
 }
 
-func x(rows, cols int64) map[string]tensor.Tensor {
+func x(rows, cols int64) map[string]graph.Datum {
 	v := make([]float32, rows*cols)
 	for i := range v {
 		v[i] = 1
 	}
-	return map[string]tensor.Tensor{"x": tensor.Floats(tensor.Shape{rows, cols}, v...)}
+	return map[string]graph.Datum{"x": graph.TensorDatum(tensor.Floats(tensor.Shape{rows, cols}, v...))}
 }
 
 // deaths gives a run function that dies so many times.
@@ -296,7 +296,7 @@ func TestRunnerFollowsTheRoute(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := tensor.View[float32](out["y"]); !slices.Equal(got, []float32{3, 3}) {
+			if got := tensor.View[float32](out["y"].Tensor); !slices.Equal(got, []float32{3, 3}) {
 				t.Errorf("y = %v, want [3 3]", got)
 			}
 			if d.Chosen.Device != tt.chosen || len(d.Replays) != tt.replays {
@@ -362,7 +362,7 @@ func TestRunnerPadsForStaticDevices(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		y := out["y"]
+		y := out["y"].Tensor
 		if !y.Shape.Equal(tensor.Shape{s[0]}) || tensor.View[float32](y)[s[0]-1] != float32(s[1]) {
 			t.Errorf("x%v gave %v%v", s, y.Shape, tensor.View[float32](y))
 		}
@@ -393,12 +393,13 @@ func TestRunnerRefusesInputsBeforeAnythingRuns(t *testing.T) {
 	cpu := device("cpu", backend.Hardware)
 	f := &fakeFleet{devices: []*fakeDevice{cpu}}
 	r := newTestRunner(t, f, route.Query{})
-	for name, in := range map[string]map[string]tensor.Tensor{
+	for name, in := range map[string]map[string]graph.Datum{
 		"missing": {},
 		"unknown": {"x": x(1, 1)["x"], "z": x(1, 1)["x"]},
-		"type":    {"x": tensor.Ints(tensor.Shape{1, 1}, 1)},
-		"rank":    {"x": tensor.Floats(tensor.Shape{1}, 1)},
-		"short":   {"x": {DType: tensor.Float32, Shape: tensor.Shape{2, 2}, Data: make([]byte, 4)}},
+		"type":    {"x": graph.TensorDatum(tensor.Ints(tensor.Shape{1, 1}, 1))},
+		"kind":    {"x": {Kind: graph.KindSequence}},
+		"rank":    {"x": graph.TensorDatum(tensor.Floats(tensor.Shape{1}, 1))},
+		"short":   {"x": graph.TensorDatum(tensor.Tensor{DType: tensor.Float32, Shape: tensor.Shape{2, 2}, Data: make([]byte, 4)})},
 	} {
 		_, err := r.Run(t.Context(), &route.Decision{}, in, []string{"y"})
 		if !errors.Is(err, &backend.Error{Code: backend.CodeInvalid}) {

@@ -93,11 +93,22 @@ func (e *Engine) platforms(class string) []string {
 
 // Feeds completes and checks inputs as the model's class wants them; an ONNX model
 // takes them as they are.
-func (s *Session) Feeds(inputs map[string]tensor.Tensor) (map[string]tensor.Tensor, error) {
+func (s *Session) Feeds(inputs map[string]graph.Datum) (map[string]graph.Datum, error) {
 	if s.Model == nil {
 		return inputs, nil
 	}
-	return s.Model.Feeds(inputs)
+	given := make(map[string]tensor.Tensor, len(inputs))
+	for name, v := range inputs {
+		if v.Kind != graph.KindTensor {
+			return nil, fmt.Errorf("input %s is no tensor, as all inputs of %s are", name, s.Class)
+		}
+		given[name] = v.Tensor
+	}
+	full, err := s.Model.Feeds(given)
+	if err != nil {
+		return nil, err
+	}
+	return graph.TensorData(full), nil
 }
 
 // Outputs are the names of the graph's outputs, in order.
@@ -110,7 +121,7 @@ func (s *Session) Outputs() []string {
 }
 
 // Infer runs the graph once on its own: Feeds, then Run.
-func (s *Session) Infer(ctx context.Context, inputs map[string]tensor.Tensor, wanted []string) (map[string]tensor.Tensor, route.Decision, error) {
+func (s *Session) Infer(ctx context.Context, inputs map[string]graph.Datum, wanted []string) (map[string]graph.Datum, route.Decision, error) {
 	var d route.Decision
 	feeds, err := s.Feeds(inputs)
 	if err != nil {
@@ -128,7 +139,7 @@ type Cost struct {
 
 // Cost counts the graph's nodes and operations at the inputs' shapes. Nodes whose
 // shapes only a run can tell count no operations.
-func (s *Session) Cost(inputs map[string]tensor.Tensor) (Cost, error) {
+func (s *Session) Cost(inputs map[string]graph.Datum) (Cost, error) {
 	feeds, err := s.Feeds(inputs)
 	if err != nil {
 		return Cost{}, err

@@ -43,15 +43,22 @@ func (d dims) key() string {
 
 // bind holds inputs against the graph's inputs and returns the sizes of its
 // symbolic dimensions. It refuses what does not fit before anything runs.
-func bind(g *graph.Graph, inputs map[string]tensor.Tensor) (dims, error) {
+func bind(g *graph.Graph, inputs map[string]graph.Datum) (dims, error) {
 	d := dims{}
 	known := map[string]bool{}
 	for _, v := range g.Inputs {
 		known[v.Name] = true
-		t, ok := inputs[v.Name]
+		given, ok := inputs[v.Name]
 		if !ok {
 			return nil, fmt.Errorf("input %s is missing", v.Name)
 		}
+		if v.Type != nil && given.Kind != v.Type.Kind {
+			return nil, fmt.Errorf("input %s is not of the kind that the model takes", v.Name)
+		}
+		if given.Kind != graph.KindTensor {
+			continue // the backend checks what is inside
+		}
+		t := given.Tensor
 		if err := t.Check(); err != nil {
 			return nil, fmt.Errorf("input %s: %w", v.Name, err)
 		}
@@ -97,47 +104,48 @@ type fit struct {
 }
 
 // inputs pads. Padding is zeros: the class has promised that zeros are masked out.
-func (f fit) inputs(in map[string]tensor.Tensor) (map[string]tensor.Tensor, error) {
-	out := make(map[string]tensor.Tensor, len(f.source.Inputs))
+func (f fit) inputs(in map[string]graph.Datum) (map[string]graph.Datum, error) {
+	out := make(map[string]graph.Datum, len(f.source.Inputs))
 	for _, v := range f.source.Inputs {
-		t := in[v.Name]
-		if v.Type != nil {
+		x := in[v.Name]
+		if v.Type != nil && x.Kind == graph.KindTensor {
 			var err error
-			if t, err = resize(t, sized(v.Type.Dims, t.Shape, f.padded)); err != nil {
+			if x.Tensor, err = resize(x.Tensor, sized(v.Type.Dims, x.Tensor.Shape, f.padded)); err != nil {
 				return nil, fmt.Errorf("input %s: %w", v.Name, err)
 			}
 		}
-		out[v.Name] = t
+		out[v.Name] = x
 	}
 	return out, nil
 }
 
 // feed picks the inputs of a lowered graph from values, in the types that it has.
-func feed(g *graph.Graph, values map[string]tensor.Tensor) (map[string]tensor.Tensor, error) {
-	out := make(map[string]tensor.Tensor, len(g.Inputs))
+func feed(g *graph.Graph, values map[string]graph.Datum) (map[string]graph.Datum, error) {
+	out := make(map[string]graph.Datum, len(g.Inputs))
 	for _, v := range g.Inputs {
-		t, ok := values[v.Name]
+		x, ok := values[v.Name]
 		if !ok {
 			return nil, fmt.Errorf("value %s was not computed", v.Name)
 		}
-		if v.Type != nil {
+		if v.Type != nil && x.Kind == graph.KindTensor {
 			var err error
-			if t, err = convert(t, v.Type.Elem); err != nil {
+			if x.Tensor, err = convert(x.Tensor, v.Type.Elem); err != nil {
 				return nil, fmt.Errorf("input %s: %w", v.Name, err)
 			}
 		}
-		out[v.Name] = t
+		out[v.Name] = x
 	}
 	return out, nil
 }
 
 // outputs widens and crops.
-func (f fit) outputs(out map[string]tensor.Tensor) (map[string]tensor.Tensor, error) {
+func (f fit) outputs(out map[string]graph.Datum) (map[string]graph.Datum, error) {
 	for _, v := range f.source.Outputs {
-		t, ok := out[v.Name]
-		if !ok || v.Type == nil {
+		x, ok := out[v.Name]
+		if !ok || v.Type == nil || x.Kind != graph.KindTensor {
 			continue
 		}
+		t := x.Tensor
 		var err error
 		if v.Type.HasShape && len(v.Type.Dims) == len(t.Shape) {
 			if t, err = resize(t, sized(v.Type.Dims, t.Shape, f.asked)); err != nil {
@@ -147,7 +155,7 @@ func (f fit) outputs(out map[string]tensor.Tensor) (map[string]tensor.Tensor, er
 		if t, err = convert(t, v.Type.Elem); err != nil {
 			return nil, fmt.Errorf("output %s: %w", v.Name, err)
 		}
-		out[v.Name] = t
+		out[v.Name] = graph.TensorDatum(t)
 	}
 	return out, nil
 }

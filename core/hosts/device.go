@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/accelhq/accel/sdk/backend"
+	"github.com/accelhq/accel/sdk/graph"
 	backendv1 "github.com/accelhq/accel/sdk/proto/accel/backend/v1"
-	"github.com/accelhq/accel/sdk/tensor"
 )
 
 // DeviceStatus is what is known of a device. Its Health is Unhealthy, with a
@@ -303,10 +303,10 @@ func (s *session) protocol(format string, args ...any) error {
 // smoke binds the inputs of a smoke run: small ones inside the message, others in a
 // lease that is held until Compile has ended. Where no memory is shared they must
 // fit the message.
-func (s *session) smoke(inputs map[string]tensor.Tensor) (list []*backendv1.Binding, lease *Lease, err error) {
+func (s *session) smoke(inputs map[string]graph.Datum) (list []*backendv1.Binding, lease *Lease, err error) {
 	var need int64
-	for _, t := range inputs {
-		need += roundUp(int64(len(t.Data)), align)
+	for _, v := range inputs {
+		need += roundUp(int64(len(v.Tensor.Data)), align)
 	}
 	if need > inlineBytes {
 		lease = s.arena.lease(need)
@@ -315,17 +315,28 @@ func (s *session) smoke(inputs map[string]tensor.Tensor) (list []*backendv1.Bind
 		return nil, nil, backend.Invalid("smoke_inputs", "the inputs of the smoke run have %d bytes, which no memory shared with %s holds and no message takes", need, s.dev.ref)
 	}
 	for _, name := range slices.Sorted(maps.Keys(inputs)) {
-		t := inputs[name]
-		b := &backendv1.Binding{Name: name, ElementType: int32(t.DType), Dims: t.Shape}
+		t, ty := inputs[name].Tensor, &graph.Type{Kind: inputs[name].Kind, Elem: inputs[name].Tensor.DType}
+		b := &backendv1.Binding{Name: name, Encoding: backend.EncodingOf(ty)}
 		list = append(list, b)
+		if !backend.Dense(ty) {
+			data, err := graph.AppendDatum(nil, "", inputs[name])
+			if err != nil {
+				return nil, lease, backend.Invalid(name, "input %q: %v", name, err)
+			}
+			if len(data) > backend.MaxInline {
+				return nil, lease, backend.Invalid(name, "input %q of the smoke run has %d bytes, a message takes %d", name, len(data), backend.MaxInline)
+			}
+			b.Place = &backendv1.Binding_Inline{Inline: data}
+			continue
+		}
+		b.ElementType, b.Dims = int32(t.DType), t.Shape
 		if lease == nil {
 			b.Place = &backendv1.Binding_Inline{Inline: t.Data}
 			continue
 		}
 		at, err := lease.Tensor(t.DType, t.Shape)
 		if err != nil {
-			lease.Release()
-			return nil, nil, err
+			return nil, lease, err
 		}
 		copy(at.Data, t.Data)
 		offset, _ := lease.offset(at.Data)
@@ -344,11 +355,11 @@ func (d *Device) Compile(ctx context.Context, spec backend.CompileSpec, progress
 		return nil, err
 	}
 	smoke, lease, err := s.smoke(spec.SmokeInputs)
-	if err != nil {
-		return nil, err
-	}
 	if lease != nil {
 		defer lease.Release()
+	}
+	if err != nil {
+		return nil, err
 	}
 	limit := newLimit(ctx, d.h.m.opts.Timeouts.Stall)
 	defer limit.end()

@@ -9,6 +9,7 @@ import (
 	"sort"
 
 	"github.com/accelhq/accel/core/route"
+	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
@@ -37,7 +38,7 @@ type EmbedResult struct {
 // Runner runs a graph somewhere and says in d where and why; d is handed on
 // through all runs of a request.
 type Runner interface {
-	Run(ctx context.Context, d *route.Decision, inputs map[string]tensor.Tensor, wanted []string) (map[string]tensor.Tensor, error)
+	Run(ctx context.Context, d *route.Decision, inputs map[string]graph.Datum, wanted []string) (map[string]graph.Datum, error)
 }
 
 // Encoder turns text into token ids, special tokens included, cut to max tokens
@@ -160,11 +161,11 @@ func (e *Embedder) batch(ctx context.Context, res *EmbedResult, rows [][]int64, 
 	if err != nil {
 		return &InvalidInputError{Field: "input", Input: -1, Problem: err.Error()}
 	}
-	out, err := e.Runner.Run(ctx, &res.Decision, feeds, []string{e.Output})
+	out, err := e.Runner.Run(ctx, &res.Decision, graph.TensorData(feeds), []string{e.Output})
 	if err != nil {
 		return err
 	}
-	t := out[e.Output]
+	t := out[e.Output].Tensor
 	if want := (tensor.Shape{int64(len(which)), int64(e.Hidden)}); t.DType != tensor.Float32 || !t.Shape.Equal(want) {
 		return fmt.Errorf("model %q gave %s %s%v, wants float32%v", e.Model, e.Output, t.DType, t.Shape, want)
 	}

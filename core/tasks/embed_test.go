@@ -11,6 +11,7 @@ import (
 
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/core/tasks"
+	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
@@ -40,11 +41,11 @@ type sums struct {
 	bad     float32
 }
 
-func (s *sums) Run(_ context.Context, d *route.Decision, in map[string]tensor.Tensor, wanted []string) (map[string]tensor.Tensor, error) {
+func (s *sums) Run(_ context.Context, d *route.Decision, in map[string]graph.Datum, wanted []string) (map[string]graph.Datum, error) {
 	if s.err != nil {
 		return nil, s.err
 	}
-	ids, mask := in["input_ids"], in["attention_mask"]
+	ids, mask := in["input_ids"].Tensor, in["attention_mask"].Tensor
 	s.batches = append(s.batches, ids.Shape)
 	d.Chosen = route.Choice{Platform: "cpu", Device: "cpu"}
 	n, l := ids.Shape[0], ids.Shape[1]
@@ -57,7 +58,7 @@ func (s *sums) Run(_ context.Context, d *route.Decision, in map[string]tensor.Te
 		}
 		out[b*4+2] = 1 + s.bad
 	}
-	return map[string]tensor.Tensor{wanted[0]: tensor.Floats(tensor.Shape{n, 4}, out...)}, nil
+	return map[string]graph.Datum{wanted[0]: graph.TensorDatum(tensor.Floats(tensor.Shape{n, 4}, out...))}, nil
 }
 
 func embedder(r tasks.Runner) *tasks.Embedder {

@@ -5,10 +5,46 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
-// compare holds an output against its record. Where the output has the mask's
+// compareValues holds an output of any kind against its record; what is inside a
+// sequence or an optional counts as the worst of it does.
+func compareValues(got, want graph.Datum, mask tensor.Tensor, tolerance float64) Output {
+	out := Output{Tolerance: tolerance}
+	inside := func(v graph.Datum) []graph.Datum {
+		if v.Optional != nil {
+			return []graph.Datum{*v.Optional}
+		}
+		return v.Sequence
+	}
+	switch a, b := inside(got), inside(want); {
+	case got.Kind != want.Kind:
+		out.Problem = "it is of another kind than was recorded"
+	case got.Kind == graph.KindTensor:
+		return compare(got.Tensor, want.Tensor, mask, tolerance)
+	case len(a) != len(b):
+		out.Problem = fmt.Sprintf("it holds %d values, recorded are %d", len(a), len(b))
+	default:
+		none := 0.0
+		out.MaxRel, out.OK = &none, true
+		for i := range a {
+			o := compareValues(a[i], b[i], tensor.Tensor{}, tolerance)
+			if o.MaxRel == nil {
+				o.Problem = fmt.Sprintf("value %d: %s", i, o.Problem)
+				return o
+			}
+			if *o.MaxRel > *out.MaxRel {
+				out.MaxRel = o.MaxRel
+			}
+			out.OK = out.OK && o.OK
+		}
+	}
+	return out
+}
+
+// compare holds a tensor against its record. Where the output has the mask's
 // batch and sequence, padding is left out: what a model makes of it means nothing.
 func compare(got, want, mask tensor.Tensor, tolerance float64) Output {
 	out := Output{Tolerance: tolerance}

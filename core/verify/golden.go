@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/accelhq/accel/core/checkpoint"
+	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
@@ -22,7 +23,7 @@ func loadGolden(path string, outputs []string) ([]test, error) {
 	cases := map[string]*test{}
 	at := func(name string) *test {
 		if cases[name] == nil {
-			cases[name] = &test{name: name, inputs: map[string]tensor.Tensor{}}
+			cases[name] = &test{name: name, inputs: map[string]graph.Datum{}}
 		}
 		return cases[name]
 	}
@@ -47,13 +48,13 @@ func loadGolden(path string, outputs []string) ([]test, error) {
 			return nil, fmt.Errorf("%s: %s: %w", path, key, err)
 		}
 		if side == "in" {
-			at(which).inputs[name] = c
+			at(which).inputs[name] = graph.TensorDatum(c)
 			continue
 		}
 		if !slices.Contains(outputs, name) {
 			return nil, fmt.Errorf("%s records output %s, the model gives only %s", path, name, strings.Join(outputs, ", "))
 		}
-		at(which).outputs = append(at(which).outputs, named{name, c})
+		at(which).outputs = append(at(which).outputs, named{name, graph.TensorDatum(c)})
 	}
 	var tests []test
 	for _, name := range sortedKeys(cases) {

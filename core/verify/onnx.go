@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/accelhq/accel/sdk/graph"
-	"github.com/accelhq/accel/sdk/tensor"
 )
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
@@ -29,18 +28,18 @@ func loadONNX(sets []string, g *graph.Graph) ([]test, error) {
 	outputs = g.Outputs
 	var tests []test
 	for _, dir := range sets {
-		t := test{inputs: map[string]tensor.Tensor{}}
+		t := test{inputs: map[string]graph.Datum{}}
 		if len(sets) > 1 {
 			t.name = filepath.Base(dir)
 		}
-		in, err := tensors(dir, "input", inputs)
+		in, err := values(dir, "input", inputs)
 		if err != nil {
 			return nil, err
 		}
 		for _, n := range in {
-			t.inputs[n.name] = n.tensor
+			t.inputs[n.name] = n.value
 		}
-		if t.outputs, err = tensors(dir, "output", outputs); err != nil {
+		if t.outputs, err = values(dir, "output", outputs); err != nil {
 			return nil, err
 		}
 		if len(t.outputs) == 0 {
@@ -51,20 +50,25 @@ func loadONNX(sets []string, g *graph.Graph) ([]test, error) {
 	return tests, nil
 }
 
-// tensors reads DIR/what_0.pb and so on. Recorded values may carry the name of the
-// graph's value; those that do not stand for the values in order.
-func tensors(dir, what string, values []*graph.Value) ([]named, error) {
+// values reads DIR/what_0.pb and so on. Recorded values may carry the name of the
+// graph's value; those that do not stand for the values in order, where numbers that
+// are left out are inputs without a value.
+func values(dir, what string, values []*graph.Value) ([]named, error) {
 	var out []named
-	for i := 0; ; i++ {
+	for i := 0; i <= len(values); i++ {
 		path := filepath.Join(dir, fmt.Sprintf("%s_%d.pb", what, i))
 		data, err := os.ReadFile(path)
 		if os.IsNotExist(err) {
-			return out, nil
+			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		name, t, err := graph.ParseTensor(data)
+		kind := graph.KindTensor
+		if i < len(values) && values[i].Type != nil {
+			kind = values[i].Type.Kind
+		}
+		name, v, err := graph.ParseDatum(data, kind)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
@@ -74,6 +78,7 @@ func tensors(dir, what string, values []*graph.Value) ([]named, error) {
 			}
 			name = values[i].Name
 		}
-		out = append(out, named{name, t})
+		out = append(out, named{name, v})
 	}
+	return out, nil
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/accelhq/accel/core/models"
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/sdk/backend"
-	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/graph"
 )
 
 // DefaultTolerance is the largest error of float32 outputs that passes: the largest
@@ -124,13 +124,13 @@ type Options struct {
 // test is a set of inputs and the outputs recorded for them.
 type test struct {
 	name    string // empty where there is only one
-	inputs  map[string]tensor.Tensor
+	inputs  map[string]graph.Datum
 	outputs []named
 }
 
 type named struct {
-	name   string
-	tensor tensor.Tensor
+	name  string
+	value graph.Datum
 }
 
 // Run verifies each folder on each platform and hands every result to each as it
@@ -230,7 +230,7 @@ func runTest(ctx context.Context, s *engine.Session, t test, res *Result, tolera
 		res.Placed[p.Platform] = engine.Cost{Nodes: nodes[p.Platform], FLOPs: res.Placed[p.Platform].FLOPs + p.FLOPs}
 	}
 	for _, o := range t.outputs {
-		out := compare(got[o.name], o.tensor, t.inputs["attention_mask"], tolerance)
+		out := compareValues(got[o.name], o.value, t.inputs["attention_mask"].Tensor, tolerance)
 		out.Name = o.name
 		if t.name != "" {
 			out.Name = t.name + "." + o.name

@@ -191,8 +191,8 @@ func (d *device) compile(m *graph.Model, spec backend.CompileSpec) (*executable,
 		to   *[]graph.Value
 	}{{m.Graph.Inputs, &e.info.Inputs}, {m.Graph.Outputs, &e.info.Outputs}} {
 		for _, v := range l.from {
-			if v.Type == nil || v.Type.Kind != graph.KindTensor {
-				return nil, backend.Unsupported("value " + v.Name + " of the graph's interface is no tensor of known type")
+			if v.Type == nil {
+				return nil, backend.Unsupported("the type of value " + v.Name + " of the graph's interface is not known")
 			}
 			*l.to = append(*l.to, graph.Value{Name: v.Name, Type: v.Type})
 		}

@@ -214,7 +214,7 @@ type CompileSpec struct {
 	SmokeDims    map[string]int64 // symbolic dimensions of the smoke run; absent ones are 1
 	// SmokeInputs are what the smoke run computes on, by name; nil: zeros, empty
 	// strings, sequences of nothing. The SDK runs it; a backend sees none of it.
-	SmokeInputs map[string]tensor.Tensor
+	SmokeInputs map[string]graph.Datum
 }
 
 // ExecutableInfo describes a compiled graph.

@@ -40,6 +40,15 @@ type Datum struct {
 // TensorDatum is a tensor as a Datum.
 func TensorDatum(t tensor.Tensor) Datum { return Datum{Kind: KindTensor, Tensor: t} }
 
+// TensorData are tensors, by name, as Data.
+func TensorData(tensors map[string]tensor.Tensor) map[string]Datum {
+	out := make(map[string]Datum, len(tensors))
+	for name, t := range tensors {
+		out[name] = TensorDatum(t)
+	}
+	return out
+}
+
 // AppendDatum appends the encoding of a value to dst: a TensorProto, SequenceProto
 // or OptionalProto, as ParseDatum reads it. A container without a value inside says
 // nothing of the type that it could hold.
