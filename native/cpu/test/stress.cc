@@ -1,6 +1,6 @@
 // Runs operations of random shapes over buffers of exactly the size they need, from several threads
 // at a time, on every instruction set of this machine: for the sanitizers, and for machines and
-// emulators on which Go's tests do not run. Products, attention, norms and softmax are compared
+// emulators on which Go's tests do not run. Products, convolutions, attention, norms and softmax are compared
 // with plain loops; plugins/cpu/kernels compares everything.
 #include <cmath>
 #include <cstdio>
@@ -154,6 +154,71 @@ struct Lab {
     }
   }
 
+  // A convolution of any shape, and a pool over what it gives.
+  void conv() {
+    accelcpu_conv o = {};
+    accelcpu_pack p = {};
+    const bool alone = pick(0, 2) == 0;  // channels with filters of their own
+    o.batch = pick(1, 2), o.groups = alone ? pick(2, 5) : pick(1, 2), o.channels = alone ? 1 : pick(1, 40), o.filters = alone ? pick(1, 2) : pick(1, 40);
+    int64_t places = 1, area = 1, taps = 1;
+    for (int i = 0; i < 3; i++) {
+      o.kernel[i] = i == 0 ? 1 : pick(1, 4), o.stride[i] = pick(1, 3), o.dilation[i] = pick(1, 2), o.pad[i] = pick(-1, 2);
+      o.in[i] = i == 0 ? pick(1, 2) : pick(3, 24), o.out[i] = pick(1, i == 0 ? 2 : 20);
+      places *= o.out[i], area *= o.in[i], taps *= o.kernel[i];
+    }
+    const int64_t filters = o.groups * o.filters, depth = o.channels * taps;
+    o.y_stride[0] = filters * places, o.y_stride[1] = places, o.y_stride[2] = o.out[1] * o.out[2], o.y_stride[3] = o.out[2], o.y_stride[4] = 1;
+    o.activation = ACCELCPU_ACT_RELU;
+    const float *x = floats(o.batch * o.groups * o.channels * area, &o.x), *w = floats(filters * depth, &o.w), *bias = floats(filters, &o.bias);
+    if (!alone) {
+      const int64_t size = accelcpu_packed_bytes(runner, ACCELCPU_PACK_F32, o.filters, depth);
+      p.src = o.w, p.n = o.filters, p.k = depth, p.n_stride = depth, p.k_stride = 1;
+      bytes(o.groups * size, &p.dst);
+      o.w = p.dst;
+      for (int64_t g = 0; g < o.groups; g++, p.src.offset += o.filters * depth * 4, p.dst.offset += size) run(ACCELCPU_OP_PACK, p);
+    }
+    const float* y = floats(o.batch * filters * places, &o.y);
+    run(ACCELCPU_OP_CONV, o);
+    for (int64_t at = 0; at < o.batch * filters * places; at++) {
+      const int64_t f = at / places % filters, b = at / places / filters;
+      double sum = bias[f];
+      for (int64_t k = 0; k < depth; k++) {
+        const int64_t t = k % taps, tap[3] = {t / o.kernel[2] / o.kernel[1], t / o.kernel[2] % o.kernel[1], t % o.kernel[2]};
+        const int64_t place[3] = {at % places / o.out[2] / o.out[1], at / o.out[2] % o.out[1], at % o.out[2]};
+        int64_t from = (b * o.groups + f / o.filters) * o.channels + k / taps;
+        bool inside = true;
+        for (int i = 0; i < 3; i++) {
+          const int64_t v = place[i] * o.stride[i] - o.pad[i] + tap[i] * o.dilation[i];
+          inside &= v >= 0 && v < o.in[i];
+          from = from * o.in[i] + v;
+        }
+        if (inside) sum += double{w[f * depth + k]} * x[from];
+      }
+      expect("conv", y[at], sum > 0 ? sum : 0, 2e-4);
+    }
+    accelcpu_pool q = {};
+    q.planes = o.batch * filters, q.x = o.y, q.pool = static_cast<uint32_t>(pick(0, 2));
+    int64_t windows = q.planes;
+    for (int i = 0; i < 3; i++) {
+      q.in[i] = o.out[i], q.kernel[i] = pick(1, 3), q.stride[i] = pick(1, 3), q.dilation[i] = 1, q.pad[i] = q.pad_end[i] = pick(0, 1), q.out[i] = pick(1, 9);
+      windows *= q.out[i];
+    }
+    floats(windows, &q.y);
+    run(ACCELCPU_OP_POOL, q);
+
+    accelcpu_resample r = {};
+    r.x = o.x, r.outer = o.batch * o.groups * o.channels, r.in = area, r.inner = 1, r.out = pick(1, 40), r.taps = pick(1, 4);
+    if (pick(0, 1)) r.in = r.outer, r.outer = 1, r.inner = area;
+    auto* index = reinterpret_cast<int32_t*>(bytes(r.out * r.taps * 4, &r.index));
+    for (int64_t i = 0; i < r.out * r.taps; i++) index[i] = static_cast<int32_t>(pick(0, r.in - 1));
+    floats(r.out * r.taps, &r.weight), floats(r.outer * r.out * r.inner, &r.y);
+    run(ACCELCPU_OP_RESAMPLE, r);
+
+    accelcpu_groupnorm n = {};
+    n.x = n.y = o.y, n.scale = n.bias = o.bias, n.batch = o.batch, n.groups = o.groups, n.channels = o.filters, n.inner = places, n.eps = 1e-5f;
+    run(ACCELCPU_OP_GROUPNORM, n);
+  }
+
   // No comparison: whether they stay where they belong.
   void rest() {
     accelcpu_map m = {};
@@ -221,7 +286,7 @@ int main(int argc, char** argv) {
       threads.emplace_back([=] {
         Lab lab{runner, std::mt19937(seed), {}};
         for (int i = 0; i < rounds; i++) {
-          lab.gemm(), lab.matmul(), lab.attention(), lab.rows(), lab.rest();
+          lab.gemm(), lab.matmul(), lab.attention(), lab.rows(), lab.conv(), lab.rest();
           lab.clear();
         }
       });

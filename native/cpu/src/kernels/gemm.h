@@ -21,7 +21,12 @@ constexpr int kTile = kRows * kPanel;
 constexpr int64_t kBlockM = (127 / kRows + 1) * kRows;
 constexpr int64_t kBlockK = kPanel <= 16 ? 384 : 256;
 constexpr int64_t kMaxGroup = 16;
-static_assert((kBlockM / kRows + 1) * kMaxGroup * kTile * 4 <= kScratchBytes, "sums fit the scratch");
+constexpr int64_t kSums = (kBlockM / kRows + 1) * kMaxGroup * kTile;
+// Rows of A that lie a multiple of 4 KiB apart share one set of L1, which is too small for all rows of a tall tile: such
+// blocks are copied first, their rows kApart more than a block of k apart.
+constexpr int64_t kSetBytes = 4096, kApart = 16;
+constexpr bool kTall = kRows > 6;
+static_assert((kSums + kBlockM * (kBlockK + kApart)) * 4 <= kScratchBytes, "sums and a block of A fit the scratch");
 
 // Rows of B that are fetched ahead: B comes from L2 or beyond, and is read once for each block of A.
 constexpr int kAhead = 64;
@@ -126,20 +131,29 @@ void pack(Workers& w, const accelcpu_pack& o, const PackData& d) {
 }
 
 // The part of a product that one task computes: rows [m0, m1), columns [n0, n1), n0 at
-// a panel's beginning. `sums` holds a tile for each pair of row tile and panel.
+// a panel's beginning. `sums` holds a tile for each pair of row tile and panel, and behind them a block of A.
 INLINE void gemm_block(const accelcpu_gemm& o, const GemmData& d, const Epilogue& e, Finish finish, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float* sums) {
   const int64_t tiles = ceil_div(m1 - m0, kRows), blocks = max_of<int64_t>(1, ceil_div(o.k, kBlockK));
+  const bool copied = kTall && n1 - n0 > kPanel && o.lda * 4 % kSetBytes == 0;
   for (int64_t block = 0; block < blocks; block++) {
     const int64_t k0 = part(block, o.k, blocks), k = part(block + 1, o.k, blocks) - k0;
     const bool last = block + 1 == blocks;
     float* sum = sums;
+    const float* a = d.a + m0 * o.lda + k0;
+    int64_t lda = o.lda;
+    if (copied) {
+      float* copy = sums + kSums;
+      lda = kBlockK + kApart;
+      for (int64_t i = 0; i < m1 - m0; i++) std::memcpy(copy + i * lda, a + i * o.lda, static_cast<size_t>(k) * 4);
+      a = copy;
+    }
     for (int64_t column = n0; column < n1; column += kPanel) {
       const float* b = d.b + column * o.k + k0 * kPanel;
       for (int64_t t = 0; t < tiles; t++) {
-        const int64_t row = m0 + part(t, m1 - m0, tiles);
-        const int rows = static_cast<int>(m0 + part(t + 1, m1 - m0, tiles) - row);
-        kTileProduct[rows - 1](d.a + row * o.lda + k0, o.lda, b, kPanel, k, sum, block > 0);
-        if (last) finish(e, sum, row, rows, column, static_cast<int>(min_of<int64_t>(kPanel, n1 - column)));
+        const int64_t row = part(t, m1 - m0, tiles);
+        const int rows = static_cast<int>(part(t + 1, m1 - m0, tiles) - row);
+        kTileProduct[rows - 1](a + row * lda, lda, b, kPanel, k, sum, block > 0);
+        if (last) finish(e, sum, m0 + row, rows, column, static_cast<int>(min_of<int64_t>(kPanel, n1 - column)));
         if (blocks > 1) sum += kTile;
       }
     }

@@ -9,17 +9,25 @@
 namespace accelcpu {
 namespace {
 
-// acc (+)= the taps of one line, column by column.
+// acc = the taps of one line joined with acc, for Count vectors of columns.
+template <bool Max, int Count>
+INLINE void pool_columns(const Lines& lines, int64_t line, int64_t column, float* acc) {
+  Vec v[Count];
+  UNROLL for (int i = 0; i < Count; i++) v[i] = load(acc + column + i * kLanes);
+  for (int64_t kx = 0; kx < lines.kernel; kx++) {
+    const float* src = lines.at(line, kx) + column;
+    UNROLL for (int i = 0; i < Count; i++) {
+      const Vec x = load(src + i * kLanes);
+      v[i] = Max ? max_nan(v[i], x) : v[i] + x;
+    }
+  }
+  UNROLL for (int i = 0; i < Count; i++) store(acc + column + i * kLanes, v[i]);
+}
 template <bool Max>
 INLINE void pool_line(const Lines& lines, int64_t line, int64_t columns, float* acc) {
-  for (int64_t j = 0; j < columns; j += kLanes) {
-    Vec v = load(acc + j);
-    for (int64_t kx = 0; kx < lines.kernel; kx++) {
-      const Vec x = load(lines.at(line, kx) + j);
-      v = Max ? max_nan(v, x) : v + x;
-    }
-    store(acc + j, v);
-  }
+  int64_t j = 0;
+  for (; j + 3 * kLanes < columns; j += 4 * kLanes) pool_columns<Max, 4>(lines, line, j, acc);
+  for (; j < columns; j += kLanes) pool_columns<Max, 1>(lines, line, j, acc);
 }
 
 // Taps that an average along one dimension counts at a place.
@@ -81,23 +89,30 @@ void pool(Workers& w, const accelcpu_pool& o, const PoolData& d) {
   pool_planes<false>(w, o, d);
 }
 
+// A row of y along an axis that is the last; Taps 0: as many as there are.
+template <int Taps>
+void resample_row(const accelcpu_resample& o, const ResampleData& d, const float* x, float* y) {
+  const int64_t taps = Taps ? Taps : o.taps;
+  const int32_t* index = d.index;
+  const float* weight = d.weight;
+  for (int64_t j = 0; j < o.out; j++, index += taps, weight += taps) {
+    float sum = weight[0] * x[index[0]];
+    for (int64_t t = 1; t < taps; t++) sum += weight[t] * x[index[t]];
+    y[j] = sum;
+  }
+}
+
 void resample(Workers& w, const accelcpu_resample& o, const ResampleData& d) {
   if (o.outer == 0 || o.out == 0 || o.inner == 0) return;
   // Rows of y: where `inner` is 1 a task takes whole ones, else each place of the axis is one.
   const int64_t width = o.inner == 1 ? o.out : o.inner, rows = o.inner == 1 ? o.outer : o.outer * o.out;
   const int64_t group = max_of<int64_t>(1, kGrain / width);
+  const auto row = o.taps == 1 ? resample_row<1> : o.taps == 2 ? resample_row<2> : o.taps == 4 ? resample_row<4> : resample_row<0>;
   w.each(ceil_div(rows, group), [&](int64_t task, void*) {
     for (int64_t r = task * group; r < min_of(rows, (task + 1) * group); r++) {
       float* y = d.y + r * width;
       if (o.inner == 1) {
-        const float* x = d.x + r * o.in;
-        for (int64_t j = 0; j < o.out; j++) {
-          const int32_t* index = d.index + j * o.taps;
-          const float* weight = d.weight + j * o.taps;
-          float sum = weight[0] * x[index[0]];
-          for (int64_t t = 1; t < o.taps; t++) sum += weight[t] * x[index[t]];
-          y[j] = sum;
-        }
+        row(o, d, d.x + r * o.in, y);
         continue;
       }
       const int32_t* index = d.index + r % o.out * o.taps;

@@ -64,7 +64,9 @@ struct Lines {
   INLINE const float* at(int64_t line, int64_t kx) const {
     const float* p = data + line * pitch;
     const int64_t column = kx * dilation;
-    return stride == 1 ? p + column : p + column % stride * phase + column / stride;
+    if (stride == 1) return p + column;
+    if (stride == 2) return p + (column & 1) * phase + (column >> 1);
+    return p + column % stride * phase + column / stride;
   }
   // f(kz, ky, line) for the rows of x under row (z, y) of y.
   template <class Op, class F>
