@@ -242,6 +242,23 @@ func TestInspectModel(t *testing.T) {
 	}
 }
 
+// TestInspectContradiction: what a broken model declares is told all the same.
+func TestInspectContradiction(t *testing.T) {
+	m := &graph.Model{IRVersion: 10, Opsets: map[string]int64{"": 21}, Graph: &graph.Graph{Name: "broken",
+		Inputs:  []*graph.Value{{Name: "a", Type: graph.TensorType(tensor.Float32, graph.Known(2), graph.Known(3))}},
+		Nodes:   []*graph.Node{{OpType: "MatMul", Inputs: []string{"a", "a"}, Outputs: []string{"y"}}},
+		Outputs: []*graph.Value{{Name: "y", Type: graph.TensorType(tensor.Float32, graph.Known(2), graph.Known(3))}}}}
+	dir := t.TempDir()
+	if err := graph.Save(m, dir, graph.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	status, out, errs := accel(t, dir, "inspect", ".")
+	if status != 0 {
+		t.Fatalf("status %d: %s", status, errs)
+	}
+	contains(t, out, "problem", "can't be multiplied", "input   a     float32  [2, 3]")
+}
+
 // TestInspectNodes asks devices about nodes: the CPU's NonZero is the reference's,
 // and a device of static shapes refuses what has none.
 func TestInspectNodes(t *testing.T) {

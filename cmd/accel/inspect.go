@@ -81,7 +81,7 @@ node of the graph is listed with what would compute it on --platform, or why it 
 			if err := graph.Infer(m); err != nil {
 				x.Problem = err.Error() // what the model declares may be told all the same
 			}
-			if x.Inspection, err = tasks.Inspect(m, dims); err != nil {
+			if x.Inspection, err = tasks.Inspect(m, dims); err != nil && x.Problem == "" {
 				return err
 			}
 			if nodes {
@@ -358,7 +358,7 @@ func (a *app) printInspection(x *inspection) error {
 		if c.Unsized > 0 {
 			say("", "%s", s.dim(fmt.Sprintf("%s not counted: only a run can tell their size", count(c.Unsized, "value"))))
 		}
-	} else {
+	} else if x.Problem == "" {
 		var ask []string
 		for _, d := range x.Symbols {
 			ask = append(ask, "--dim "+d+"=N")
