@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
@@ -117,7 +119,9 @@ func (r *runtimeCase) node(t *testing.T) (n *graph.Node, in []graph.Datum) {
 
 func (r *runtimeCase) eval(n *graph.Node, in []graph.Datum) ([]graph.Datum, error) {
 	o, _ := Lookup(r.Domain, r.Op, r.Opset)
-	return o.Eval(context.Background(), n, in, Env{})
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return o.Eval(ctx, n, in, Env{MaxBytes: 256 << 20})
 }
 
 func runtimeCases(t *testing.T) []*runtimeCase {
@@ -227,5 +231,37 @@ func TestRecurrentRefuses(t *testing.T) {
 	lens := tensor.Tensor{DType: tensor.Int32, Shape: tensor.Shape{1}, Data: []byte{3, 0, 0, 0}}
 	if _, err := evalOp(graph.DomainONNX, "RNN", values(x, w, r, none, lens), 2); err == nil {
 		t.Error("a sequence of 3 of 2 steps is computed")
+	}
+}
+
+// Nearly right calls are refused or computed, never a panic.
+func TestMutatedRuntimeCases(t *testing.T) {
+	seeds, ran := uint64(30), 0
+	if raceDetector {
+		seeds = 4
+	}
+	for i, rc := range runtimeCases(t) {
+		whole, all := rc.node(t)
+		for seed := range seeds {
+			r := randomCall{rand.New(rand.NewPCG(seed, uint64(i)))}
+			n := *whole
+			n.Attrs = slices.Clone(whole.Attrs)
+			in := slices.Clone(all)
+			for range 1 + r.IntN(2) {
+				r.mutate(in, []*graph.Node{&n})
+			}
+			_, err := rc.eval(&n, in)
+			var internal *InternalError
+			if errors.As(err, &internal) {
+				t.Fatalf("case %d (%s), seed %d: %v", i, rc, seed, err)
+			}
+			if err == nil {
+				ran++
+			}
+		}
+	}
+	t.Logf("%d mutated calls were computed", ran)
+	if ran == 0 {
+		t.Error("no mutated call was computed")
 	}
 }
