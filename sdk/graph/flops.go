@@ -18,8 +18,8 @@ func FLOPs(n *Node, types map[string]*Type) (int64, bool) {
 	case FunctionID{Domain: DomainAccel, Name: "PagedWrite"}:
 		return 0, true
 	}
-	if n.Domain == DomainMicrosoft && rules[n.ID()] != nil {
-		return c.times(c.product(c.out(0), 0))
+	if n.Domain == DomainMicrosoft {
+		return c.microsoft()
 	}
 	if n.Domain != DomainONNX {
 		return 0, false
@@ -197,6 +197,76 @@ func (c counter) attention() (int64, bool) {
 		return 0, false
 	}
 	return c.times(2, batch, heads, rows, keys, d+dv)
+}
+
+// microsoft counts an operator of com.microsoft.
+func (c counter) microsoft() (int64, bool) {
+	out := c.product(c.out(0), 0)
+	dim := func(i, at int) int64 { // of input i, from the end where at is negative
+		t := c.in(i)
+		if t == nil {
+			return -1
+		}
+		if at < 0 {
+			at += len(t.Dims)
+		}
+		if at < 0 || at >= len(t.Dims) || t.Dims[at].Param != "" {
+			return -1
+		}
+		return t.Dims[at].Size
+	}
+	switch c.n.OpType {
+	case "MatMulBnb4":
+		return c.times(2, out, c.n.AttrInt("K", -1))
+	case "FusedMatMul", "TransposeMatMul", "FusedGemm", "QGemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger16":
+		at := -1
+		if a := c.in(0); a != nil && len(a.Dims) > 1 && c.n.AttrInt("transA", 0) != 0 {
+			at = -2
+			if c.n.AttrInt("transBatchA", 0) != 0 {
+				at = 0
+			}
+		}
+		return c.times(2, out, dim(0, at))
+	case "FusedConv":
+		return c.times(2, out, c.product(c.in(1), 1))
+	case "QLinearConv":
+		return c.times(2, out, c.product(c.in(3), 1))
+	case "NhwcMaxPool", "QLinearAveragePool":
+		kernel := int64(1)
+		for _, k := range c.n.AttrInts("kernel_shape") {
+			kernel *= max(k, 0)
+		}
+		return c.times(out, kernel)
+	case "QLinearGlobalAveragePool":
+		return c.times(c.product(c.in(0), 0))
+	case "Trilu", "ExpandDims", "UnfoldTensor", "QLinearConcat":
+		return 0, true
+	case "MultiHeadAttention", "DecoderMaskedMultiHeadAttention", "GroupQueryAttention":
+		// The output has as many numbers as there are products with a value of one
+		// key; keys are taken to be as wide as values.
+		total := int64(-1)
+		if t := c.out(1); t != nil && len(t.Dims) == 4 && t.Dims[2].Param == "" {
+			total = t.Dims[2].Size
+		} else if k := c.in(1); t == nil && k != nil && len(k.Dims) == 4 && k.Dims[2].Param == "" {
+			total = k.Dims[2].Size
+		} else if t == nil {
+			total = dim(1, 1)
+		}
+		return c.times(4, out, total)
+	case "Attention", "QAttention":
+		total := dim(0, 1)
+		if t := c.out(1); t != nil && len(t.Dims) == 5 && t.Dims[3].Param == "" {
+			total = t.Dims[3].Size
+		}
+		projections, ok1 := c.times(2, dim(0, 0), dim(0, 1), dim(1, 0), dim(1, 1))
+		attention, ok2 := c.times(4, out, total)
+		sum, ok := addInt(projections, attention)
+		return sum, ok && ok1 && ok2
+	}
+	if rules[c.n.ID()] == nil {
+		return 0, false
+	}
+	return c.times(out)
 }
 
 func (c counter) pagedAttention() (int64, bool) {

@@ -39,7 +39,7 @@ var microsoftFusedOps = []spec{
 	})},
 	{"FusedMatMul", since(1), "A T:float, B T -> Y T", "alpha float=1, transA int=0, transB int=0, transBatchA int=0, transBatchB int=0", fusedMatMul},
 	{"TransposeMatMul", since(1), "A T:float, B T -> Y T", "alpha float=1, transA int=0, transB int=0", fusedMatMul},
-	{"FusedGemm", since(1), "A T:f16|f32|f64, B T, C? T -> Y T", "activation string, activation_alpha float, activation_beta float, activation_gamma float, " +
+	{"FusedGemm", since(1), "A T:f16|f32|f64|i32|i64|u32|u64, B T, C? T -> Y T", "activation string, activation_alpha float, activation_beta float, activation_gamma float, " +
 		"alpha float=1, beta float=1, transA int=0, transB int=0", fusedGemm},
 	{"FusedConv", since(1), "X T:f16|f32|f64, W T, B? T, Z? T -> Y T", "activation string, activation_params floats, " + convAttrs, fusedConv},
 	{"NhwcMaxPool", since(1), "x T:i8|u8 -> y T", poolAttrs + ", dilations ints", func(c *call) error {

@@ -116,6 +116,91 @@ func TestMicrosoftVectors(t *testing.T) {
 	t.Logf("%d cases of %d operators", total, len(byOp))
 }
 
+// ours are how operators of com.microsoft differ from their schemas, on purpose:
+// what is wrong with them, and why.
+var ours = map[string]string{
+	"GroupQueryAttention: does not take tensor(float8e4m3fn)": "the schema does not say how scales go with it, and only CUDA has it",
+}
+
+// TestMicrosoftSchemas compares the operator table with ONNX Runtime's schemas.
+func TestMicrosoftSchemas(t *testing.T) {
+	var schemas []schema
+	readJSON(t, filepath.Join("testdata", "microsoft", "schemas.json"), &schemas)
+	known, used := map[string]bool{}, map[string]bool{}
+	for _, s := range schemas {
+		known[s.Name] = true
+		op, ok := Lookup(graph.DomainMicrosoft, s.Name, 1)
+		if !ok {
+			t.Errorf("%s is not registered", s.Name)
+			continue
+		}
+		for _, why := range compareSchema(op, s) {
+			fault := s.Name + ": " + why
+			excused := false
+			for known := range ours {
+				if op, what, _ := strings.Cut(known, ": "); s.Name == op && strings.HasSuffix(fault, what) {
+					excused, used[known] = true, true
+				}
+			}
+			if !excused {
+				t.Error(fault)
+			}
+		}
+	}
+	for what := range ours {
+		if !used[what] {
+			t.Errorf("nothing differs any more as in %q", what)
+		}
+	}
+	for _, s := range microsoftOps {
+		if !known[s.name] && s.name != "SimplifiedLayerNormalization" { // which ONNX Runtime has in the default domain only
+			t.Errorf("%s has no vectors", s.name)
+		}
+	}
+}
+
+// Shape inference tells what the operators give, from constants exactly, and from
+// types of inputs nothing that is not so.
+func TestMicrosoftInference(t *testing.T) {
+	for _, v := range microsoftVectors(t) {
+		for _, way := range []string{"constants", "inputs"} {
+			m := v.model.Clone()
+			defer m.Close()
+			if way == "inputs" {
+				for _, in := range m.Graph.Initializers {
+					ty := graph.TensorType(in.Tensor.DType)
+					for _, d := range in.Tensor.Shape {
+						ty.Dims = append(ty.Dims, graph.Known(d))
+					}
+					m.Graph.Inputs = append(m.Graph.Inputs, &graph.Value{Name: in.Name, Type: ty})
+				}
+				m.Graph.Initializers = nil
+			}
+			for _, o := range m.Graph.Outputs {
+				o.Type = nil
+			}
+			if err := graph.Infer(m); err != nil {
+				t.Errorf("%s, %s: %v", v.name, way, err)
+				continue
+			}
+			for _, o := range m.Graph.Outputs {
+				want := v.want[o.Name]
+				ok := o.Type != nil && o.Type.Elem == want.DType && o.Type.HasShape && len(o.Type.Dims) == len(want.Shape)
+				for i := 0; ok && i < len(want.Shape); i++ {
+					known := o.Type.Dims[i].Param == "" && o.Type.Dims[i].Size >= 0
+					ok = known && o.Type.Dims[i].Size == want.Shape[i] || !known && way == "inputs"
+				}
+				if !ok {
+					t.Errorf("%s, %s: %s is inferred as %+v, it is %s", v.name, way, o.Name, o.Type, describeTensor(want))
+				}
+			}
+			if flops, ok := graph.FLOPs(m.Graph.Nodes[0], m.Graph.Types()); way == "constants" && (!ok || flops < 0) {
+				t.Errorf("%s: its FLOPs are not known", v.name)
+			}
+		}
+	}
+}
+
 // call is the vector's node and its inputs.
 func (v microsoftVector) call() (*graph.Node, []graph.Datum) {
 	n := *v.model.Graph.Nodes[0]

@@ -7,7 +7,11 @@ Each case is one model file, FOLDER/OPERATOR/CASE.onnx: one node, its inputs as
 initializers, and what ONNX Runtime's CPU kernels gave for its outputs as
 initializers called want.NAME, which no node reads. NaN in those means that any
 value is right there. Cases are drawn from a seed of their own name.
+
+FOLDER/schemas.json has the signatures of these operators, as nodetests.py writes
+those of ONNX.
 """
+import json
 import pathlib
 import sys
 import zlib
@@ -16,6 +20,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.capi import onnxruntime_pybind11_state
 
 F32, F16, I32, I64, U8, I8 = np.float32, np.float16, np.int32, np.int64, np.uint8, np.int8
 CASES = []
@@ -529,8 +534,35 @@ case(Q, "lengths", 3, unspecified=padded(3, 1, cache=[5, 6]), do_rotary=1, **N)(
 case(Q, "lengths_idle", 3, unspecified=padded(2, 0, cache=[2, 4]), **N)(lambda r: gqa(r, s=3, past=8, totals=[2, 4], total=8, lengths=[2, 0]))
 
 
+def schemas(names):
+    """Signatures of operators of com.microsoft."""
+
+    def params(ps):
+        return [{"Name": p.name, "Type": p.typeStr, "Option": str(p.option).split(".")[-1]} for p in ps]
+
+    def attribute(name, a):
+        # Names of kinds are ONNX's, but for lists, which end in S.
+        d = {"Name": name, "Type": str(a.type).split(".")[-1], "Required": a.required}
+        if a._default_value:
+            d["Default"] = helper.get_attribute_value(onnx.AttributeProto.FromString(a._default_value))
+            if isinstance(d["Default"], bytes):
+                d["Default"] = d["Default"].decode()
+        return d
+
+    return [
+        {"Name": s.name, "Since": s.since_version, "Inputs": params(s.inputs), "Outputs": params(s.outputs),
+         "Types": {t.type_param_str: sorted(t.allowed_type_strs) for t in s.type_constraints},
+         "Attributes": [attribute(n, a) for n, a in sorted(s.attributes.items())]}
+        for s in sorted(onnxruntime_pybind11_state.get_all_operator_schema(), key=lambda s: s.name)
+        if s.domain == "com.microsoft" and s.name in names
+    ]
+
+
 def main():
     folder = pathlib.Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(json.dumps(s, separators=(",", ":")) for s in schemas({c[0] for c in CASES}))
+    (folder / "schemas.json").write_text("[" + lines + "]\n")
     refused = 0
     for c in CASES:
         try:
