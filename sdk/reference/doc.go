@@ -10,12 +10,17 @@
 // complement. What ONNX leaves open is stated where it is decided.
 //
 // Operators are rows of tables, a file a family: name, versions, signature,
-// attributes, and the function that computes them. A node with an unknown
+// attributes, and the function that computes them. Of ONNX's default domain there
+// is every version of every operator; forms of the first operator sets are
+// translated to later ones (older.go). A node with an unknown
 // operator, operator set, attribute or element type is refused (*UnsupportedError)
 // before anything runs; values that do not fit end in a *NodeError that names node,
 // operator and input. Memory is counted before it is taken (*MemoryError).
 //
-// The judge is judged by ONNX's own node tests and schemas, which
-// testdata/nodetests.py writes to a folder, by exports of real architectures, and
-// by the contract's vectors.
+// Random numbers are drawn by a node's seed or by Options.Seed (random.go).
+//
+// The judge is judged by ONNX's own node tests, models and schemas, which
+// testdata/nodetests.py writes to a folder, by ONNX Runtime where those are few
+// (testdata/runtime.json, testdata/microsoft), by exports of real architectures,
+// and by the contract's vectors.
 package reference
