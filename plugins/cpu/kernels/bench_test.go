@@ -27,6 +27,43 @@ func BenchmarkGemm(b *testing.B) {
 	}
 }
 
+// Shapes of ResNet-50, ConvNeXt-T, MobileNetV2, ViT-B and Whisper-tiny.
+func BenchmarkConv(b *testing.B) {
+	row := func(n int64) [Spatial]int64 { return [Spatial]int64{0, 0, n} }
+	shapes := []convShape{
+		{"resnet-stem", 1, 1, 3, 64, plane(224, 224), plane(7, 7), plane(2, 2), one, both(3), both(3)},
+		{"resnet-56-1x1", 1, 1, 64, 256, plane(56, 56), one, one, one, both(0), both(0)},
+		{"resnet-56-3x3", 1, 1, 64, 64, plane(56, 56), plane(3, 3), one, one, both(1), both(1)},
+		{"resnet-28-3x3", 1, 1, 128, 128, plane(28, 28), plane(3, 3), one, one, both(1), both(1)},
+		{"resnet-14-3x3", 1, 1, 256, 256, plane(14, 14), plane(3, 3), one, one, both(1), both(1)},
+		{"resnet-7-3x3", 1, 1, 512, 512, plane(7, 7), plane(3, 3), one, one, both(1), both(1)},
+		{"convnext-56-7x7", 1, 96, 1, 1, plane(56, 56), plane(7, 7), one, one, both(3), both(3)},
+		{"convnext-14-7x7", 1, 384, 1, 1, plane(14, 14), plane(7, 7), one, one, both(3), both(3)},
+		{"mobilenet-112-3x3-stride2", 1, 96, 1, 1, plane(112, 112), plane(3, 3), plane(2, 2), one, both(1), both(1)},
+		{"vit-patches", 1, 1, 3, 768, plane(224, 224), plane(16, 16), plane(16, 16), one, both(0), both(0)},
+		{"whisper-1", 1, 1, 80, 384, plane(1, 3000), plane(1, 3), one, one, row(1), row(1)},
+		{"whisper-2", 1, 1, 384, 384, plane(1, 3000), plane(1, 3), plane(1, 2), one, row(1), row(1)},
+	}
+	for _, threads := range []int{1, 2} {
+		r := newRunner(b, Config{Threads: threads})
+		for _, s := range shapes {
+			b.Run(fmt.Sprintf("%s/%dthreads/%s", r.ISA(), threads, s.name), func(b *testing.B) {
+				out, depth := s.out(), s.channels*volume(s.kernel)
+				size, err := r.PackedBytes(PackF32, s.filters, depth)
+				if err != nil {
+					b.Fatal(err)
+				}
+				filters := s.groups * s.filters
+				buffers := []Buffer{{}, BufferOf(fill(s.groups*s.channels*volume(s.in), 1)), BufferOf(make([]byte, s.groups*size)), BufferOf(make([]float32, filters*volume(out)))}
+				var p Program
+				p.Add(&Conv{X: Ref{Buffer: 1}, W: Ref{Buffer: 2}, Y: Ref{Buffer: 3}, Batch: 1, Groups: s.groups, Channels: s.channels, Filters: s.filters, In: s.in, Kernel: s.kernel, Out: out,
+					Stride: s.stride, Dilation: s.dilation, Pad: s.pad, YStride: [5]int64{filters * volume(out), volume(out), out[1] * out[2], out[2], 1}})
+				benchmark(b, r, &p, buffers, 2*filters*volume(out)*depth)
+			})
+		}
+	}
+}
+
 func BenchmarkAttention(b *testing.B) {
 	for _, threads := range []int{1, 2} {
 		r := newRunner(b, Config{Threads: threads})
