@@ -143,11 +143,7 @@ func (c *cpu) Assess(_ context.Context, device, dir string) (backend.Assessment,
 			a.Nodes[i] = backend.AcceptAs(by[i])
 		}
 	}
-	for _, in := range m.Graph.Initializers {
-		if size, err := tensor.ByteSize(in.Tensor.DType, in.Tensor.Shape); err == nil {
-			a.MemoryEstimate += size
-		}
-	}
+	a.MemoryEstimate = graph.FootprintOf(m).Total()
 	return a, nil
 }
 

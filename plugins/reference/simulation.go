@@ -140,8 +140,7 @@ func (s *simulation) Assess(_ context.Context, id, dir string) (backend.Assessme
 	}
 	defer m.Close()
 	j := newJudge(d, m)
-	weights, activations := footprint(m, j.types)
-	return backend.Assessment{Nodes: j.verdicts(), MemoryEstimate: addBytes(weights, activations)}, nil
+	return backend.Assessment{Nodes: j.verdicts(), MemoryEstimate: graph.FootprintOf(m).Total()}, nil
 }
 
 func (s *simulation) Compile(_ context.Context, spec backend.CompileSpec, progress func(string, float64)) (backend.Executable, error) {
@@ -184,8 +183,8 @@ func (d *device) compile(m *graph.Model, spec backend.CompileSpec) (*executable,
 	if len(refused) > 0 {
 		return nil, backend.Unsupported("device "+d.Name+" refuses nodes, the first because "+reason, refused...)
 	}
-	weights, activations := footprint(m, j.types)
-	e := &executable{device: d, model: m, memory: addBytes(weights, activations)}
+	holds := graph.FootprintOf(m)
+	e := &executable{device: d, model: m, memory: holds.Total()}
 	for _, l := range []struct {
 		from []*graph.Value
 		to   *[]graph.Value
@@ -199,7 +198,7 @@ func (d *device) compile(m *graph.Model, spec backend.CompileSpec) (*executable,
 	}
 	e.info.Memory = e.memory
 	// Operators need room to work in, besides what is held between them.
-	room := max(d.memory.limit-weights, 1)
+	room := max(d.memory.limit-holds.Weights, 1)
 	var err error
 	if e.program, err = reference.New(m, reference.Options{MaxBytes: room}); err != nil {
 		return nil, backend.Unsupported(err.Error())
