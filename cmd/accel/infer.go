@@ -207,12 +207,13 @@ type inference struct {
 
 // inputInfo is an input and where it comes from.
 type inputInfo struct {
-	Name  string       `json:"name"`
-	Type  string       `json:"type"`
-	Shape tensor.Shape `json:"shape"`
-	From  string       `json:"from,omitempty"`    // a file
-	Cast  string       `json:"cast,omitempty"`    // the element type that it had there
-	Made  string       `json:"made_up,omitempty"` // how
+	Name     string       `json:"name"`
+	Type     string       `json:"type"`
+	Shape    tensor.Shape `json:"shape"` // null for sequences and optionals
+	Elements int          `json:"elements"`
+	From     string       `json:"from,omitempty"`    // a file
+	Cast     string       `json:"cast,omitempty"`    // the element type that it had there
+	Made     string       `json:"made_up,omitempty"` // how
 }
 
 func (a *app) infer(ctx context.Context, l *config.Loaded) error {
@@ -363,7 +364,11 @@ func inferred(r *config.Run, feed *tasks.Feed, res tasks.InferResult) (*inferenc
 	out := &inference{Model: r.Model, Task: r.Task, Inputs: []inputInfo{}, Outputs: []tasks.Summary{}, Dims: feed.Dims, Assumed: feed.Assumed,
 		First: res.First.Seconds(), Decision: res.Decision}
 	for _, in := range feed.Inputs {
-		info := inputInfo{Name: in.Name, Type: in.Value.Tensor.DType.String(), Shape: in.Value.Tensor.Shape, From: in.From, Made: in.Made}
+		sum, err := tasks.Summarize(tensorfile.Named{Name: in.Name, Value: in.Value})
+		if err != nil {
+			return nil, err
+		}
+		info := inputInfo{Name: in.Name, Type: sum.Type, Shape: sum.Shape, Elements: sum.Elements, From: in.From, Made: in.Made}
 		if in.Was != tensor.Undefined {
 			info.Cast = in.Was.String()
 		}
@@ -396,7 +401,7 @@ func (a *app) printInference(x *inference) error {
 			case in.Cast != "":
 				from += ", cast from " + in.Cast
 			}
-			t.add(in.Name, in.Type, in.Shape.String(), from)
+			t.add(in.Name, in.Type, shapeOf(in.Shape, in.Elements), from)
 		}
 		if err := t.write(a.out, s, width); err != nil {
 			return err
@@ -405,11 +410,7 @@ func (a *app) printInference(x *inference) error {
 	}
 	t := table{header: []string{"OUTPUT", "TYPE", "SHAPE", "MIN", "MEAN", "MAX", "FIRST VALUES"}, right: []bool{3: true, 4: true, 5: true}}
 	for _, o := range x.Outputs {
-		shape := o.Shape.String()
-		if o.Shape == nil {
-			shape = count(o.Elements, "element")
-		}
-		t.add(o.Name, o.Type, shape, short(o.Min), short(o.Mean), short(o.Max), firstValues(o))
+		t.add(o.Name, o.Type, shapeOf(o.Shape, o.Elements), short(o.Min), short(o.Mean), short(o.Max), firstValues(o))
 	}
 	if err := t.write(a.out, s, width); err != nil {
 		return err
@@ -445,6 +446,14 @@ func (a *app) printInference(x *inference) error {
 	}
 	fmt.Fprintf(a.out, "%s on %s: one run in %s, start included\n", s.bold(x.Model), on, first)
 	return nil
+}
+
+// shapeOf is a tensor's shape, or how many values lie in a container.
+func shapeOf(s tensor.Shape, elements int) string {
+	if s == nil {
+		return fmt.Sprintf("of %d", elements)
+	}
+	return s.String()
 }
 
 // short is a number in a few digits.

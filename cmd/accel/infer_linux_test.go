@@ -167,6 +167,42 @@ func TestRunModelJSON(t *testing.T) {
 	}
 }
 
+// TestRunTextsAndSequences takes to a device and back what is no tensor of numbers.
+func TestRunTextsAndSequences(t *testing.T) {
+	b := graph.NewBuilder("kinds")
+	text := b.Input("text", graph.TensorType(tensor.String, graph.Sym("n")))
+	list := b.Input("list", &graph.Type{Kind: graph.KindSequence, Of: &graph.Type{Kind: graph.KindTensor, Elem: tensor.Float32}})
+	b.Output("twice", b.Op("StringConcat", []string{text, text}), nil)
+	b.Output("longer", b.Op("SequenceInsert", []string{list, b.Float(7)}), nil)
+	m, err := b.Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := graph.Save(m, dir, graph.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	writeTensor(t, filepath.Join(dir, "list.pb"), tensorfile.Named{Name: "list", Value: graph.Datum{Kind: graph.KindSequence,
+		Sequence: []graph.Datum{graph.TensorDatum(tensor.Floats(tensor.Shape{2}, 1, 2))}}})
+	for _, platform := range []string{"cpu", "simulation"} {
+		status, out, errs := accel(t, dir, "run", ".", "--input", `text=["a", "bc"]`, "--input", "list=list.pb", "--platform", platform, "--output", platform)
+		if status != 0 {
+			t.Fatalf("%s: status %d: %s", platform, status, errs)
+		}
+		contains(t, out, `"aa" "bcbc"`, "sequence  of 2     -     -    -  float32[2] float32[]")
+		in := &tensorfile.Inputs{Declared: []*graph.Value{{Name: "twice"}, {Name: "longer", Type: &graph.Type{Kind: graph.KindSequence}}}}
+		if err := in.All(filepath.Join(dir, platform)); err != nil {
+			t.Fatal(err)
+		}
+		if got := in.Values(); got["twice"].Tensor.Strings[1] != "bcbc" || tensor.View[float32](got["longer"].Sequence[1].Tensor.Aligned())[0] != 7 {
+			t.Errorf("%s: got %+v", platform, got)
+		}
+	}
+	if status, _, errs := accel(t, dir, "run", ".", "--generate", "random", "--input", "list=list.pb"); status != 2 || !strings.Contains(errs, `input "text" is text, which is not made up; give it as text=FILE`) {
+		t.Errorf("made-up texts: status %d: %s", status, errs)
+	}
+}
+
 func TestRunModelRefuses(t *testing.T) {
 	dir := smallModel(t)
 	writeTensor(t, filepath.Join(dir, "f64.npy"), value("mask", tensor.Of(tensor.Float64, tensor.Shape{1, 2}, []float64{1, 0.5})))

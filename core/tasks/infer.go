@@ -36,8 +36,8 @@ type InferRequest struct {
 type Feed struct {
 	Inputs  []FeedInput // in the graph's order
 	Outputs []string
-	Dims    map[string]int64 // of all symbolic dimensions of the inputs
-	Assumed []string         // those of Dims that nobody said
+	Dims    map[string]int64 // of the inputs' symbolic dimensions, as far as they are known
+	Assumed []string         // those of Dims that nobody said, and made-up inputs need
 }
 
 // FeedInput is one input of a run.
@@ -83,20 +83,20 @@ func Prepare(m *graph.Model, req InferRequest) (*Feed, error) {
 	if err := f.wanted(m.Graph); err != nil {
 		return nil, err
 	}
-	var missing []string
+	var missing []*graph.Value
 	for _, v := range declared {
 		if _, ok := req.Inputs.Given(v.Name); !ok {
-			missing = append(missing, v.Name)
+			missing = append(missing, v)
 		}
 	}
 	if len(missing) > 0 && req.Generate == nil {
-		return nil, missingInputs(declared, missing)
+		return nil, missingInputs(missing)
 	}
 	sizes, err := sizes(declared, req)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range symbols(declared) {
+	for _, name := range symbols(missing) {
 		if _, ok := sizes[name]; !ok {
 			sizes[name] = 1
 			f.Assumed = append(f.Assumed, name)
@@ -145,12 +145,10 @@ func (f *Feed) wanted(g *graph.Graph) error {
 	return nil
 }
 
-func missingInputs(declared []*graph.Value, missing []string) error {
+func missingInputs(missing []*graph.Value) error {
 	var want []string
-	for _, v := range declared {
-		if slices.Contains(missing, v.Name) {
-			want = append(want, fmt.Sprintf("%s (%s)", v.Name, tensorfile.TypeText(v.Type)))
-		}
+	for _, v := range missing {
+		want = append(want, fmt.Sprintf("%s (%s)", v.Name, tensorfile.TypeText(v.Type)))
 	}
 	const most = 8
 	if n := len(want) - most; n > 0 {
@@ -344,18 +342,33 @@ func (l Literal) MarshalJSON() ([]byte, error) {
 // firstElements are shown of each tensor.
 const firstElements = 8
 
-// Summarize describes a value. Of sequences and optionals it says only what they are.
+// describe says what kind of value lies in a container.
+func describe(v graph.Datum) string {
+	switch v.Kind {
+	case graph.KindTensor:
+		return v.Tensor.DType.String() + v.Tensor.Shape.String()
+	case graph.KindSequence:
+		return fmt.Sprintf("sequence of %d", len(v.Sequence))
+	}
+	return "optional"
+}
+
+// Summarize describes a value. Of sequences and optionals it says what lies in them.
 func Summarize(v tensorfile.Named) (Summary, error) {
 	s := Summary{Name: v.Name, First: []Literal{}}
 	switch v.Value.Kind {
 	case graph.KindTensor:
 	case graph.KindSequence:
 		s.Type, s.Elements = "sequence", len(v.Value.Sequence)
+		for _, e := range v.Value.Sequence[:min(len(v.Value.Sequence), firstElements)] {
+			s.First = append(s.First, Literal(describe(e)))
+		}
 		return s, nil
 	case graph.KindOptional:
 		s.Type = "optional"
 		if v.Value.Optional != nil {
 			s.Elements = 1
+			s.First = append(s.First, Literal(describe(*v.Value.Optional)))
 		}
 		return s, nil
 	default:
