@@ -170,6 +170,9 @@ func (a *app) printExplanation(x engine.Explanation) error {
 		}
 		say("placed", "%s%s, %s: %s, %s, %s", part, p.Device, shapes, count(p.Nodes, "node"), count(len(p.Rewrites), "rewrite"), memory(p.Memory))
 		say("", "%s", p.Dir)
+		for _, did := range p.Simplified {
+			say("", "%s", did)
+		}
 		for _, r := range p.Rewrites {
 			node := r.Node
 			if node == "" {

@@ -32,16 +32,18 @@ type Explanation struct {
 
 // Placement is a graph on a device, or a piece of one that was split.
 type Placement struct {
-	Device   string          `json:"device"`
-	For      string          `json:"for,omitempty"`    // the device that the graph was split for; empty: it is whole
-	Piece    int             `json:"piece,omitempty"`  // from 1, in the order they run
-	Shapes   string          `json:"shapes,omitempty"` // fixed sizes; empty: any
-	Nodes    int             `json:"nodes"`
-	FLOPs    int64           `json:"flops,omitempty"` // of a piece, at the sizes it was split at
-	Rewrites []lower.Rewrite `json:"rewrites,omitempty"`
-	Memory   int64           `json:"memory"`          // bytes on the device, or its estimate where nothing was compiled
-	Dir      string          `json:"dir"`             // of the lowered graph
-	Table    []lower.Node    `json:"table,omitempty"` // the nodes themselves
+	Device string `json:"device"`
+	For    string `json:"for,omitempty"`    // the device that the graph was split for; empty: it is whole
+	Piece  int    `json:"piece,omitempty"`  // from 1, in the order they run
+	Shapes string `json:"shapes,omitempty"` // fixed sizes; empty: any
+	Nodes  int    `json:"nodes"`
+	FLOPs  int64  `json:"flops,omitempty"` // of a piece, at the sizes it was split at
+	// Simplified says what was done to the whole graph, whatever the device.
+	Simplified []lower.Simplification `json:"simplified,omitempty"`
+	Rewrites   []lower.Rewrite        `json:"rewrites,omitempty"`
+	Memory     int64                  `json:"memory"`          // bytes on the device, or its estimate where nothing was compiled
+	Dir        string                 `json:"dir"`             // of the lowered graph
+	Table      []lower.Node           `json:"table,omitempty"` // the nodes themselves
 }
 
 // Explain runs a short text through a model, so that what it says is true. A graph
@@ -161,7 +163,7 @@ func (r *Runner) plan(ctx context.Context, asked dims) (route.Decision, []Placem
 func (p *placement) describe() []Placement {
 	var out []Placement
 	for i, x := range p.pieces {
-		at := Placement{Device: x.device.Ref, Shapes: p.key.dims, Nodes: len(x.Nodes), FLOPs: x.FLOPs, Rewrites: x.Rewrites,
+		at := Placement{Device: x.device.Ref, Shapes: p.key.dims, Nodes: len(x.Nodes), FLOPs: x.FLOPs, Simplified: x.Simplified, Rewrites: x.Rewrites,
 			Memory: x.MemoryEstimate, Dir: x.Dir, Table: x.Nodes}
 		if len(p.pieces) > 1 {
 			at.For, at.Piece = p.key.device, i+1
