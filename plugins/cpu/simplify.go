@@ -14,6 +14,7 @@ import (
 // nodes that do nothing. What it writes has a native form at these types and shapes: the
 // operator may be younger than the model's operator set, and the reference operators never see it.
 func (p *planner) simplify() {
+	p.fold()
 	p.dropNothings()
 	for _, rule := range []func(*graph.Node) *rewriting{p.gelu, p.silu, p.layerNorm, p.rmsNorm} {
 		p.reindex()

@@ -17,7 +17,7 @@ import (
 
 // A random model grows node by node: an operator of the table is drawn, inputs for
 // it are chosen among the values that are there or made anew, and the reference
-// computes it, exactly and once more on values that are a little off. A node
+// computes it, exactly and twice more on values that are a little off, to either side. A node
 // stays if its results are finite and of moderate size, if numbers that are off
 // come out not much further off, and if integers and booleans come out the same: no
 // comparison, rounding or maximum hangs by a hair.
@@ -263,10 +263,11 @@ type randomGraph struct {
 }
 
 // randomValue is a value of the model: as it is, and as it comes out of numbers
-// that are a little off.
+// that are a little off, to one side and to the other.
 type randomValue struct {
 	name   string
-	t, off tensor.Tensor
+	t      tensor.Tensor
+	off    [2]tensor.Tensor
 	coarse bool // it comes from f16 or bf16
 	read   bool // by a node
 	varies bool // it depends on an input
@@ -364,13 +365,13 @@ func (g *randomGraph) newInput(d tensor.DType, s tensor.Shape) *randomValue {
 	lo, hi := rangeOf(d)
 	v := g.newConst(g.numbers(d, s, lo, hi))
 	v.input, v.varies = true, true
-	v.off = g.shifted(v.t, v.coarse)
+	v.off = g.shifted(v.off, v.coarse)
 	return v
 }
 
 // newConst is a constant that enters the model with the node that reads it.
 func (g *randomGraph) newConst(t tensor.Tensor) *randomValue {
-	return &randomValue{t: t, off: t, coarse: t.DType == tensor.Float16 || t.DType == tensor.BFloat16, fresh: true}
+	return &randomValue{t: t, off: [2]tensor.Tensor{t, t}, coarse: t.DType == tensor.Float16 || t.DType == tensor.BFloat16, fresh: true}
 }
 
 func (g *randomGraph) ints(v ...int64) *randomValue {
@@ -499,25 +500,30 @@ func broadcasts(a, b tensor.Shape) bool {
 	return n <= randomElements
 }
 
-// shifted is t a little off, by no more than its type's step.
-func (g *randomGraph) shifted(t tensor.Tensor, coarse bool) tensor.Tensor {
-	if !t.DType.IsFloat() {
+// shifted are tensors a little further off, by no more than their type's step, each to its side.
+func (g *randomGraph) shifted(t [2]tensor.Tensor, coarse bool) [2]tensor.Tensor {
+	if !t[0].DType.IsFloat() {
 		return t
 	}
-	out, err := tensor.New(t.DType, t.Shape)
-	if err != nil {
-		panic(err)
-	}
-	list := numbers(t)
 	step := shiftFine
 	if coarse {
 		step = shiftCoarse
 	}
-	step *= largest(list)
-	for i, v := range list {
-		set(out, i, v+step*float64(2*g.rand.IntN(2)-1))
+	list := [2][]float64{numbers(t[0]), numbers(t[1])}
+	step *= largest(list[0])
+	for side := range t {
+		out, err := tensor.New(t[side].DType, t[side].Shape)
+		if err != nil {
+			panic(err)
+		}
+		t[side] = out
 	}
-	return out
+	for i := range list[0] {
+		by := step * float64(2*g.rand.IntN(2)-1)
+		set(t[0], i, list[0][i]+by)
+		set(t[1], i, list[1][i]-by)
+	}
+	return t
 }
 
 // How much values are off, relative to their largest, and may become.
@@ -582,13 +588,13 @@ func (g *randomGraph) node(n *graph.Node, outputs int, inputs ...*randomValue) [
 	for i := range outputs {
 		trial.Outputs = append(trial.Outputs, fmt.Sprintf("o%d", i))
 	}
-	run := func(off bool) []graph.Datum {
+	run := func(side int) []graph.Datum {
 		of := func(v *randomValue) graph.Datum {
 			switch {
 			case v == absent:
 				return graph.Datum{}
-			case off:
-				return graph.Datum{Kind: graph.KindTensor, Tensor: v.off}
+			case side >= 0:
+				return graph.Datum{Kind: graph.KindTensor, Tensor: v.off[side]}
 			}
 			return graph.Datum{Kind: graph.KindTensor, Tensor: v.t}
 		}
@@ -611,20 +617,20 @@ func (g *randomGraph) node(n *graph.Node, outputs int, inputs ...*randomValue) [
 		}
 		return out
 	}
-	exact, off := run(false), run(true)
-	if exact == nil || off == nil {
+	exact, low, high := run(-1), run(0), run(1)
+	if exact == nil || low == nil || high == nil {
 		return nil
 	}
 	values := make([]*randomValue, outputs)
 	for i := range values {
-		if exact[i].Kind != graph.KindTensor || off[i].Kind != graph.KindTensor {
+		if exact[i].Kind != graph.KindTensor || low[i].Kind != graph.KindTensor || high[i].Kind != graph.KindTensor {
 			return nil
 		}
 		v := &randomValue{t: exact[i].Tensor, varies: varies, coarse: coarse || exact[i].Tensor.DType == tensor.Float16 || exact[i].Tensor.DType == tensor.BFloat16}
-		if !v.sound(off[i].Tensor) {
+		if !v.sound(low[i].Tensor) || !v.sound(high[i].Tensor) {
 			return nil
 		}
-		v.off = g.shifted(off[i].Tensor, v.coarse)
+		v.off = g.shifted([2]tensor.Tensor{low[i].Tensor, high[i].Tensor}, v.coarse)
 		values[i] = v
 	}
 	n.Inputs = nil

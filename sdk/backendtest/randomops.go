@@ -461,7 +461,7 @@ func (g *randomGraph) indices(n int64, s tensor.Shape) *randomValue {
 	if v := g.newConst(t); g.chance(2) {
 		return v
 	}
-	return &randomValue{t: t, off: t, fresh: true, input: true, varies: true}
+	return &randomValue{t: t, off: [2]tensor.Tensor{t, t}, fresh: true, input: true, varies: true}
 }
 
 func gathered(g *randomGraph) {
