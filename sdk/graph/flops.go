@@ -231,6 +231,22 @@ func (c counter) microsoft() (int64, bool) {
 		return c.times(2, out, c.product(c.in(1), 1))
 	case "QLinearConv":
 		return c.times(2, out, c.product(c.in(3), 1))
+	case "MoE", "QMoE":
+		// Each token goes through the layers of k experts, inputs 2, 4, 6 or 2, 5, 8.
+		weights, step, per := int64(0), 2, int64(1)
+		if c.n.OpType == "QMoE" {
+			step, per = 3, 8/max(c.n.AttrInt("expert_weight_bits", 4), 1)
+		}
+		for i := 2; i <= 2+2*step; i += step {
+			if i < len(c.n.Inputs) && c.n.Inputs[i] != "" {
+				w, ok := c.times(c.product(c.in(i), 1), per)
+				if !ok {
+					return 0, false
+				}
+				weights += w
+			}
+		}
+		return c.times(2, dim(1, 0), c.n.AttrInt("k", 1), weights)
 	case "NhwcMaxPool", "QLinearAveragePool":
 		kernel := int64(1)
 		for _, k := range c.n.AttrInts("kernel_shape") {

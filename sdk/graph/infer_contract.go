@@ -15,7 +15,7 @@ func init() {
 	addRules(DomainAccel, pagedWrite, 5, "PagedWrite")
 
 	addRules(DomainMicrosoft, matMulNBits, 3, "MatMulNBits", "MatMulBnb4")
-	addRules(DomainMicrosoft, likeFirst, 1, "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "RotaryEmbedding", "Trilu")
+	addRules(DomainMicrosoft, likeFirst, 1, "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "RotaryEmbedding", "Trilu", "MoE", "QMoE")
 	addRules(DomainMicrosoft, quantizeLinear, 2, "QuantizeLinear")
 	addRules(DomainMicrosoft, dequantizeLinear, 2, "DequantizeLinear")
 	for _, domain := range []string{DomainONNX, DomainMicrosoft} { // ONNX Runtime keeps it in the former

@@ -71,6 +71,7 @@ func TestInferMicrosoft(t *testing.T) {
 			"f[B,1,64] f[B,2,20,16]"},
 		{"groups of 4 bits", []string{"q = f[B,1,128]", "p = u[B,2,20,8]", "e = w[B]", "n = {9}:",
 			"y,a = " + ms + "GroupQueryAttention(q,,,p,p,e,n) num_heads=4 kv_num_heads=2 k_quant_type=PER_TENSOR kv_cache_bit_width=4"}, "f[B,1,64] u[B,2,20,8]"},
+		{"experts", []string{"x = f[B,S,32]", "r = f[T,4]", "a = f[4,64,32]", "b = f[4,32,64]", "y = " + ms + "MoE(x,r,a,,b) k=2"}, "f[B,S,32]"},
 		{"rotary", []string{"q = f[B,S,64]", "p = i[B,S]", "c = f[9,8]", "y = " + ms + "RotaryEmbedding(q,p,c,c)"}, "f[B,S,64]"},
 
 		{"quantised pages", []string{"q = f[T,8,64]", "kp = u[P,16,4,32]", "s = i[T]", "t = i[B,M]", "l = i[B]", "st = i[B1]", "ks = h[P,16,4]",
@@ -117,6 +118,8 @@ func TestMicrosoftFLOPs(t *testing.T) {
 		{[]string{"x = f[2,5,24]", "w = f[24,96]", "y = " + ms + "Attention(x,w) num_heads=4"}, 2*2*5*24*96 + 4*2*5*5*32},
 		{[]string{"q = f[2,1,128]", "e = w[2]", "n = {9}:", "y,a,b = " + ms + "GroupQueryAttention(q,,,,,e,n) num_heads=4 kv_num_heads=2"}, 4 * 2 * 9 * 64},
 		{[]string{"x = u[1,8,8,3]", "y = " + ms + "NhwcMaxPool(x) kernel_shape=[2,2] strides=[2,2]"}, 16 * 3 * 4},
+		{[]string{"x = f[5,32]", "r = f[5,4]", "a = f[4,64,32]", "b = f[4,32,64]", "y = " + ms + "MoE(x,r,a,,b) k=2"}, 2 * 5 * 2 * (64*32 + 32*64)},
+		{[]string{"x = f[5,32]", "r = f[5,4]", "a = u[4,64,16]", "b = u[4,32,32]", "s = f[4,64]", "y = " + ms + "QMoE(x,r,a,s,,b,s) k=2"}, 2 * 5 * 2 * (64*32 + 32*64)},
 		{[]string{"x = f[3,4]", "y = " + ms + "QuickGelu(x)"}, 12},
 		{[]string{"x = f[3,4]", "y = " + ms + "Trilu(x)"}, 0},
 		{[]string{"x = f[3,4]", "y = " + ms + "Whatever(x)"}, -1},

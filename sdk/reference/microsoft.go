@@ -16,7 +16,7 @@ import (
 // followed and a comment says so.
 
 // microsoftOps are all of com.microsoft.
-var microsoftOps = slices.Concat(microsoftFusedOps, microsoftNormOps, microsoftAttentionOps, microsoftQuantOps)
+var microsoftOps = slices.Concat(microsoftFusedOps, microsoftNormOps, microsoftAttentionOps, microsoftQuantOps, microsoftMoEOps)
 
 // extraOps are operators that ONNX Runtime keeps in the default domain, where
 // ONNX has no such version of them.

@@ -120,6 +120,8 @@ func TestMicrosoftVectors(t *testing.T) {
 // what is wrong with them, and why.
 var ours = map[string]string{
 	"GroupQueryAttention: does not take tensor(float8e4m3fn)": "the schema does not say how scales go with it, and only CUDA has it",
+	"QMoE: does not take tensor(float8e4m3fn)":                "experts of integers are all that is made",
+	"QMoE: does not take tensor(float8e8m0)":                  "experts of integers are all that is made",
 }
 
 // TestMicrosoftSchemas compares the operator table with ONNX Runtime's schemas.
@@ -353,6 +355,35 @@ func TestMicrosoftForms(t *testing.T) {
 		eval(gqa, 3, attrs, normed(q, qw), normed(self, kw), self, none, none, ends, total), 1e-6)
 }
 
+// Gates and what they gate may be interleaved, side by side, or layers of their own.
+func TestMicrosoftExperts(t *testing.T) {
+	const e, h, inter = 3, 8, 4
+	x, router, gate, up, down := randomTensor(5, h), randomFloats(rand.New(rand.NewPCG(1, 23)), tensor.Shape{5, e}), randomTensor(e, inter, h),
+		randomFloats(rand.New(rand.NewPCG(2, 23)), tensor.Shape{e, inter, h}), randomTensor(e, h, inter)
+	mixed, joined := zeros(t, tensor.Float32, tensor.Shape{e, 2 * inter, h}), zeros(t, tensor.Float32, tensor.Shape{e, 2 * inter, h})
+	for i := range e {
+		for r := range inter {
+			for at, w := range []tensor.Tensor{gate, up} {
+				move(mixed, (i*2*inter+2*r+at)*h, w, (i*inter+r)*h, h)
+				move(joined, (i*2*inter+at*inter+r)*h, w, (i*inter+r)*h, h)
+			}
+		}
+	}
+	var want tensor.Tensor
+	for fusion, in := range [][]tensor.Tensor{{x, router, gate, {}, down, {}, up}, {x, router, mixed, {}, down}, {x, router, joined, {}, down}} {
+		out, err := evalOp(graph.DomainMicrosoft, "MoE", values(in...), 1, graph.StringAttr("activation_type", "swiglu"), graph.IntAttr("swiglu_fusion", int64(fusion)),
+			graph.IntAttr("k", 2), graph.FloatAttr("activation_beta", 1), graph.FloatAttr("swiglu_limit", 1.5))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fusion == 0 {
+			want = out[0].Tensor
+		} else if err := sameTensor(out[0].Tensor, want, 0, 0); err != nil {
+			t.Errorf("swiglu_fusion %d: %v", fusion, err)
+		}
+	}
+}
+
 // What contradicts itself is refused, and the input blamed.
 func TestMicrosoftRefuses(t *testing.T) {
 	x := randomTensor
@@ -434,6 +465,12 @@ func TestMicrosoftRefuses(t *testing.T) {
 		{"shapes that do not broadcast", "QLinearAdd", -1, nil, []tensor.Tensor{u8(4), x(1), u8(1), u8(3), x(1), u8(1), x(1), u8(1)}},
 		{"a tensor without its scale", "QLinearConcat", -1, []*graph.Attr{ai("axis", 0)}, []tensor.Tensor{x(1), u8(1), u8(4), x(1)}},
 		{"tensors in the wrong order", "QLinearConcat", 2, []*graph.Attr{ai("axis", 0)}, []tensor.Tensor{x(1), u8(1), x(1), u8(4), u8(1)}},
+		{"more experts than there are", "MoE", -1, []*graph.Attr{ai("k", 3)}, []tensor.Tensor{x(1, 4), x(1, 2), x(2, 3, 4), none, x(2, 4, 3)}},
+		{"a router of other tokens", "MoE", 1, nil, []tensor.Tensor{x(2, 4), x(1, 2), x(2, 3, 4), none, x(2, 4, 3)}},
+		{"layers that do not follow", "MoE", 4, nil, []tensor.Tensor{x(1, 4), x(1, 2), x(2, 3, 4), none, x(2, 4, 4)}},
+		{"gates without a layer", "MoE", -1, []*graph.Attr{graph.StringAttr("activation_type", "swiglu")}, []tensor.Tensor{x(1, 4), x(1, 2), x(2, 3, 4), none, x(2, 4, 3)}},
+		{"experts of 3 bits", "QMoE", -1, []*graph.Attr{ai("expert_weight_bits", 3)}, []tensor.Tensor{x(1, 4), x(1, 2), u8(2, 4, 2), x(2, 4), none, u8(2, 4, 2), x(2, 4)}},
+		{"experts without scales", "QMoE", 3, nil, []tensor.Tensor{x(1, 4), x(1, 2), u8(2, 4, 2), none, none, u8(2, 4, 2), x(2, 4)}},
 		{"a picture that is not there", "CropAndResize", 2, nil, []tensor.Tensor{x(1, 1, 4, 4), x(1, 4), i32(tensor.Shape{1}, 1), i32(tensor.Shape{2}, 1, 1)}},
 		{"a window that does not fit", "UnfoldTensor", -1, []*graph.Attr{ai("size", 5)}, []tensor.Tensor{x(2, 4)}},
 	} {

@@ -534,6 +534,42 @@ case(Q, "lengths", 3, unspecified=padded(3, 1, cache=[5, 6]), do_rotary=1, **N)(
 case(Q, "lengths_idle", 3, unspecified=padded(2, 0, cache=[2, 4]), **N)(lambda r: gqa(r, s=3, past=8, totals=[2, 4], total=8, lengths=[2, 0]))
 
 
+# Mixtures of experts: e experts, h hidden, i inner.
+
+
+def moe(r, t=(4,), e=3, h=16, i=8, fused=1, fc3=False, bias=False):
+    return [r.f(*t, h), r.f(int(np.prod(t)), e), r.f(e, fused * i, h, scale=.3), r.f(e, fused * i) if bias else None,
+            r.f(e, h, i, scale=.3), r.f(e, h) if bias else None, r.f(e, i, h, scale=.3) if fc3 else None]
+
+
+def qmoe(r, bits=4, t=(4,), e=3, h=32, i=16, fused=1, block=0, zeros=False, bias=False, router=False, dt=F32):
+    def layer(n, k):
+        shape = (e, n, k // block) if block else (e, n)
+        z = (e, n, -(-(k // block) * bits // 8)) if block else (e, -(-n * bits // 8))
+        return r.u8(e, n, k * bits // 8), np.abs(r.f(*shape, scale=.05 * 16 / 2 ** bits)).astype(dt), r.f(e, n, t=dt) if bias else None, r.u8(*z) if zeros else None
+    w1, s1, b1, z1 = layer(fused * i, h)
+    w2, s2, b2, z2 = layer(h, i)
+    n = int(np.prod(t))
+    return [r.f(*t, h, t=dt), r.f(n, e, t=dt), w1, s1, b1, w2, s2, b2, None, None, None, z1, z2, None, np.abs(r.f(n, e, t=dt)) if router else None]
+
+
+for act in ("relu", "gelu", "silu", "identity"):
+    case("MoE", act, activation_type=act, k=2)(lambda r: moe(r))
+case("MoE", "top1_3d", k=1)(lambda r: moe(r, t=(2, 3), bias=True))
+case("MoE", "normalised", k=2, normalize_routing_weights=1)(lambda r: moe(r, bias=True))
+case("MoE", "swiglu_interleaved", activation_type="swiglu", swiglu_fusion=1, k=2, activation_alpha=1.702, activation_beta=1.0, swiglu_limit=2.0)(lambda r: moe(r, fused=2, bias=True))
+case("MoE", "swiglu_no_limit", activation_type="swiglu", swiglu_fusion=1, k=2)(lambda r: moe(r, fused=2))
+for bits in (2, 4, 8):
+    for block in (0, 16) if bits < 8 else (0,):  # for blocks of 8 bits kernels round the tokens to 8 bits too
+        n = f"{bits}bits" + ("_blocks" if block else "")
+        a = dict(expert_weight_bits=bits, k=2, **({"block_size": block} if block else {}))
+        case("QMoE", n, activation_type="silu", **a)(lambda r, bits=bits, block=block: qmoe(r, bits, block=block))
+        case("QMoE", n + "_swiglu_zeros", activation_type="swiglu", swiglu_fusion=1, activation_alpha=1.702, activation_beta=1.0, swiglu_limit=7.0, normalize_routing_weights=1, **a)(
+            lambda r, bits=bits, block=block: qmoe(r, bits, block=block, fused=2, zeros=True, bias=True))
+case("QMoE", "router_weights", activation_type="relu", expert_weight_bits=4, k=2)(lambda r: qmoe(r, router=True))
+case("QMoE", "f16", activation_type="silu", expert_weight_bits=4, k=2)(lambda r: qmoe(r, dt=F16))
+
+
 def schemas(names):
     """Signatures of operators of com.microsoft."""
 
