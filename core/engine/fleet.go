@@ -39,5 +39,15 @@ type Executable interface {
 	Memory() int64 // bytes held on the device
 	// Run computes the wanted outputs. solo runs it with nothing else on the device.
 	Run(ctx context.Context, inputs map[string]graph.Datum, wanted []string, solo bool) (map[string]graph.Datum, error)
+	// Pass is Run for values that other executables read: they may lie in memory
+	// that processes share, where another Pass takes them without a copy. They are
+	// good until release.
+	Pass(ctx context.Context, inputs map[string]Passed, wanted []string, solo bool) (outputs map[string]Passed, release func(), err error)
 	Close() error
+}
+
+// Passed is a value on its way from one executable to the next.
+type Passed struct {
+	graph.Datum
+	Lent any // the memory that it lies in, as the executable that made it knows it; nil: its own
 }

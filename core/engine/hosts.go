@@ -125,3 +125,28 @@ func (x executable) Run(ctx context.Context, inputs map[string]graph.Datum, want
 	out, _, err := x.Executable.Run(ctx, inputs, wanted, solo)
 	return out, err
 }
+
+func (x executable) Pass(ctx context.Context, inputs map[string]Passed, wanted []string, solo bool) (map[string]Passed, func(), error) {
+	q := hosts.Request{Solo: solo}
+	for name, v := range inputs {
+		in := hosts.Input{Name: name, Value: v.Datum}
+		in.Lease, _ = v.Lent.(*hosts.Lease)
+		q.Inputs = append(q.Inputs, in)
+	}
+	for _, name := range wanted {
+		q.Outputs = append(q.Outputs, hosts.Output{Name: name})
+	}
+	r, err := x.Do(ctx, q)
+	if err != nil {
+		return nil, nil, err
+	}
+	out := make(map[string]Passed, len(wanted))
+	for i, name := range wanted {
+		v := Passed{Datum: r.Outputs[i]}
+		if l := r.Lease(i); l != nil {
+			v.Lent = l
+		}
+		out[name] = v
+	}
+	return out, r.Release, nil
+}

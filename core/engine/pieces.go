@@ -11,6 +11,7 @@ import (
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/sdk/backend"
 	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/tensor"
 )
 
 // piece is a graph on one device: a whole one, or a part of one that was split.
@@ -163,20 +164,58 @@ func (x *piece) run(ctx context.Context, values map[string]graph.Datum, wanted [
 	return nil
 }
 
-// runPieces computes the wanted values. Pieces of which nothing is needed are left
-// out, and values are let go of after their last reader.
-func runPieces(ctx context.Context, pieces []piece, values map[string]graph.Datum, wanted []string, solo bool) (map[string]graph.Datum, error) {
+// pass is run with values that may be lent, and adds the outputs to these.
+func (x *piece) pass(ctx context.Context, values map[string]Passed, wanted []string, solo bool) (release func(), err error) {
+	in := make(map[string]Passed, len(x.Graph.Graph.Inputs))
+	for _, v := range x.Graph.Graph.Inputs {
+		from, ok := values[v.Name]
+		if !ok {
+			return nil, backend.Internal("value %s was not computed", v.Name)
+		}
+		in[v.Name] = from
+		if from.Kind != graph.KindTensor || v.Type == nil || v.Type.Elem == from.Tensor.DType {
+			continue
+		}
+		t, err := convert(from.Tensor, v.Type.Elem)
+		if err != nil {
+			return nil, &backend.Error{Code: backend.CodeInvalid, Argument: v.Name, Message: fmt.Sprintf("value %s: %v", v.Name, err)}
+		}
+		in[v.Name] = Passed{Datum: graph.TensorDatum(t)}
+	}
+	out, release, err := x.exe.Pass(ctx, in, wanted, solo)
+	if err != nil {
+		return nil, &pieceError{device: x.device, err: err}
+	}
+	maps.Copy(values, out)
+	return release, nil
+}
+
+// runPieces computes the wanted values. Of several pieces those of which nothing is
+// needed are left out, and what passes between them is let go of after its last
+// reader.
+func runPieces(ctx context.Context, pieces []piece, in map[string]graph.Datum, wanted []string, solo bool) (map[string]graph.Datum, error) {
+	if len(pieces) == 1 {
+		if err := pieces[0].run(ctx, in, wanted, solo); err != nil {
+			return nil, err
+		}
+		return pick(in, wanted)
+	}
 	needed := make(map[string]bool, len(wanted))
 	for _, name := range wanted {
 		needed[name] = true
 	}
 	take := make([][]string, len(pieces)) // outputs by piece
+	until := make([]int, len(pieces))     // the last reader of a piece's outputs
 	last := map[string]int{}              // value -> its last reader
+	for _, name := range wanted {
+		last[name] = len(pieces)
+	}
 	for i := len(pieces) - 1; i >= 0; i-- {
 		g := pieces[i].Graph.Graph
 		for _, v := range g.Outputs {
 			if needed[v.Name] && !slices.Contains(take[i], v.Name) {
 				take[i] = append(take[i], v.Name)
+				until[i] = max(until[i], last[v.Name])
 			}
 		}
 		if take[i] == nil {
@@ -184,31 +223,63 @@ func runPieces(ctx context.Context, pieces []piece, values map[string]graph.Datu
 		}
 		for _, v := range g.Inputs {
 			needed[v.Name] = true
-			if _, read := last[v.Name]; !read {
-				last[v.Name] = i
-			}
+			last[v.Name] = max(last[v.Name], i)
 		}
 	}
+	values := make(map[string]Passed, len(in))
+	for name, v := range in {
+		values[name] = Passed{Datum: v}
+	}
+	lent := map[int]func(){} // by piece
+	defer func() {
+		for _, release := range lent {
+			release()
+		}
+	}()
 	for i := range pieces {
 		if take[i] == nil {
 			continue
 		}
-		if err := pieces[i].run(ctx, values, take[i], solo); err != nil {
+		release, err := pieces[i].pass(ctx, values, take[i], solo)
+		if err != nil {
 			return nil, err
 		}
-		for name, at := range last {
-			if at == i && !slices.Contains(wanted, name) {
-				delete(values, name)
+		lent[i] = release
+		for k, release := range lent {
+			if until[k] <= i {
+				release()
+				delete(lent, k)
 			}
 		}
 	}
 	out := make(map[string]graph.Datum, len(wanted))
 	for _, name := range wanted {
-		t, ok := values[name]
+		v, ok := values[name]
+		if !ok {
+			continue // pick says so
+		}
+		out[name] = v.Datum
+		if v.Lent != nil {
+			c, err := tensor.New(v.Tensor.DType, v.Tensor.Shape)
+			if err != nil {
+				return nil, err
+			}
+			copy(c.Data, v.Tensor.Data)
+			out[name] = graph.TensorDatum(c)
+		}
+	}
+	return pick(out, wanted)
+}
+
+// pick takes the wanted values.
+func pick(values map[string]graph.Datum, wanted []string) (map[string]graph.Datum, error) {
+	out := make(map[string]graph.Datum, len(wanted))
+	for _, name := range wanted {
+		v, ok := values[name]
 		if !ok {
 			return nil, backend.Invalid(name, "the graph has no output %q", name)
 		}
-		out[name] = t
+		out[name] = v
 	}
 	return out, nil
 }

@@ -29,12 +29,13 @@ type pieceFleet struct {
 
 type pieceDevice struct {
 	route.Device
-	refuses []string // operators
-	compile func(spec backend.CompileSpec) error
-	die     atomic.Int32 // deaths to come, in runs
-	epoch   atomic.Int32
-	runs    atomic.Int32
-	open    atomic.Int32
+	refuses        []string // operators
+	compile        func(spec backend.CompileSpec) error
+	die            atomic.Int32 // deaths to come, in runs
+	epoch          atomic.Int32
+	runs           atomic.Int32
+	open           atomic.Int32
+	lent, released atomic.Int32
 }
 
 func (f *pieceFleet) find(ref string) *pieceDevice {
@@ -256,6 +257,9 @@ func TestRunnerSplits(t *testing.T) {
 				if n := x.open.Load(); n != 0 {
 					t.Errorf("%s: %d executables were never closed", x.Ref, n)
 				}
+				if lent, back := x.lent.Load(), x.released.Load(); lent != back {
+					t.Errorf("%s lent %d times and had it back %d times", x.Ref, lent, back)
+				}
 			}
 			if want, refused := strings.CutPrefix(tt.want, "error: "); refused {
 				if err == nil || !strings.Contains(err.Error(), want) {
@@ -331,4 +335,25 @@ func TestSplitRunsWhatIsWanted(t *testing.T) {
 	if len(placements) != 7 || placements[1].Device != "cpu:0" || placements[1].For != "npu:0" || placements[1].Piece != 2 || placements[1].Table[0].Why != "no Sin" {
 		t.Errorf("placements: %+v", placements)
 	}
+}
+
+func (x *pieceExecutable) Pass(ctx context.Context, in map[string]Passed, wanted []string, solo bool) (map[string]Passed, func(), error) {
+	feeds := map[string]graph.Datum{}
+	for k, v := range in {
+		feeds[k] = v.Datum
+	}
+	out, err := x.Run(ctx, feeds, wanted, solo)
+	passed := map[string]Passed{}
+	for k, v := range out {
+		passed[k] = Passed{Datum: v, Lent: x}
+	}
+	if err == nil {
+		x.d.lent.Add(1)
+	}
+	return passed, func() {
+		x.d.released.Add(1)
+		for _, v := range out {
+			clear(v.Tensor.Data) // as a later run would
+		}
+	}, err
 }

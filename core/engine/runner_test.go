@@ -421,3 +421,16 @@ func TestRunnerEndsWithItsContext(t *testing.T) {
 		t.Errorf("got %v, want the deadline", err)
 	}
 }
+
+func (x *fakeExecutable) Pass(ctx context.Context, in map[string]Passed, wanted []string, solo bool) (map[string]Passed, func(), error) {
+	feeds := map[string]graph.Datum{}
+	for k, v := range in {
+		feeds[k] = v.Datum
+	}
+	out, err := x.Run(ctx, feeds, wanted, solo)
+	passed := map[string]Passed{}
+	for k, v := range out {
+		passed[k] = Passed{Datum: v}
+	}
+	return passed, func() {}, err
+}

@@ -43,6 +43,68 @@ type sharedRegion struct {
 	bytes  []byte
 	id     *backendv1.Id
 	free   []span
+
+	visiting sync.Mutex
+	visits   map[*session]*backendv1.Id // on other devices, that read what lies in it; nil: they can't
+	gone     bool
+}
+
+// idFor is the id of a lease's region on the arena's device. Another device's
+// region is mapped once, for reading, so that tensors go from one backend to the
+// next without a copy in this process. It is nil where the region can't be had.
+func (a *arena) idFor(l *Lease) *backendv1.Id {
+	if l == nil || l.region == nil {
+		return nil
+	}
+	r, s := l.region, a.session
+	if l.arena == a {
+		return r.id
+	}
+	if a.limits.Disabled {
+		return nil
+	}
+	r.visiting.Lock()
+	defer r.visiting.Unlock()
+	id, known := r.visits[s]
+	if known || r.gone {
+		return id
+	}
+	for other := range r.visits {
+		if other.ended(false) != nil {
+			delete(r.visits, other)
+		}
+	}
+	m, err := quick(context.Background(), s, "Map", func(ctx context.Context) (*backendv1.MapResponse, error) {
+		return s.life.rpc.Map(ctx, &backendv1.MapRequest{Device: s.dev.id, Locator: r.region.Locator(),
+			Length: uint64(len(r.bytes)), Mode: backendv1.MapMode_MAP_MODE_READ})
+	})
+	if err == nil {
+		if id = m.GetRegion(); s.own(id) != nil {
+			id = nil
+		}
+	} else {
+		s.life.h.log.Debug("a region of another device can't be mapped: tensors are copied", "device", s.dev.ref, "error", err)
+	}
+	if r.visits == nil {
+		r.visits = map[*session]*backendv1.Id{}
+	}
+	r.visits[s] = id
+	return id
+}
+
+// close unmaps the region here, once those that visit it have let go.
+func (r *sharedRegion) close() {
+	r.visiting.Lock()
+	visits := r.visits
+	r.visits, r.gone = nil, true
+	r.visiting.Unlock()
+	for s, id := range visits {
+		if id != nil {
+			// Where that fails the visitor's life is over, or nearly.
+			_ = s.release(id)
+		}
+	}
+	r.region.Close()
 }
 
 type span struct{ from, to int64 }
@@ -186,7 +248,7 @@ func (a *arena) give(l *Lease) {
 		// The backend lets go first; nothing waits for it.
 		go func() {
 			a.session.release(gone.id)
-			gone.region.Close()
+			gone.close()
 		}()
 	}
 }
@@ -205,7 +267,7 @@ func (a *arena) close() {
 		if !r.idle() {
 			return false
 		}
-		r.region.Close()
+		go r.close()
 		return true
 	})
 }
@@ -258,6 +320,18 @@ func (l *Lease) Tensor(d tensor.DType, s tensor.Shape) (tensor.Tensor, error) {
 	data := l.data[l.used : l.used+n : l.used+n]
 	l.used = min(roundUp(l.used+n, align), int64(len(l.data)))
 	return tensor.Tensor{DType: d, Shape: s, Data: data}, nil
+}
+
+// Lease is the lease that output i lies in, for another run to take it from there
+// until Release; nil if it lies in none.
+func (r *Result) Lease(i int) *Lease {
+	if r.lease == nil || len(r.Outputs[i].Tensor.Data) == 0 {
+		return nil
+	}
+	if _, inside := r.lease.offset(r.Outputs[i].Tensor.Data); !inside {
+		return nil
+	}
+	return r.lease
 }
 
 // Release gives the memory back; the tensors in it must not be used any more. Commands

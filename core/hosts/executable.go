@@ -105,7 +105,7 @@ func (x *Executable) Close() error {
 type Input struct {
 	Name   string
 	Value  graph.Datum
-	Lease  *Lease  // set where the tensor lies in a lease, which then is not copied
+	Lease  *Lease  // set where the tensor lies in a lease, of any device, which then is not copied where that can be
 	Buffer *Buffer // set where the data is in a buffer; Value.Tensor.Data is nil then
 	Offset int64   // bytes into Buffer
 }
@@ -388,8 +388,12 @@ func (r *run) bindOne(b *binding, in *Input) error {
 	if int64(len(t.Data)) != n {
 		return backend.Invalid(in.Name, "input %q holds %d bytes, %s%v has %d", in.Name, len(t.Data), t.DType, t.Shape, n)
 	}
+	var region *backendv1.Id
+	if in.Lease != nil && (in.Lease.arena == r.session.arena || n > inlineBytes) {
+		region = r.session.arena.idFor(in.Lease)
+	}
 	switch {
-	case in.Lease != nil && in.Lease.region != nil && in.Lease.arena == r.session.arena && n > 0:
+	case region != nil && n > 0:
 		at, ok := in.Lease.offset(t.Data)
 		if !ok {
 			return backend.Invalid(in.Name, "input %q does not lie in its lease", in.Name)
@@ -399,7 +403,7 @@ func (r *run) bindOne(b *binding, in *Input) error {
 		}
 		in.Lease.hold()
 		r.leases = append(r.leases, in.Lease)
-		b.slice.Id, b.slice.Offset, b.slice.Length = in.Lease.region.id, uint64(at), uint64(n)
+		b.slice.Id, b.slice.Offset, b.slice.Length = region, uint64(at), uint64(n)
 		b.Place = &b.region
 	case n <= inlineBytes && n <= r.room:
 		r.room -= n
