@@ -9,6 +9,7 @@ import (
 	"github.com/accelhq/accel/core/lower"
 	"github.com/accelhq/accel/core/models"
 	"github.com/accelhq/accel/core/route"
+	"github.com/accelhq/accel/core/tasks"
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
 )
@@ -67,6 +68,7 @@ func (e *Engine) open(ck *checkpoint.Checkpoint, o SessionOptions) (*Session, er
 			return nil, err
 		}
 		s.closers = append(s.closers, s.Source.Close)
+		s.Source.Graph.Inputs = tasks.FeedInputs(s.Source.Graph)
 	} else {
 		if s.Model, err = models.Load(ck); err != nil {
 			return nil, err

@@ -59,7 +59,8 @@ func (f *Feed) Values() map[string]graph.Datum {
 }
 
 // FeedInputs are the inputs of a graph that a run must have: those without an
-// initializer of the same name.
+// initializer of the same name. The others are weights, listed as inputs up to IR 3
+// and by some exporters after it; they are not to be overridden.
 func FeedInputs(g *graph.Graph) []*graph.Value {
 	constant := make(map[string]bool, len(g.Initializers))
 	for _, in := range g.Initializers {
