@@ -212,6 +212,10 @@ func FuzzInfer(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
+		facts, err := FindFacts(m)
+		if err == nil && facts[m.Graph].Types == nil {
+			t.Error("there are no facts, and no error")
+		}
 		bound := m.Clone()
 		sizes := map[string]int64{}
 		for i, s := range m.Symbols() {
