@@ -120,3 +120,38 @@ func TestSummaryNamesReplays(t *testing.T) {
 		t.Errorf("summary %q should tell of the death and of no other device", s)
 	}
 }
+
+func TestRest(t *testing.T) {
+	dev := func(platform string, p route.Presence) route.Device {
+		return route.Device{Platform: platform, Ref: platform + ":0", Presence: p, ReadyIn: time.Second}
+	}
+	npu, cpu, sim := dev("npu", route.Ready), dev("cpu", route.Ready), dev("simulation", route.Ready)
+	all := []route.Device{npu, cpu, sim}
+	route3 := []string{"npu", "cpu", "simulation"}
+	for _, tt := range []struct {
+		name    string
+		q       route.Query
+		of      route.Device
+		devices []route.Device
+		want    string
+	}{
+		{"the CPU", route.Query{Split: route.SplitAuto, Policy: route.Warn, Platforms: route3}, npu, all, "cpu:0"},
+		{"of the CPU, the next", route.Query{Split: route.SplitAuto, Policy: route.Warn, Platforms: []string{"cpu", "simulation"}}, cpu, all, "simulation:0"},
+		{"only the CPU where it is not the refuser", route.Query{Split: route.SplitAuto, Policy: route.Warn, Platforms: []string{"npu", "simulation"}}, npu, all, ""},
+		{"not what the route does not list", route.Query{Split: route.SplitForce, Policy: route.Warn, Platforms: []string{"npu"}}, npu, all, ""},
+		{"off", route.Query{Split: route.SplitOff, Policy: route.Allow, Platforms: route3}, npu, all, ""},
+		{"nothing said is off", route.Query{Policy: route.Allow, Platforms: route3}, npu, all, ""},
+		{"denied", route.Query{Split: route.SplitAuto, Policy: route.Deny, Platforms: route3}, npu, all, ""},
+		{"denied and forced", route.Query{Split: route.SplitForce, Policy: route.Deny, Platforms: route3}, npu, all, "cpu:0"},
+		{"what returns in time", route.Query{Split: route.SplitAuto, Policy: route.Warn, Platforms: route3, RestartWait: time.Minute}, npu, []route.Device{npu, dev("cpu", route.Returning)}, "cpu:0"},
+		{"what returns too late", route.Query{Split: route.SplitAuto, Policy: route.Warn, Platforms: route3}, npu, []route.Device{npu, dev("cpu", route.Returning)}, ""},
+		{"what is excluded", route.Query{Split: route.SplitAuto, Policy: route.Warn, Platforms: route3, Excluded: map[string]route.Refusal{"cpu:0": {}}}, npu, all, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, ok := route.Rest(tt.q, tt.of, tt.devices)
+			if got.Ref != tt.want || ok != (tt.want != "") {
+				t.Errorf("got %q, want %q", got.Ref, tt.want)
+			}
+		})
+	}
+}

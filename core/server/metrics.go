@@ -35,7 +35,7 @@ func newMetrics(q *queue, e Engine) *metrics {
 		inputs: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "accel_inputs_total",
 			Help: "Inputs answered."}, []string{"model", "platform", "kind"}),
 		fallbacks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "accel_fallbacks_total",
-			Help: "Requests that another platform answered than the first wanted one. reason: died, or unavailable."}, []string{"model", "from", "to", "reason"}),
+			Help: "Requests that another platform answered than the first wanted one. or that another took part in. reason: died, split, or unavailable."}, []string{"model", "from", "to", "reason"}),
 		replays: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "accel_replays_total",
 			Help: "Deaths of a device that requests lived through, by the platform that died."}, []string{"model", "platform"}),
 	}
@@ -72,6 +72,9 @@ func (m *metrics) observe(r *http.Request, pattern string, rec *record, took tim
 				if x.Platform == from {
 					reason = "died"
 				}
+			}
+			if d.Split() {
+				reason = "split"
 			}
 			m.fallbacks.WithLabelValues(rec.model, from, platform, reason).Inc()
 		}
