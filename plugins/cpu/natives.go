@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strconv"
 
 	"github.com/accelhq/accel/plugins/cpu/kernels"
 	"github.com/accelhq/accel/sdk/graph"
@@ -15,7 +16,9 @@ var natives = map[string]func(*planner, *graph.Node, *unit){
 	"Attention": attention,
 	"MatMul":    matMul,
 	"Softmax":   softmax, "LogSoftmax": softmax,
-	"Gather":  gather,
+	"Gather":   gather,
+	"GatherND": gatherND, "GatherElements": gatherElements, "ScatterND": scatter, "ScatterElements": scatter,
+	"Tile": tile, "Trilu": trilu,
 	"Cast":    cast,
 	"Reshape": view, "Squeeze": view, "Unsqueeze": view, "Flatten": view, "Identity": view, "Dropout": view,
 	"Transpose": transpose, "Expand": expand, "Slice": slice, "Concat": concat, "Split": split,
@@ -397,7 +400,7 @@ var reductions = map[string]kernels.ReduceKind{
 	"ReduceProd": kernels.ReduceProd, "ReduceSumSquare": kernels.ReduceSumSq, "ReduceL1": kernels.ReduceL1, "ReduceL2": kernels.ReduceL2,
 }
 
-// reduce over neighbouring axes.
+// reduce over any axes.
 func reduce(p *planner, n *graph.Node, u *unit) {
 	x, y := n.Inputs[0], n.Outputs[0]
 	xs := mustShape(p, x)
@@ -421,19 +424,45 @@ func reduce(p *planner, n *graph.Node, u *unit) {
 		}
 	}
 	slices.Sort(axes)
-	first, last := int64(0), int64(len(xs))-1
-	if len(axes) > 0 {
-		first, last = axes[0], axes[len(axes)-1]
-		if last-first != int64(len(axes))-1 {
-			return
+	if len(axes) == 0 {
+		for i := range xs {
+			axes = append(axes, int64(i))
 		}
 	}
-	outer, _ := xs[:first].Elements()
-	size, _ := xs[first : last+1].Elements()
-	inner, _ := xs[last+1:].Elements()
+	// Neighbouring axes go in one pass, from the last to the first.
 	kind := reductions[n.OpType]
+	type pass struct {
+		outer, size, inner int64
+		kind               kernels.ReduceKind
+		to                 string
+	}
+	var passes []pass
+	s := xs.Clone()
+	for end := len(axes); end > 0; {
+		begin := end - 1
+		for begin > 0 && axes[begin-1] == axes[begin]-1 {
+			begin--
+		}
+		first, last := axes[begin], axes[end-1]
+		r := pass{kind: kind, to: y}
+		r.outer, _ = s[:first].Elements()
+		r.size, _ = s[first : last+1].Elements()
+		r.inner, _ = s[last+1:].Elements()
+		s = append(s[:first:first], s[last+1:]...)
+		if end = begin; end > 0 {
+			r.to = p.temporary(u, "reduced "+strconv.Itoa(len(passes)), tensor.Float32, s)
+		}
+		passes = append(passes, r)
+		if kind == kernels.ReduceSumSq {
+			kind = kernels.ReduceSum // of squares
+		}
+	}
 	u.emit = func(p *planner, prog *kernels.Program) error {
-		prog.Add(&kernels.Reduce{X: p.ref(x), Y: p.ref(y), Outer: outer, Axis: size, Inner: inner, Reduce: kind})
+		from := x
+		for _, r := range passes {
+			prog.Add(&kernels.Reduce{X: p.ref(from), Y: p.ref(r.to), Outer: r.outer, Axis: r.size, Inner: r.inner, Reduce: r.kind})
+			from = r.to
+		}
 		return nil
 	}
 }
