@@ -110,6 +110,11 @@ func (d *drawn) model() *Model {
 	elems := []tensor.DType{tensor.Float32, tensor.Int64, tensor.Bool, tensor.Int32}
 	opsets := []int64{23, 13, 11, 9, 1}
 	m := &Model{IRVersion: 10, Opsets: map[string]int64{"": opsets[d.n(len(opsets))], DomainAccel: 1, DomainMicrosoft: 1}, Graph: &Graph{Name: "g"}}
+	for _, id := range ids {
+		if _, ok := m.Opsets[id.Domain]; !ok {
+			m.Opsets[id.Domain] = 1
+		}
+	}
 	var names []string
 	add := func() string {
 		names = append(names, "v"+strconv.Itoa(len(names)))
