@@ -417,3 +417,31 @@ func pad(p *planner, n *graph.Node, u *unit) {
 		return nil
 	}
 }
+
+// gridSample over one to three dimensions.
+func gridSample(p *planner, n *graph.Node, u *unit) {
+	x, grid, y := n.Inputs[0], n.Inputs[1], n.Outputs[0]
+	xs, gs := mustShape(p, x), mustShape(p, grid)
+	rank := len(xs) - 2
+	if p.dtype(x) != tensor.Float32 || p.dtype(grid) != tensor.Float32 || rank < 1 || rank > kernels.Spatial || len(gs) != len(xs) || gs[0] != xs[0] || gs[rank+1] != int64(rank) ||
+		slices.ContainsFunc(xs[2:], func(d int64) bool { return d > maxSpatial }) {
+		return
+	}
+	mode, ok := map[string]kernels.SampleMode{"nearest": kernels.SampleNearest, "linear": kernels.SampleLinear, "bilinear": kernels.SampleLinear,
+		"cubic": kernels.SampleCubic, "bicubic": kernels.SampleCubic}[n.AttrString("mode", "linear")]
+	padding, ok2 := map[string]kernels.SamplePadding{"zeros": kernels.SampleZeros, "border": kernels.SampleBorder,
+		"reflection": kernels.SampleReflection}[n.AttrString("padding_mode", "zeros")]
+	if !ok || !ok2 {
+		return
+	}
+	op := kernels.GridSample{Batch: xs[0], Channels: xs[1], Points: p.elements(grid) / xs[0] / int64(rank), In: spatialOf(xs[2:], 1), Rank: uint32(rank), Mode: mode, Padding: padding}
+	if n.AttrInt("align_corners", 0) != 0 {
+		op.AlignCorners = 1
+	}
+	u.emit = func(p *planner, prog *kernels.Program) error {
+		o := op
+		o.X, o.Grid, o.Y = p.ref(x), p.ref(grid), p.ref(y)
+		prog.Add(&o)
+		return nil
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math/rand/v2"
 
 	"github.com/accelhq/accel/sdk/graph"
@@ -131,6 +132,18 @@ var imageGraphs = []testGraph{
 		b.Output("constant", b.Op("Pad", []string{x, b.Ints(1, -2, 0, 0, 3, -1), b.Float(3)}), nil)
 		b.Output("zeros", b.Op("Pad", []string{x, b.Ints(2, 1), "", b.Ints(-1)}), nil)
 	}, inputs: image(2, 5, 6), units: 13},
+	{name: "images sampled", build: func(b *graph.Builder, rng *rand.Rand) {
+		x, g := b.Input("x", typed(f32, "N", "3", "H", "W")), b.Input("g", typed(f32, "N", "P", "Q", "2"))
+		for _, mode := range []string{"nearest", "linear", "cubic"} {
+			for _, padding := range []string{"zeros", "border", "reflection"} {
+				for corners := range int64(2) {
+					b.Output(fmt.Sprint(mode, padding, corners), b.Op("GridSample", []string{x, g}, graph.StringAttr("mode", mode), graph.StringAttr("padding_mode", padding), graph.IntAttr("align_corners", corners)), nil)
+				}
+			}
+		}
+		v, h := b.Input("v", typed(f32, "N", "2", "3", "4", "5")), b.Input("h", typed(f32, "N", "1", "1", "P", "3"))
+		b.Output("volume", b.Op("GridSample", []string{v, h}), nil)
+	}, inputs: one([]string{"x", "g", "v", "h"}, tensor.Shape{2, 3, 5, 6}, tensor.Shape{2, 9, 8, 2}, tensor.Shape{2, 2, 3, 4, 5}, tensor.Shape{2, 1, 1, 9, 3}), units: 19},
 	{name: "groups normalised", build: func(b *graph.Builder, rng *rand.Rand) {
 		x := b.Input("x", typed(f32, "N", "8", "H", "W"))
 		h := b.Op("GroupNormalization", []string{x, b.Tensor("gs", floats(rng, 8)), b.Tensor("gb", floats(rng, 8))}, graph.IntAttr("num_groups", 4))

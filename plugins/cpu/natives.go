@@ -25,7 +25,7 @@ var natives = map[string]func(*planner, *graph.Node, *unit){
 	"ReduceSum": reduce, "ReduceMean": reduce, "ReduceMax": reduce, "ReduceMin": reduce, "ReduceProd": reduce,
 	"ReduceSumSquare": reduce, "ReduceL1": reduce, "ReduceL2": reduce,
 	"MaxPool": pool, "AveragePool": pool, "GlobalAveragePool": globalPool, "GlobalMaxPool": globalPool,
-	"Resize": resize, "Upsample": resize, "Pad": pad,
+	"Resize": resize, "Upsample": resize, "Pad": pad, "GridSample": gridSample,
 	"BatchNormalization": batchNorm, "GroupNormalization": groupNorm, "InstanceNormalization": groupNorm,
 }
 

@@ -160,6 +160,7 @@ enum accelcpu_kind {
   ACCELCPU_OP_POOL = 14,
   ACCELCPU_OP_RESAMPLE = 15,
   ACCELCPU_OP_GROUPNORM = 16,
+  ACCELCPU_OP_GRIDSAMPLE = 17,
 };
 
 // Begins every operation struct. The next one stands `bytes` further on.
@@ -507,6 +508,28 @@ typedef struct {
   float eps;
   uint32_t activation;
 } accelcpu_groupnorm;
+
+enum accelcpu_sample_mode {
+  ACCELCPU_SAMPLE_NEAREST = 0,  // ties to even
+  ACCELCPU_SAMPLE_LINEAR = 1,
+  ACCELCPU_SAMPLE_CUBIC = 2,  // R. Keys's, with a = -0.75
+};
+
+enum accelcpu_sample_padding {
+  ACCELCPU_SAMPLE_ZEROS = 0,
+  ACCELCPU_SAMPLE_BORDER = 1,
+  ACCELCPU_SAMPLE_REFLECTION = 2,
+};
+
+// y[batch, channel, point] = x[batch, channel] at the place that grid[batch, point] names, f32, dense: GridSample
+// of ONNX over the last `rank` of the dimensions `in` (those before are 1). A place has `rank` coordinates, of the
+// last dimension first, from -1 to 1. A coordinate that is NaN lies outside.
+typedef struct {
+  accelcpu_op op;
+  accelcpu_ref x, grid, y;
+  int64_t batch, channels, points, in[ACCELCPU_SPATIAL];
+  uint32_t rank, mode, padding, align_corners;
+} accelcpu_gridsample;
 
 // Byte offset of a field of the operation struct named `type` ("gemm", "map_operand", ...),
 // -1 where there is none; a null field asks for the struct's size. For bindings to

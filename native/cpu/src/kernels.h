@@ -66,6 +66,7 @@ struct ReduceData { const float *x, *weight; float* y; };
 struct ConvData { const float *x, *w, *bias, *residual; float* y; };
 struct PoolData { const float* x; float* y; };
 struct ResampleData { const float* x; const int32_t* index; const float* weight; float* y; };
+struct GridSampleData { const float *x, *grid; float* y; };
 struct GroupNormData { const float *x, *scale, *bias; float* y; };
 
 // One instruction set.
@@ -94,6 +95,7 @@ extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512, kernels_neo
 void copy(Workers&, const accelcpu_copy&, const CopyData&);
 void gather(Workers&, const accelcpu_gather&, const GatherData&);
 void cast(Workers&, const accelcpu_cast&, const void* src, void* dst);
+void gridsample(Workers&, const accelcpu_gridsample&, const GridSampleData&);
 
 // Bytes of an element; 0 for a type that there is no code for.
 int dtype_bytes(uint32_t dtype);

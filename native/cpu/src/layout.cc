@@ -55,6 +55,8 @@ const Field kFields[] = {
     AT(resample, in), AT(resample, out), AT(resample, inner), AT(resample, taps),
     SIZE(groupnorm), AT(groupnorm, op), AT(groupnorm, x), AT(groupnorm, scale), AT(groupnorm, bias), AT(groupnorm, y), AT(groupnorm, batch),
     AT(groupnorm, groups), AT(groupnorm, channels), AT(groupnorm, inner), AT(groupnorm, eps), AT(groupnorm, activation),
+    SIZE(gridsample), AT(gridsample, op), AT(gridsample, x), AT(gridsample, grid), AT(gridsample, y), AT(gridsample, batch), AT(gridsample, channels),
+    AT(gridsample, points), AT(gridsample, in), AT(gridsample, rank), AT(gridsample, mode), AT(gridsample, padding), AT(gridsample, align_corners),
 };
 
 }  // namespace

@@ -558,6 +558,25 @@ void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_groupnorm& o) 
   if (c.ok() && rows > 0 && length > 0) k.groupnorm(w, o, d);
 }
 
+void run(Checker& c, const Kernels&, Workers& w, const accelcpu_gridsample& o) {
+  c.size("batch", o.batch);
+  c.size("channels", o.channels);
+  c.size("points", o.points);
+  c.require(o.rank >= 1 && o.rank <= ACCELCPU_SPATIAL, ACCELCPU_INVALID, "rank is not within 1 and 3", o.rank);
+  for (int i = 0; i < ACCELCPU_SPATIAL; i++) {
+    const bool used = i + static_cast<int64_t>(o.rank) >= ACCELCPU_SPATIAL;
+    c.require(used ? o.in[i] >= 1 && o.in[i] <= kMaxSpatial : o.in[i] == 1, ACCELCPU_INVALID, "in is not within 1 and 2^30, or not 1 before rank dimensions", o.in[i]);
+  }
+  c.require(o.mode <= ACCELCPU_SAMPLE_CUBIC, ACCELCPU_UNSUPPORTED, "no such mode", o.mode);
+  c.require(o.padding <= ACCELCPU_SAMPLE_REFLECTION, ACCELCPU_UNSUPPORTED, "no such padding", o.padding);
+  c.require(o.align_corners <= 1, ACCELCPU_INVALID, "align_corners is neither 0 nor 1", o.align_corners);
+  GridSampleData d;
+  d.x = c.required<const float>("x", o.x, dense(volume(o.batch, o.channels, o.in)));
+  d.grid = c.required<const float>("grid", o.grid, dense3(o.batch, o.points, o.rank));
+  d.y = c.required<float>("y", o.y, dense3(o.batch, o.channels, o.points));
+  if (c.ok()) gridsample(w, o, d);
+}
+
 // ---- The kinds of operations, by number ----
 
 using RunFn = void (*)(const accelcpu_run_args&, accelcpu_result*, const char* name, const Kernels&, Workers&, const void* op);
@@ -576,7 +595,7 @@ struct Kind {
 };
 #define KIND(type) {#type, sizeof(accelcpu_##type), run_as<accelcpu_##type>}
 // At kind - 1.
-const Kind kKinds[] = {KIND(pack), KIND(gemm), KIND(matmul), KIND(attention), KIND(norm), KIND(softmax), KIND(map), KIND(cast), KIND(copy), KIND(gather), KIND(embed), KIND(reduce), KIND(conv), KIND(pool), KIND(resample), KIND(groupnorm)};
+const Kind kKinds[] = {KIND(pack), KIND(gemm), KIND(matmul), KIND(attention), KIND(norm), KIND(softmax), KIND(map), KIND(cast), KIND(copy), KIND(gather), KIND(embed), KIND(reduce), KIND(conv), KIND(pool), KIND(resample), KIND(groupnorm), KIND(gridsample)};
 constexpr uint32_t kKindCount = sizeof kKinds / sizeof kKinds[0];
 
 int64_t now_ns() {

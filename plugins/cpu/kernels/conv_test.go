@@ -352,3 +352,38 @@ func TestGroupNorm(t *testing.T) {
 		}
 	})
 }
+
+// What a point is made of is judged by the reference backend; here, that every coordinate is borne, and that a
+// grid of the places themselves gives the image.
+func TestGridSample(t *testing.T) {
+	inf := float32(math.Inf(1))
+	onEveryISA(t, func(t *testing.T, r *Runner) {
+		rng := newRand()
+		for mode := SampleNearest; mode <= SampleCubic; mode++ {
+			for padding := SampleZeros; padding <= SampleReflection; padding++ {
+				m := newMemory()
+				op := &GridSample{Batch: 2, Channels: 3, Points: 5 * 7, In: plane(5, 7), Rank: 2, Mode: mode, Padding: padding, AlignCorners: 1}
+				var x, grid, y []float32
+				op.X, x = put(m, randoms(rng, 2*3*5*7))
+				op.Grid, grid = put(m, make([]float32, 2*5*7*2))
+				op.Y, y = put(m, fill(2*3*5*7, 9))
+				for i := range 2 * 5 * 7 {
+					grid[2*i], grid[2*i+1] = float32(i%7)/3-1, float32(i/7%5)/2-1
+				}
+				m.run(t, r, op)
+				for i := range y {
+					if !near(y[i], float64(x[i]), 1e-5) {
+						t.Fatalf("mode %d, padding %d: element %d is %g, want %g", mode, padding, i, y[i], x[i])
+					}
+				}
+				for i, v := range []float32{inf, -inf, float32(math.NaN()), 1e30, -1e30, 1e9, 3, -3} {
+					grid[i], grid[70+i] = v, v
+				}
+				m.run(t, r, op)
+				if padding == SampleZeros && (y[0] != 0 || y[35] != 0) {
+					t.Fatalf("mode %d: %g and %g of what lies outside", mode, y[0], y[35])
+				}
+			}
+		}
+	})
+}

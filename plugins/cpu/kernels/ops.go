@@ -355,22 +355,55 @@ type GroupNorm struct {
 	Activation                     Activation
 }
 
-func (o *Pack) raw() (uint32, uintptr, *opHead)      { return 1, unsafe.Sizeof(*o), &o.Op }
-func (o *Gemm) raw() (uint32, uintptr, *opHead)      { return 2, unsafe.Sizeof(*o), &o.Op }
-func (o *MatMul) raw() (uint32, uintptr, *opHead)    { return 3, unsafe.Sizeof(*o), &o.Op }
-func (o *Attention) raw() (uint32, uintptr, *opHead) { return 4, unsafe.Sizeof(*o), &o.Op }
-func (o *Norm) raw() (uint32, uintptr, *opHead)      { return 5, unsafe.Sizeof(*o), &o.Op }
-func (o *Softmax) raw() (uint32, uintptr, *opHead)   { return 6, unsafe.Sizeof(*o), &o.Op }
-func (o *Map) raw() (uint32, uintptr, *opHead)       { return 7, unsafe.Sizeof(*o), &o.Op }
-func (o *Cast) raw() (uint32, uintptr, *opHead)      { return 8, unsafe.Sizeof(*o), &o.Op }
-func (o *Copy) raw() (uint32, uintptr, *opHead)      { return 9, unsafe.Sizeof(*o), &o.Op }
-func (o *Gather) raw() (uint32, uintptr, *opHead)    { return 10, unsafe.Sizeof(*o), &o.Op }
-func (o *Embed) raw() (uint32, uintptr, *opHead)     { return 11, unsafe.Sizeof(*o), &o.Op }
-func (o *Reduce) raw() (uint32, uintptr, *opHead)    { return 12, unsafe.Sizeof(*o), &o.Op }
-func (o *Conv) raw() (uint32, uintptr, *opHead)      { return 13, unsafe.Sizeof(*o), &o.Op }
-func (o *Pool) raw() (uint32, uintptr, *opHead)      { return 14, unsafe.Sizeof(*o), &o.Op }
-func (o *Resample) raw() (uint32, uintptr, *opHead)  { return 15, unsafe.Sizeof(*o), &o.Op }
-func (o *GroupNorm) raw() (uint32, uintptr, *opHead) { return 16, unsafe.Sizeof(*o), &o.Op }
+// SampleMode is how GridSample makes a point of its neighbours.
+type SampleMode uint32
+
+// The modes.
+const (
+	SampleNearest SampleMode = iota
+	SampleLinear
+	SampleCubic
+)
+
+// SamplePadding is what lies outside the image that GridSample reads.
+type SamplePadding uint32
+
+// The paddings.
+const (
+	SampleZeros SamplePadding = iota
+	SampleBorder
+	SampleReflection
+)
+
+// GridSample reads images at the places of a grid, over the last Rank dimensions, f32.
+type GridSample struct {
+	Op                      opHead
+	X, Grid, Y              Ref
+	Batch, Channels, Points int64
+	In                      [Spatial]int64
+	Rank                    uint32
+	Mode                    SampleMode
+	Padding                 SamplePadding
+	AlignCorners            uint32
+}
+
+func (o *Pack) raw() (uint32, uintptr, *opHead)       { return 1, unsafe.Sizeof(*o), &o.Op }
+func (o *Gemm) raw() (uint32, uintptr, *opHead)       { return 2, unsafe.Sizeof(*o), &o.Op }
+func (o *MatMul) raw() (uint32, uintptr, *opHead)     { return 3, unsafe.Sizeof(*o), &o.Op }
+func (o *Attention) raw() (uint32, uintptr, *opHead)  { return 4, unsafe.Sizeof(*o), &o.Op }
+func (o *Norm) raw() (uint32, uintptr, *opHead)       { return 5, unsafe.Sizeof(*o), &o.Op }
+func (o *Softmax) raw() (uint32, uintptr, *opHead)    { return 6, unsafe.Sizeof(*o), &o.Op }
+func (o *Map) raw() (uint32, uintptr, *opHead)        { return 7, unsafe.Sizeof(*o), &o.Op }
+func (o *Cast) raw() (uint32, uintptr, *opHead)       { return 8, unsafe.Sizeof(*o), &o.Op }
+func (o *Copy) raw() (uint32, uintptr, *opHead)       { return 9, unsafe.Sizeof(*o), &o.Op }
+func (o *Gather) raw() (uint32, uintptr, *opHead)     { return 10, unsafe.Sizeof(*o), &o.Op }
+func (o *Embed) raw() (uint32, uintptr, *opHead)      { return 11, unsafe.Sizeof(*o), &o.Op }
+func (o *Reduce) raw() (uint32, uintptr, *opHead)     { return 12, unsafe.Sizeof(*o), &o.Op }
+func (o *Conv) raw() (uint32, uintptr, *opHead)       { return 13, unsafe.Sizeof(*o), &o.Op }
+func (o *Pool) raw() (uint32, uintptr, *opHead)       { return 14, unsafe.Sizeof(*o), &o.Op }
+func (o *Resample) raw() (uint32, uintptr, *opHead)   { return 15, unsafe.Sizeof(*o), &o.Op }
+func (o *GroupNorm) raw() (uint32, uintptr, *opHead)  { return 16, unsafe.Sizeof(*o), &o.Op }
+func (o *GridSample) raw() (uint32, uintptr, *opHead) { return 17, unsafe.Sizeof(*o), &o.Op }
 
 // Program is a list of operations that Runner.Run executes in one call. It holds
 // no pointers: one Program serves any number of runs at a time, each with its

@@ -28,7 +28,7 @@ func TestLayout(t *testing.T) {
 		"ref": Ref{}, "buffer": Buffer{}, "config": cConfig{}, "result": cResult{}, "run_args": cRunArgs{},
 		"pack": Pack{}, "gemm": Gemm{}, "matmul": MatMul{}, "attention": Attention{}, "norm": Norm{}, "softmax": Softmax{},
 		"step": Step{}, "map_operand": MapOperand{}, "map": Map{}, "cast": Cast{}, "copy": Copy{}, "gather": Gather{},
-		"embed": Embed{}, "reduce": Reduce{}, "conv": Conv{}, "pool": Pool{}, "resample": Resample{}, "groupnorm": GroupNorm{},
+		"embed": Embed{}, "reduce": Reduce{}, "conv": Conv{}, "pool": Pool{}, "resample": Resample{}, "groupnorm": GroupNorm{}, "gridsample": GridSample{},
 	}
 	for name, mirror := range mirrors {
 		typ := reflect.TypeOf(mirror)
@@ -236,6 +236,9 @@ func TestBadPrograms(t *testing.T) {
 		{"resample index", &Resample{X: at(1), Index: at(5), Weight: at(2), Y: at(4), Outer: 1, In: 4, Out: 2, Inner: 1, Taps: 1}, CodeIndex, "index 4"},
 		{"resample nothing", &Resample{X: at(1), Index: at(5), Weight: at(2), Y: at(4), Outer: 1, In: 4, Out: 2, Inner: 1}, CodeInvalid, "taps"},
 		{"groups beyond counting", &GroupNorm{X: at(1), Y: at(4), Batch: 1 << 40, Groups: 1 << 40, Channels: 1, Inner: 1}, CodeBounds, "x takes"},
+		{"grid of four dimensions", &GridSample{X: at(1), Grid: at(2), Y: at(4), In: ones, Rank: 4}, CodeInvalid, "rank"},
+		{"grid over nothing", &GridSample{X: at(1), Grid: at(2), Y: at(4), Rank: 2, In: [Spatial]int64{1, 0, 1}}, CodeInvalid, "in is not"},
+		{"grid too small", &GridSample{X: at(1), Grid: at(2), Y: at(4), Rank: 2, In: ones, Batch: 1, Channels: 1, Points: 33}, CodeBounds, "grid takes"},
 		{"embed period", &Embed{Table: [4]Ref{at(1)}, Tables: 1, TableRows: [4]int64{4}, Width: 4, Count: 2, LDY: 4, IDsType: 7, Y: at(4), Norm: EmbedPlain}, CodeInvalid, "period"},
 	}
 	for _, c := range cases {
@@ -396,14 +399,14 @@ func TestRunnersComeAndGo(t *testing.T) {
 // Programs of arbitrary fields either run or are refused; they never reach outside their buffers.
 func FuzzProgram(f *testing.F) {
 	r := newRunner(f, Config{Threads: 2})
-	for kind := range byte(16) {
+	for kind := range byte(17) {
 		f.Add([]byte{kind, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20})
 	}
 	kinds := []func() Op{
 		func() Op { return new(Pack) }, func() Op { return new(Gemm) }, func() Op { return new(MatMul) }, func() Op { return new(Attention) },
 		func() Op { return new(Norm) }, func() Op { return new(Softmax) }, func() Op { return new(Map) }, func() Op { return new(Cast) },
 		func() Op { return new(Copy) }, func() Op { return new(Gather) }, func() Op { return new(Embed) }, func() Op { return new(Reduce) },
-		func() Op { return new(Conv) }, func() Op { return new(Pool) }, func() Op { return new(Resample) }, func() Op { return new(GroupNorm) },
+		func() Op { return new(Conv) }, func() Op { return new(Pool) }, func() Op { return new(Resample) }, func() Op { return new(GroupNorm) }, func() Op { return new(GridSample) },
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) == 0 {
