@@ -101,7 +101,14 @@ func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backen
 	if int64(len(e.arena)) < p.arena {
 		e.arena = alignedBytes(p.arena)
 	}
-	f := &frame{runner: e.runner, buffers: p.buffers, heap: maps.Clone(p.heap)}
+	// Runs of an executable come one after another: the frame is the plan's own.
+	f := &p.frame
+	f.runner, f.buffers, f.cancel = e.runner, p.buffers, nil
+	if f.heap == nil {
+		f.heap = map[string]graph.Datum{}
+	}
+	defer clear(f.heap)
+	maps.Copy(f.heap, p.heap)
 	f.buffers[arenaBuffer] = kernels.BufferOf(e.arena)
 	for _, b := range p.inputs {
 		v := inputs[b.index]

@@ -21,6 +21,7 @@ type plan struct {
 	inputs  []boundary
 	outputs []boundary
 	nodes   []placedNode
+	frame   frame
 	heap    map[string]graph.Datum // constants that are no dense tensors and outputs
 	keep    []any                  // owns what buffers point to
 }

@@ -476,6 +476,72 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// tiny is a graph of so many small operations that nothing fuses.
+func tiny(b *graph.Builder, nodes int) {
+	x := b.Input("x", typed(tensor.Int64, "N"))
+	v := x
+	for range nodes / 2 {
+		v = b.Op("Slice", []string{b.Op("Concat", []string{x, v}, graph.IntAttr("axis", 0)), b.Ints(1), b.Ints(4)})
+	}
+	b.Output("y", v, nil)
+}
+
+// A planned run allocates nothing, however many operations it has.
+func TestRunsAllocateNothing(t *testing.T) {
+	e := compiled(t, buildTest(t, testGraph{name: "tiny", build: func(b *graph.Builder, rng *rand.Rand) { tiny(b, 500) }}), runners(t)[0])
+	in := e.values(map[string]tensor.Tensor{"x": tensor.Ints(tensor.Shape{3}, 1, 2, 3)})
+	out := &placed{t: tensor.Ints(tensor.Shape{3}, 0, 0, 0)}
+	ctx := context.Background()
+	if n := testing.AllocsPerRun(20, func() {
+		if err := e.Run(ctx, in, out); err != nil {
+			t.Error(err)
+		}
+	}); n != 0 {
+		t.Errorf("a run allocates %g times", n)
+	}
+	if got := tensor.View[int64](out.t); !slices.Equal(got, []int64{2, 3, 2}) {
+		t.Errorf("got %v", got)
+	}
+}
+
+// placed is an output that is there already.
+type placed struct {
+	collected
+	t tensor.Tensor
+}
+
+func (p *placed) Place(int, tensor.DType, tensor.Shape) (tensor.Tensor, error) { return p.t, nil }
+
+func BenchmarkTinyNodes(b *testing.B) {
+	lib, err := kernels.Open("")
+	if err != nil {
+		b.Fatal(err)
+	}
+	r, err := lib.NewRunner(kernels.Config{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer r.Close()
+	bld := graph.NewBuilder("tiny")
+	tiny(bld, 500)
+	m, err := bld.Model()
+	if err != nil {
+		b.Fatal(err)
+	}
+	e, err := newExecutable(m, r, newPackedWeights(b.TempDir(), r, hclog.NewNullLogger()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.Close()
+	in, out := e.values(map[string]tensor.Tensor{"x": tensor.Ints(tensor.Shape{3}, 1, 2, 3)}), &placed{t: tensor.Ints(tensor.Shape{3}, 0, 0, 0)}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := e.Run(context.Background(), in, out); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkRun(b *testing.B) {
 	lib, err := kernels.Open("")
 	if err != nil {
