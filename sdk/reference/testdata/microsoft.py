@@ -59,6 +59,7 @@ def case(op, name, outputs=1, domain="com.microsoft", imports=17, unspecified=No
     their number or their names, "" for one that is not wanted."""
 
     def add(f):
+        assert not any(c[:2] == (op, name) for c in CASES), f"{op}/{name} is there twice"
         CASES.append((op, name, f, outputs, domain, imports, unspecified, attrs))
         return f
 
@@ -282,7 +283,7 @@ for t in (U8, I8):
         case(op, n)(lambda r, t=t, z=z, q=q: [r.u8(3, 17, t=t), *q(.1037, z), r.u8(3, 17, t=t), *q(.0719, z + 3), *q(.3011, z - 9)])
         case(op, n + "_broadcast")(lambda r, t=t, z=z, q=q: [r.u8(2, 1, 5, t=t), *q(.1037, z), r.u8(3, 1, t=t), *q(.0719, z + 3), *q(.3011, z - 9)])
         case(op, n + "_scalar")(lambda r, t=t, z=z, q=q: [one(7, t), *q(.1037, z), r.u8(3, 5, t=t), *q(.0719, z + 3), *q(.3011, z - 9)])
-        case("QLinearSigmoid", n)(lambda r, t=t, z=z, q=q: [r.u8(3, 17, t=t), *q(.0523, z), *q(1 / 256, 0 if t == U8 else -128)])
+    case("QLinearSigmoid", n)(lambda r, t=t, z=z, q=q: [r.u8(3, 17, t=t), *q(.0523, z), *q(1 / 256, 0 if t == U8 else -128)])
     case("QLinearLeakyRelu", n, alpha=0.2)(lambda r, t=t, z=z, q=q: [r.u8(3, 17, t=t), *q(.0523, z), *q(.0419, z)])
     case("QLinearLeakyRelu", n + "_no_zeros")(lambda r, t=t: [r.u8(3, 17, t=t), one(.05), None, one(.04), one(0, t)])
     case("QLinearGlobalAveragePool", n)(lambda r, t=t, z=z, q=q: [r.u8(2, 3, 4, 5, t=t), *q(.0523, z), *q(.0213, z)])
@@ -304,7 +305,7 @@ for t in (U8, I8):
         r.u8(1, 5, 6, 2, t=t), *q(.0523, z), r.u8(3, 2, 3, 3, t=t), np.array([.01, .02, .03], F32), np.array([0, 0, 0] if t == I8 else [9, 9, 9], t), *q(.6133, z), r.ints(-500, 500, 3, t=I32)])
     case("QLinearConv", n + "_first", group=2)(lambda r, t=t, z=z, q=q: [
         r.u8(1, 4, 5, 6, t=t), *q(.0523, z), r.u8(4, 2, 3, 3, t=t), one(.02), one(0 if t == I8 else 11, t), *q(.6133, z)])
-    for bt in (t, I8):
+    for bt in {U8: (U8, I8), I8: (I8,)}[t]:
         case("QGemm", f"{n}_{np.dtype(bt).name}", alpha=0.5, transB=1)(lambda r, t=t, z=z, q=q, bt=bt: [
             r.u8(3, 16, t=t), *q(.0523, z), r.u8(4, 16, t=bt), one(.02), one(0, bt), r.ints(-900, 900, 4, t=I32), *q(.4127, z)])
         case("QGemm", f"{n}_{np.dtype(bt).name}_float", transA=1)(lambda r, t=t, z=z, q=q, bt=bt: [
