@@ -9,7 +9,7 @@ import (
 )
 
 // foldBatchNorms multiplies the scale of a batch normalization into the weights of
-// the convolution before it and its shift into the bias (decision 0007). Only
+// the convolution before it and its shift into the bias (decision 0008). Only
 // weights that lie in the model file itself are changed: those of a checkpoint stay
 // where they are. Numbers differ by rounding, less than 1e-6 of the largest.
 func foldBatchNorms(s *simplifier) (int, error) {
