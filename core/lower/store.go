@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -27,7 +28,14 @@ type Store struct {
 	dir string
 	max int64
 	log hclog.Logger
+
+	mu     sync.Mutex
+	room   int64     // bytes that may be written before the store is measured again
+	looked time.Time // when it was measured last
 }
+
+// lookAgain is how long a measure of the store counts: other processes write too.
+const lookAgain = time.Minute
 
 // Folder is a lowered folder that stays until Release.
 type Folder struct {
@@ -194,6 +202,15 @@ func (s *Store) evict(keep string) error {
 	if s.max <= 0 {
 		return nil
 	}
+	written, err := ownBytes(filepath.Join(s.dir, keep))
+	if err != nil {
+		return s.fail("measure "+keep, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.room -= written; s.room >= 0 && time.Since(s.looked) < lookAgain {
+		return nil
+	}
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return s.fail("list it", err)
@@ -210,6 +227,9 @@ func (s *Store) evict(keep string) error {
 			continue
 		}
 		size, err := ownBytes(filepath.Join(s.dir, e.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // another process evicts it
+		}
 		if err != nil {
 			return s.fail("measure "+e.Name(), err)
 		}
@@ -220,6 +240,7 @@ func (s *Store) evict(keep string) error {
 		items = append(items, it)
 		total += size
 	}
+	defer func() { s.room, s.looked = s.max-total, time.Now() }()
 	sort.Slice(items, func(i, j int) bool { return items[i].used.Before(items[j].used) })
 	for _, it := range items {
 		if total <= s.max {

@@ -48,7 +48,8 @@ var composedFns = map[string]func(c *chain, n *graph.Node, a []uint8) (uint8, bo
 		return c.where(&ok, c.negative(&ok, a[0]), low, a[0]), ok
 	},
 	"PRelu": func(c *chain, n *graph.Node, a []uint8) (uint8, bool) {
-		ok := true
+		// Before operator set 7 a slope of one dimension is along the channels.
+		ok := c.p.model.Opsets[graph.DomainONNX] >= 7 || c.p.elements(n.Inputs[1]) == 1
 		low := c.then(&ok, kernels.FnMul, a[0], a[1])
 		return c.where(&ok, c.negative(&ok, a[0]), low, a[0]), ok
 	},

@@ -20,7 +20,7 @@ var natives = map[string]func(*planner, *graph.Node, *unit){
 	"GatherND": gatherND, "GatherElements": gatherElements, "ScatterND": scatter, "ScatterElements": scatter,
 	"Tile": tile, "Trilu": trilu,
 	"Cast":    cast,
-	"Reshape": view, "Squeeze": view, "Unsqueeze": view, "Flatten": view, "Identity": view, "Dropout": view,
+	"Reshape": view, "Squeeze": view, "Unsqueeze": view, "Flatten": view, "Identity": view, "Dropout": dropout,
 	"Transpose": transpose, "Expand": expand, "Slice": slice, "Concat": concat, "Split": split,
 	"ReduceSum": reduce, "ReduceMean": reduce, "ReduceMax": reduce, "ReduceMin": reduce, "ReduceProd": reduce,
 	"ReduceSumSquare": reduce, "ReduceL1": reduce, "ReduceL2": reduce,
@@ -50,7 +50,8 @@ func attention(p *planner, n *graph.Node, u *unit) {
 			return
 		}
 	}
-	if p.dtype(q) != tensor.Float32 || p.dtype(k) != tensor.Float32 || p.dtype(v) != tensor.Float32 || n.Attr("softmax_precision") != nil {
+	if p.dtype(q) != tensor.Float32 || p.dtype(k) != tensor.Float32 || p.dtype(v) != tensor.Float32 || n.Attr("softmax_precision") != nil ||
+		n.AttrInt("left_window_size", -1) >= 0 || n.AttrInt("right_window_size", -1) >= 0 {
 		return
 	}
 	qs, ks, vs := mustShape(p, q), mustShape(p, k), mustShape(p, v)
@@ -210,6 +211,14 @@ func cast(p *planner, n *graph.Node, u *unit) {
 		prog.Add(&kernels.Cast{Src: p.ref(x), Dst: p.ref(y), N: count, SrcType: uint32(from), DstType: uint32(to)})
 		return nil
 	}
+}
+
+// dropout is a view where it is known not to train.
+func dropout(p *planner, n *graph.Node, u *unit) {
+	if attrInput(n, 2) != "" || p.model.Opsets[graph.DomainONNX] < 7 && n.AttrInt("is_test", 0) == 0 {
+		return
+	}
+	view(p, n, u)
 }
 
 // view: the same memory in another shape; copied where it must be its own.

@@ -375,8 +375,8 @@ func (p *planner) emit() error {
 // passThrough copies graph outputs that are inputs or constants.
 func (p *planner) passThrough() error {
 	for _, o := range p.plan.outputs {
-		produced := p.index.Producer(o.name) != nil
-		if produced || p.heap[o.name] {
+		produced := p.index.Producer(o.name) != nil && p.constants[o.name] == nil
+		if produced || p.heap[o.name] || o.bytes == 0 {
 			continue
 		}
 		s := &nativeStep{program: &kernels.Program{}, labels: []string{o.name}}

@@ -140,8 +140,7 @@ func (p *planner) nothing(n *graph.Node) bool {
 	case "Identity", "Cast", "Reshape", "Expand", "Flatten", "Squeeze", "Unsqueeze":
 		return true
 	case "Dropout":
-		training, ok := n.Inputs[len(n.Inputs)-1], len(n.Inputs) < 3
-		return ok || training == ""
+		return attrInput(n, 2) == "" && (p.model.Opsets[graph.DomainONNX] >= 7 || n.AttrInt("is_test", 0) != 0)
 	case "Concat", "Sum", "Mean", "Max", "Min":
 		return len(n.Inputs) == 1
 	case "Transpose":

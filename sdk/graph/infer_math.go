@@ -93,7 +93,8 @@ func sameAsFirstChecks(c *call, v *value) error {
 	case "RMSNormalization":
 		return normScale(c, v)
 	case "PRelu":
-		if s, ok := c.dims(1); ok {
+		// Before operator set 7 a slope of one dimension is along the channels.
+		if s, ok := c.dims(1); ok && (c.opset >= 7 || len(s) != 1) {
 			_, err := c.broadcast(v.dims, s)
 			return err
 		}
