@@ -375,9 +375,6 @@ func (a *app) printInspection(x *inspection) error {
 			} else if strings.ContainsAny(p.Type, " ") {
 				shape = ""
 			}
-			if p.Optional {
-				shape += " (may be left out)"
-			}
 			t.add(what, p.Name, p.Type, shape)
 		}
 	}

@@ -45,8 +45,7 @@ type PortInfo struct {
 	Type string `json:"type"` // element type, or what kind of value it is
 	// Shape holds numbers, names and expressions; ? is a size that is not known.
 	// nil: not even the rank is.
-	Shape    []string `json:"shape"`
-	Optional bool     `json:"optional,omitempty"` // an input that has an initializer
+	Shape []string `json:"shape"`
 }
 
 // OperatorInfo counts the uses of an operator, those in inner graphs and functions
@@ -107,15 +106,11 @@ func Inspect(m *graph.Model, dims map[string]int64) (*Inspection, error) {
 	for d, v := range m.Opsets {
 		x.Opsets[domainName(d)] = v
 	}
-	constant := map[string]bool{}
-	for _, in := range g.Initializers {
-		constant[in.Name] = true
-	}
-	for _, v := range g.Inputs {
-		x.Inputs = append(x.Inputs, port(v, constant[v.Name]))
+	for _, v := range FeedInputs(g) {
+		x.Inputs = append(x.Inputs, port(v))
 	}
 	for _, v := range g.Outputs {
-		x.Outputs = append(x.Outputs, port(v, false))
+		x.Outputs = append(x.Outputs, port(v))
 	}
 	x.count(m)
 	x.weigh(m)
@@ -137,8 +132,8 @@ func domainName(d string) string {
 	return d
 }
 
-func port(v *graph.Value, optional bool) PortInfo {
-	p := PortInfo{Name: v.Name, Type: "?", Optional: optional}
+func port(v *graph.Value) PortInfo {
+	p := PortInfo{Name: v.Name, Type: "?"}
 	if v.Type == nil {
 		return p
 	}
