@@ -190,7 +190,7 @@ void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_pack& o) {
   c.require(bytes >= 0, ACCELCPU_INVALID, "too large to pack, n", o.n);
   const auto* src = c.required<const float>("src", o.src, Extent().dim(o.n, o.n_stride).dim(o.k, o.k_stride));
   auto* dst = c.required<float>("dst", o.dst, dense(bytes / 4));
-  if (c.ok()) k.pack(w, o, {src, dst});
+  if (c.ok() && bytes > 0) k.pack(w, o, {src, dst});
 }
 
 void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_gemm& o) {
