@@ -4,6 +4,7 @@ import (
 	"math"
 	"testing"
 
+	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
@@ -48,5 +49,37 @@ func TestCompare(t *testing.T) {
 				t.Error("neither a number nor a problem")
 			}
 		})
+	}
+}
+
+func TestCompareValues(t *testing.T) {
+	f := func(v ...float32) graph.Datum {
+		return graph.TensorDatum(tensor.Floats(tensor.Shape{int64(len(v))}, v...))
+	}
+	words := func(s ...string) graph.Datum {
+		return graph.TensorDatum(tensor.Tensor{DType: tensor.String, Shape: tensor.Shape{int64(len(s))}, Strings: s})
+	}
+	list := func(v ...graph.Datum) graph.Datum { return graph.Datum{Kind: graph.KindSequence, Sequence: v} }
+	some := func(v graph.Datum) graph.Datum { return graph.Datum{Kind: graph.KindOptional, Optional: &v} }
+	for name, tt := range map[string]struct {
+		got, want graph.Datum
+		ok        bool
+	}{
+		"equal":                 {list(f(1), f(2)), list(f(1), f(2)), true},
+		"nothing":               {list(), list(), true},
+		"no value":              {graph.Datum{Kind: graph.KindOptional}, graph.Datum{Kind: graph.KindOptional}, true},
+		"words":                 {words("a", ""), words("a", ""), true},
+		"other words":           {words("a", "b"), words("a", ""), false},
+		"the second is off":     {list(f(1), f(3)), list(f(1), f(2)), false},
+		"one too few":           {list(f(1)), list(f(1), f(2)), false},
+		"a value where none is": {some(f(1)), graph.Datum{Kind: graph.KindOptional}, false},
+		"inside an optional":    {some(list(f(1))), some(list(f(2))), false},
+		"another kind":          {f(1), list(f(1)), false},
+		"another shape inside":  {list(f(1)), list(f(1, 2)), false},
+	} {
+		o := compareValues(tt.got, tt.want, tensor.Tensor{}, 1e-4)
+		if o.OK != tt.ok || !tt.ok && o.MaxRel == nil && o.Problem == "" {
+			t.Errorf("%s: %+v, want ok %v", name, o, tt.ok)
+		}
 	}
 }
