@@ -395,7 +395,8 @@ func (s *sampler) at(point []float64) []tap {
 		if s.kernel.f == nil {
 			x = math.RoundToEven(x)
 		}
-		x = s.inside(x, n, lo, hi)
+		// Farther out no neighbour is inside either, and there one more is the same.
+		x = min(max(s.inside(x, n, lo, hi), -s.kernel.radius-1), n+s.kernel.radius)
 		ts := []tap{{0, 1}}
 		var where []float64
 		if s.kernel.f == nil {
