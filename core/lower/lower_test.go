@@ -17,6 +17,7 @@ import (
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/reference"
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 // refusing is a device that refuses operators and, if told, int64 values.
@@ -232,7 +233,7 @@ func TestLowerRefuses(t *testing.T) {
 }
 
 func TestFunctionsAreInlinedWhereRefused(t *testing.T) {
-	path := filepath.Join(shared(t), "contract", "paged_attention_plain.onnx")
+	path := testfiles.Shared(t, "contract", "paged_attention_plain.onnx")
 	m, err := graph.Load(path)
 	if err != nil {
 		t.Fatal(err)
@@ -247,19 +248,6 @@ func TestFunctionsAreInlinedWhereRefused(t *testing.T) {
 	if len(l.Rewrites) == 0 || !strings.Contains(l.Rewrites[0].What, "inlined") {
 		t.Errorf("rewrites %+v", l.Rewrites)
 	}
-}
-
-// shared is the folder of the test data that is too large for the repository.
-func shared(t *testing.T) string {
-	t.Helper()
-	dir := os.Getenv("ACCEL_SHARED")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared")
-	}
-	if _, err := os.Stat(filepath.Join(dir, "contract")); err != nil {
-		t.Skip("the shared test data is not there:", err)
-	}
-	return dir
 }
 
 // TestFolderIsNamedByItsContent: the same graph shares a folder, another graph or

@@ -5,7 +5,6 @@ package lower
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -20,6 +19,7 @@ import (
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/reference"
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 // ops lists the operators of a graph, in order.
@@ -356,8 +356,8 @@ func TestSimplifyKeepsTheNumbers(t *testing.T) {
 		name string
 		dirs []string
 	}{
-		{"node tests", nodeTestDirs(t)},
-		{"exports", exportDirs(t)},
+		{"node tests", testfiles.NodeTests(t)},
+		{"exports", testfiles.Exports(t)},
 	} {
 		counts := map[string]int{}
 		ran, before, after := 0, 0, 0
@@ -499,41 +499,4 @@ func sameDatum(g, w graph.Datum, tol float64) error {
 		return match(g.Tensor, w.Tensor, tol)
 	}
 	return nil
-}
-
-// nodeTestDirs lists the folders of ONNX's node tests.
-func nodeTestDirs(t *testing.T) []string {
-	dir := os.Getenv("ACCEL_ONNX_NODE_TESTS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "build", "onnx-node-tests")
-	}
-	data, err := os.ReadFile(filepath.Join(dir, "cases.json"))
-	if err != nil {
-		t.Skipf("ONNX's node tests are not there (make onnx-tests, or set ACCEL_ONNX_NODE_TESTS): %v", err)
-	}
-	var cases []struct{ Name string }
-	if err := json.Unmarshal(data, &cases); err != nil {
-		t.Fatal(err)
-	}
-	var dirs []string
-	for _, c := range cases {
-		dirs = append(dirs, filepath.Join(dir, c.Name))
-	}
-	return dirs
-}
-
-// exportDirs lists the folders of the shared exports.
-func exportDirs(t *testing.T) []string {
-	root := os.Getenv("ACCEL_SHARED")
-	if root == "" {
-		root = filepath.Join("..", "..", "..", "shared")
-	}
-	files, err := filepath.Glob(filepath.Join(root, "onnx", "*", graph.ModelFile))
-	if err != nil || len(files) == 0 {
-		t.Skipf("shared test data is not there (set ACCEL_SHARED): %v", err)
-	}
-	for i := range files {
-		files[i] = filepath.Dir(files[i])
-	}
-	return files
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/accelhq/accel/core/checkpoint"
 	"github.com/accelhq/accel/sdk/reference"
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 // tolerance is on max abs error / max abs value, ten times the noise of float32.
@@ -127,14 +128,7 @@ func TestMiniLM(t *testing.T) {
 	if _, err := os.Stat(dir); err != nil {
 		t.Skipf("all-MiniLM-L6-v2 is not in %s: run `make demo`, or name its folder in ACCEL_MINILM", dir)
 	}
-	shared := os.Getenv("ACCEL_SHARED")
-	if shared == "" {
-		shared = filepath.Join(root, "..", "shared")
-	}
-	file := filepath.Join(shared, "real", "golden_minilm.npz")
-	if _, err := os.Stat(file); err != nil {
-		t.Skipf("%s is not there: name the folder with the shared test data in ACCEL_SHARED", file)
-	}
+	file := testfiles.Shared(t, "real", "golden_minilm.npz")
 	m, ck := load(t, dir)
 	if m.Embedding.Dimension != 384 || m.Embedding.MaxTokens != 256 || m.MaxTokens != 512 || m.Embedding.Assumed || len(m.Unused) != 0 {
 		t.Errorf("found %+v with the embedding %+v", m, m.Embedding)

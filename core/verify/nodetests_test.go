@@ -27,6 +27,7 @@ import (
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/reference"
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 // ONNX's own tests on whole backends: loaded, lowered, compiled and run in their
@@ -50,14 +51,11 @@ func (c nodeCase) counted() bool {
 
 func readCases(t *testing.T) (dir string, nodes, models []nodeCase) {
 	t.Helper()
-	dir = os.Getenv("ACCEL_ONNX_NODE_TESTS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "build", "onnx-node-tests")
-	}
+	dir = testfiles.ONNX(t)
 	for file, to := range map[string]*[]nodeCase{"cases.json": &nodes, "models.json": &models} {
 		data, err := os.ReadFile(filepath.Join(dir, file))
 		if err != nil {
-			t.Skipf("ONNX's tests are not there: run `make onnx-tests`, or set ACCEL_ONNX_NODE_TESTS: %v", err)
+			t.Fatal(err)
 		}
 		if err := json.Unmarshal(data, to); err != nil {
 			t.Fatalf("%s: %v", file, err)

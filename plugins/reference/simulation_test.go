@@ -15,6 +15,7 @@ import (
 	"github.com/accelhq/accel/sdk/backend"
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 func devicesOf(t *testing.T, s *simulation) []backend.Device {
@@ -269,22 +270,10 @@ func agree(t *testing.T, s *simulation, id, dir string, a backend.Assessment) {
 	}
 }
 
-func shared(t *testing.T, elem ...string) string {
-	root := os.Getenv("ACCEL_SHARED")
-	if root == "" {
-		root = filepath.Join("..", "..", "..", "shared")
-	}
-	path := filepath.Join(append([]string{root}, elem...)...)
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("test data is not there: set ACCEL_SHARED to the folder that has %s: %v", filepath.Join(elem...), err)
-	}
-	return path
-}
-
 // Real graphs: Compile and Assess agree on every device, and nothing of them is
 // held when they are closed.
 func TestExportsAreJudgedAlike(t *testing.T) {
-	dirs, err := filepath.Glob(filepath.Join(shared(t, "onnx"), "*", graph.ModelFile))
+	dirs, err := filepath.Glob(filepath.Join(testfiles.Shared(t, "onnx"), "*", graph.ModelFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -552,7 +541,7 @@ func TestWatchFollowsMemory(t *testing.T) {
 
 // A real text encoder through the interface, with its recorded outputs.
 func TestBert(t *testing.T) {
-	dir := shared(t, "onnx", "bert")
+	dir := testfiles.Shared(t, "onnx", "bert")
 	s := newSimulation()
 	e := compile(t, s, "plain", dir)
 	read := func(what string, i int) tensor.Tensor {

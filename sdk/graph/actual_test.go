@@ -2,7 +2,6 @@ package graph_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -15,6 +14,7 @@ import (
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/reference"
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 // TestInferredTypesHold holds what is inferred of every value of ONNX's node tests
@@ -28,8 +28,8 @@ func TestInferredTypesHold(t *testing.T) {
 		name string
 		dirs []string
 	}{
-		{"node tests", nodeTests(t)},
-		{"exports", sharedModels(t)},
+		{"node tests", testfiles.NodeTests(t)},
+		{"exports", testfiles.Exports(t)},
 	} {
 		var free, bound tally
 		ran := 0
@@ -245,41 +245,4 @@ func holds(typ *graph.Type, v graph.Datum, sizes map[string]int64) error {
 		}
 	}
 	return nil
-}
-
-// nodeTests lists the folders of ONNX's node tests, if they are there.
-func nodeTests(t *testing.T) []string {
-	dir := os.Getenv("ACCEL_ONNX_NODE_TESTS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "build", "onnx-node-tests")
-	}
-	data, err := os.ReadFile(filepath.Join(dir, "cases.json"))
-	if err != nil {
-		t.Skipf("ONNX's node tests are not there (make onnx-tests, or set ACCEL_ONNX_NODE_TESTS): %v", err)
-	}
-	var cases []struct{ Name string }
-	if err := json.Unmarshal(data, &cases); err != nil {
-		t.Fatal(err)
-	}
-	var dirs []string
-	for _, c := range cases {
-		dirs = append(dirs, filepath.Join(dir, c.Name))
-	}
-	return dirs
-}
-
-// sharedModels lists the folders of the shared exports.
-func sharedModels(t *testing.T) []string {
-	root := os.Getenv("ACCEL_SHARED")
-	if root == "" {
-		root = filepath.Join("..", "..", "..", "shared")
-	}
-	files, err := filepath.Glob(filepath.Join(root, "onnx", "*", graph.ModelFile))
-	if err != nil || len(files) == 0 {
-		t.Skipf("shared test data is not there (set ACCEL_SHARED): %v", err)
-	}
-	for i := range files {
-		files[i] = filepath.Dir(files[i])
-	}
-	return files
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 // textEncoder builds a text encoder of one layer with shapes computed in the graph.
@@ -175,7 +176,7 @@ func TestBindKeepsMapping(t *testing.T) {
 
 func TestBindExports(t *testing.T) {
 	before, after := 0, 0
-	for _, dir := range exports(t) {
+	for _, dir := range testfiles.Exports(t) {
 		m := mustLoad(t, dir)
 		before += len(m.Graph.Nodes)
 		want := typeText(m.Graph.Outputs[0].Type)

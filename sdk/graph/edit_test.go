@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 // node makes "op(a,b)->c,d" into a node.
@@ -209,7 +210,7 @@ func TestPrune(t *testing.T) {
 }
 
 func TestPruneExports(t *testing.T) {
-	for _, dir := range exports(t) {
+	for _, dir := range testfiles.Exports(t) {
 		m := mustLoad(t, dir)
 		m.Prune()
 		if err := m.Check(); err != nil {

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 func fn(name, inputs, outputs string, ns ...*Node) *Function {
@@ -118,7 +120,7 @@ func TestInlineRefuses(t *testing.T) {
 }
 
 func TestInlineContract(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join(shared(t, "contract"), "*.onnx"))
+	files, err := filepath.Glob(filepath.Join(testfiles.Shared(t, "contract"), "*.onnx"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no contract models: %v", err)
 	}

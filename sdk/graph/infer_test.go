@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 var typeNames = map[string]tensor.DType{"f": tensor.Float32, "h": tensor.Float16, "i": tensor.Int64, "w": tensor.Int32, "b": tensor.Bool, "u": tensor.Uint8, "d": tensor.Float64, "s": tensor.String}
@@ -441,7 +442,7 @@ func TestInferFunctions(t *testing.T) {
 
 func TestInferContract(t *testing.T) {
 	for _, kind := range []string{"plain", "softcap", "window"} {
-		whole := mustLoad(t, shared(t, "contract", "paged_attention_"+kind+".onnx"))
+		whole := mustLoad(t, testfiles.Shared(t, "contract", "paged_attention_"+kind+".onnx"))
 		flat := whole.Clone()
 		defer flat.Close()
 		if err := Inline(flat, nil); err != nil {
@@ -469,7 +470,7 @@ func TestInferContract(t *testing.T) {
 // runs, with all that the models say of them taken away.
 func TestInferExports(t *testing.T) {
 	unknown := 0
-	for _, dir := range exports(t) {
+	for _, dir := range testfiles.Exports(t) {
 		m := mustLoad(t, dir)
 		m.Graph.Values = nil
 		for _, v := range m.Graph.Outputs {
@@ -532,7 +533,7 @@ func TestInferBoundsMemory(t *testing.T) {
 }
 
 func BenchmarkInfer(b *testing.B) {
-	m, err := Load(shared(b, "onnx", "rwkv"))
+	m, err := Load(testfiles.Shared(b, "onnx", "rwkv"))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 // externalModel has one float32[4] initializer whose place is given.
@@ -195,7 +196,7 @@ func TestCloseIsShared(t *testing.T) {
 }
 
 func TestLoadExports(t *testing.T) {
-	for _, dir := range exports(t) {
+	for _, dir := range testfiles.Exports(t) {
 		m := mustLoad(t, dir)
 		if err := m.Check(); err != nil {
 			t.Errorf("%s: %v", filepath.Base(dir), err)
@@ -214,7 +215,7 @@ func TestLoadExports(t *testing.T) {
 
 func BenchmarkLoad(b *testing.B) {
 	for _, name := range []string{"bert", "rwkv"} {
-		dir := shared(b, "onnx", name)
+		dir := testfiles.Shared(b, "onnx", name)
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 func TestSaveExternal(t *testing.T) {
@@ -164,7 +165,7 @@ func TestRoundTripKeepsEverything(t *testing.T) {
 
 func TestRoundTripExports(t *testing.T) {
 	dir := t.TempDir()
-	for i, path := range exports(t) {
+	for i, path := range testfiles.Exports(t) {
 		m := mustLoad(t, path)
 		want := marshal(t, m)
 		if i%8 != 0 { // syncing files is slow

@@ -2,40 +2,11 @@ package graph
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"reflect"
 	"testing"
 
 	"github.com/accelhq/accel/sdk/tensor"
 )
-
-// shared is a path inside the folder of shared test data; tests skip without it.
-func shared(t testing.TB, elem ...string) string {
-	t.Helper()
-	root := os.Getenv("ACCEL_SHARED")
-	if root == "" {
-		root = filepath.Join("..", "..", "..", "shared")
-	}
-	path := filepath.Join(append([]string{root}, elem...)...)
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("shared test data is not there (set ACCEL_SHARED): %v", err)
-	}
-	return path
-}
-
-// exports lists the model folders of the shared exports.
-func exports(t testing.TB) []string {
-	t.Helper()
-	models, err := filepath.Glob(filepath.Join(shared(t, "onnx"), "*", ModelFile))
-	if err != nil || len(models) == 0 {
-		t.Skipf("no exports among the shared test data: %v", err)
-	}
-	for i := range models {
-		models[i] = filepath.Dir(models[i])
-	}
-	return models
-}
 
 // small builds y = relu(x * w + b) with an unused initializer.
 func small(t testing.TB) *Model {

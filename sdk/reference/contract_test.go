@@ -11,6 +11,7 @@ import (
 
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 // vectors are the tensors of a .npz file.
@@ -57,8 +58,8 @@ func TestContractVectors(t *testing.T) {
 	for _, name := range contractCases {
 		for _, way := range []string{"native", "body"} {
 			t.Run(name+"/"+way, func(t *testing.T) {
-				v := openVectors(t, shared(t, "contract", "paged_attention_"+name+".npz"))
-				m, err := graph.Load(shared(t, "contract", "paged_attention_"+name+".onnx"))
+				v := openVectors(t, testfiles.Shared(t, "contract", "paged_attention_"+name+".npz"))
+				m, err := graph.Load(testfiles.Shared(t, "contract", "paged_attention_"+name+".onnx"))
 				if err != nil {
 					t.Fatal(err)
 				}

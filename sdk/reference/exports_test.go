@@ -15,20 +15,8 @@ import (
 
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
-
-// shared is the folder of test data, which is not part of the repository.
-func shared(t *testing.T, elem ...string) string {
-	root := os.Getenv("ACCEL_SHARED")
-	if root == "" {
-		root = filepath.Join("..", "..", "..", "shared")
-	}
-	path := filepath.Join(append([]string{root}, elem...)...)
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("test data is not there: set ACCEL_SHARED to the folder that has %s: %v", filepath.Join(elem...), err)
-	}
-	return path
-}
 
 // worst is the largest difference of two float tensors over the largest value.
 func worst(got, want tensor.Tensor) (float64, error) {
@@ -71,7 +59,7 @@ func TestExports(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	dir := shared(t, "onnx")
+	dir := testfiles.Shared(t, "onnx")
 	data, err := os.ReadFile(filepath.Join(dir, "index.json"))
 	if err != nil {
 		t.Fatal(err)

@@ -16,19 +16,8 @@ import (
 
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
-
-// nodeTests is the folder that testdata/nodetests.py writes.
-func nodeTests(t *testing.T) string {
-	dir := os.Getenv("ACCEL_ONNX_NODE_TESTS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "build", "onnx-node-tests")
-	}
-	if _, err := os.Stat(filepath.Join(dir, "cases.json")); err != nil {
-		t.Skipf("ONNX's node tests are not there: run `python3 sdk/reference/testdata/nodetests.py build/onnx-node-tests` (with the onnx package), or set ACCEL_ONNX_NODE_TESTS: %v", err)
-	}
-	return dir
-}
 
 func readJSON(t *testing.T, path string, v any) {
 	t.Helper()
@@ -68,7 +57,7 @@ type onnxCase struct {
 
 // TestNodeTests runs ONNX's tests of single operators.
 func TestNodeTests(t *testing.T) {
-	dir := nodeTests(t)
+	dir := testfiles.ONNX(t)
 	var cases []onnxCase
 	readJSON(t, filepath.Join(dir, "cases.json"), &cases)
 	runCases(t, dir, cases)
@@ -86,7 +75,7 @@ func TestNodeTests(t *testing.T) {
 // TestModels runs the small models that the onnx package carries: what PyTorch
 // exported years ago, in operator sets as old.
 func TestModels(t *testing.T) {
-	dir := nodeTests(t)
+	dir := testfiles.ONNX(t)
 	if _, err := os.Stat(filepath.Join(dir, "models.json")); err != nil {
 		t.Skipf("the models are not there: remove %s and run `make onnx-tests`: %v", dir, err)
 	}

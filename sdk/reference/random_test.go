@@ -13,6 +13,7 @@ import (
 
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 // allOperators lists the operators in a fixed order.
@@ -337,7 +338,7 @@ func (r randomCall) mutate(inputs []graph.Datum, nodes []*graph.Node) {
 
 // Calls that are nearly right are refused or computed, never a panic.
 func TestMutatedNodeTests(t *testing.T) {
-	dir := nodeTests(t)
+	dir := testfiles.ONNX(t)
 	var cases []onnxCase
 	readJSON(t, filepath.Join(dir, "cases.json"), &cases)
 	ran := 0

@@ -10,6 +10,7 @@ import (
 
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 type schemaParam struct{ Name, Type, Option string }
@@ -42,7 +43,7 @@ var narrower = map[string]string{
 // oldest known on; signatures, attributes, defaults and types cover what ONNX says.
 func TestSchemas(t *testing.T) {
 	var schemas []schema
-	readJSON(t, filepath.Join(nodeTests(t), "schemas.json"), &schemas)
+	readJSON(t, filepath.Join(testfiles.ONNX(t), "schemas.json"), &schemas)
 	known := map[opKey]map[int64]bool{}
 	for _, s := range schemas {
 		key := opKey{s.Domain, s.Name}
