@@ -72,7 +72,7 @@ func newSignature(info ExecutableInfo) (*signature, error) {
 }
 
 // checkInput checks a dense binding's type and shape, and gives symbols their
-// sizes: -1 is not yet known. It returns the tensor's size in bytes.
+// sizes: -1 where no binding before gave one. It returns the tensor's size in bytes.
 func (g *signature) checkInput(i int, elem int32, dims []int64, sizes []int64) (int64, error) {
 	in := &g.inputs[i]
 	if err := g.checkShape(in, elem, dims, sizes); err != nil {

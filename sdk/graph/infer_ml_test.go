@@ -1,17 +1,11 @@
 package graph
 
 import (
-	"errors"
-	"strings"
 	"testing"
 )
 
 func TestInferTextAndLearning(t *testing.T) {
-	for _, tt := range []struct {
-		name  string
-		lines []string
-		want  string // types of the outputs; or "!" and part of the error
-	}{
+	testInference(t, []inference{
 		{"concat", []string{"x = s[N,1]", "z = s[4]", "y = StringConcat(x,z)"}, "s[N,4]"},
 		{"normalizer", []string{"x = s[N]", "y = StringNormalizer(x)"}, "s[?y.0]"},
 		{"normalizer of rows", []string{"x = s[1,N]", "y = StringNormalizer(x)"}, "s[1,?y.1]"},
@@ -37,27 +31,5 @@ func TestInferTextAndLearning(t *testing.T) {
 		{"determinant of no square", []string{"x = f[B,2,3]", "y = Det(x)"}, "!square"},
 		{"multinomial", []string{"x = f[B,9]", "y = Multinomial(x) sample_size=5 dtype=7"}, "i[B,5]"},
 		{"picture", []string{"x = u[N]", "y = ImageDecoder(x) pixel_format=Grayscale"}, "u[?y.0,?y.1,1]"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			m := program(t, 23, tt.lines...)
-			err := Infer(m)
-			if want, bad := strings.CutPrefix(tt.want, "!"); bad {
-				var ie *InferError
-				if !errors.As(err, &ie) || !strings.Contains(err.Error(), want) {
-					t.Errorf("got %v, want an error with %q", err, want)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			var got []string
-			for _, v := range m.Graph.Outputs {
-				got = append(got, typeText(v.Type))
-			}
-			if s := strings.Join(got, " "); s != tt.want {
-				t.Errorf("got %s, want %s", s, tt.want)
-			}
-		})
-	}
+	})
 }

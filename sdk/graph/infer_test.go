@@ -135,12 +135,42 @@ func attrOf(s string) *Attr {
 	return StringAttr(k, v)
 }
 
+// inference is a program and what is inferred of it.
+type inference struct {
+	name  string
+	lines []string
+	want  string // types of the outputs; or "!" and part of the error
+}
+
+func testInference(t *testing.T, tests []inference) {
+	t.Helper()
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			m := program(t, 23, tt.lines...)
+			err := Infer(m)
+			if want, bad := strings.CutPrefix(tt.want, "!"); bad {
+				var ie *InferError
+				if !errors.As(err, &ie) || !strings.Contains(err.Error(), want) {
+					t.Errorf("got %v, want an error with %q", err, want)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, v := range m.Graph.Outputs {
+				got = append(got, typeText(v.Type))
+			}
+			if s := strings.Join(got, " "); s != tt.want {
+				t.Errorf("got %s, want %s", s, tt.want)
+			}
+		})
+	}
+}
+
 func TestInfer(t *testing.T) {
-	tests := []struct {
-		name  string
-		lines []string
-		want  string // types of the outputs, separated by blanks; or "!" and part of the error
-	}{
+	tests := []inference{
 		{"unary", []string{"x = f[N,4]", "y = Erf(x)"}, "f[N,4]"},
 		{"unknown operator", []string{"x = f[N,4]", "a = Whatever(x)", "y = Add(a,x)"}, "f"},
 		{"unknown rank", []string{"x = f", "y = Softmax(x)"}, "f"},
@@ -288,29 +318,7 @@ func TestInfer(t *testing.T) {
 		{"missing input", []string{"x = f[N]", "y = Where(x,,x)"}, "!input 1 is missing"},
 		{"sequence", []string{"x = f[B,S]", "s = SequenceConstruct(x,x)", "o = {0}:", "y = SequenceAt(s,o)"}, "f[B,S]"},
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			m := program(t, 23, tt.lines...)
-			err := Infer(m)
-			if want, bad := strings.CutPrefix(tt.want, "!"); bad {
-				var ie *InferError
-				if !errors.As(err, &ie) || !strings.Contains(err.Error(), want) {
-					t.Errorf("got %v, want an error with %q", err, want)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			var got []string
-			for _, v := range m.Graph.Outputs {
-				got = append(got, typeText(v.Type))
-			}
-			if s := strings.Join(got, " "); s != tt.want {
-				t.Errorf("got %s, want %s", s, tt.want)
-			}
-		})
-	}
+	testInference(t, tests)
 }
 
 func TestInferOldForms(t *testing.T) {
