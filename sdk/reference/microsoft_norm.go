@@ -23,25 +23,13 @@ var microsoftNormOps = []spec{
 // ONNX Runtime, which also gives the inverse of the root.
 func simplifiedLayerNormalization(c *call) error {
 	x := c.tensor(0)
-	stash, err := c.stash()
-	if err != nil {
-		return err
-	}
-	axis, err := axisOf(c.int("axis"), len(x.Shape))
-	if err != nil {
-		return err
-	}
-	scale, err := c.affineInput(1, x.Shape, axis)
+	stash, axis, scale, stat, err := c.normalized()
 	if err != nil {
 		return err
 	}
 	out, err := c.make(0, c.tensor(1).DType, x.Shape)
 	if err != nil {
 		return err
-	}
-	stat := x.Shape.Clone()
-	for i := axis; i < len(stat); i++ {
-		stat[i] = 1
 	}
 	inverses, err := c.make(1, stash, stat)
 	if err != nil {

@@ -193,17 +193,29 @@ func (c *call) stash() (tensor.DType, error) {
 	return d, nil
 }
 
+// normalized reads what the normalisations over the last axes share: the type and
+// the shape of their statistics, the first axis, and input 1, the scale.
+func (c *call) normalized() (stash tensor.DType, axis int, scale *affine, stat tensor.Shape, err error) {
+	x := c.tensor(0)
+	if stash, err = c.stash(); err != nil {
+		return
+	}
+	if axis, err = axisOf(c.int("axis"), len(x.Shape)); err != nil {
+		return
+	}
+	if scale, err = c.affineInput(1, x.Shape, axis); err != nil {
+		return
+	}
+	stat = x.Shape.Clone()
+	for i := axis; i < len(stat); i++ {
+		stat[i] = 1
+	}
+	return
+}
+
 func layerNormalization(c *call) error {
 	x := c.tensor(0)
-	stash, err := c.stash()
-	if err != nil {
-		return err
-	}
-	axis, err := axisOf(c.int("axis"), len(x.Shape))
-	if err != nil {
-		return err
-	}
-	scale, err := c.affineInput(1, x.Shape, axis)
+	stash, axis, scale, stat, err := c.normalized()
 	if err != nil {
 		return err
 	}
@@ -216,10 +228,6 @@ func layerNormalization(c *call) error {
 	out, err := c.make(0, x.DType, x.Shape)
 	if err != nil {
 		return err
-	}
-	stat := x.Shape.Clone()
-	for i := axis; i < len(stat); i++ {
-		stat[i] = 1
 	}
 	means, err := c.make(1, stash, stat)
 	if err != nil {
@@ -266,14 +274,7 @@ func (c *call) eachRow(out, x tensor.Tensor, axis int, f func(row int, v []float
 
 func rmsNormalization(c *call) error {
 	x := c.tensor(0)
-	if _, err := c.stash(); err != nil {
-		return err
-	}
-	axis, err := axisOf(c.int("axis"), len(x.Shape))
-	if err != nil {
-		return err
-	}
-	scale, err := c.affineInput(1, x.Shape, axis)
+	_, axis, scale, _, err := c.normalized()
 	if err != nil {
 		return err
 	}
