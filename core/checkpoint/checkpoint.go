@@ -63,11 +63,12 @@ type Checkpoint struct {
 	// Sentence is what sentence-transformers says; nil without a modules.json.
 	Sentence *Sentence
 
-	shards   []*shard // in alphabetical order
-	entries  map[string]*shard
-	names    []string
-	small    []noted
-	identity func() (string, error)
+	shards    []*shard // in alphabetical order
+	entries   map[string]*shard
+	names     []string
+	quantized map[string]Quantized
+	small     []noted
+	identity  func() (string, error)
 }
 
 // shard is a file of weights under its name in Dir.
@@ -274,7 +275,7 @@ func (c *Checkpoint) openShards(files []string, places map[string]string) error 
 		}
 	}
 	c.names = slices.Sorted(maps.Keys(c.entries))
-	return nil
+	return c.openQuantized()
 }
 
 // refusal is the remedy for a file that is not opened.
@@ -321,6 +322,6 @@ func (c *Checkpoint) Close() error {
 	for _, s := range c.shards {
 		errs = append(errs, s.Close())
 	}
-	c.shards, c.entries, c.names = nil, nil, nil
+	c.shards, c.entries, c.names, c.quantized = nil, nil, nil, nil
 	return errors.Join(errs...)
 }
