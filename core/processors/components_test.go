@@ -64,6 +64,7 @@ func TestComponents(t *testing.T) {
 				if got, err := tok.Decode(want.IDs, false); err != nil || got != *want.Decoded {
 					t.Errorf("%v decoded: %+q, want %+q; error %v", want.IDs, got, *want.Decoded, err)
 				}
+				checkStream(t, tok, want.IDs, false)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package processors
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -9,6 +10,8 @@ import (
 // decoder turns tokens into parts of a text, which are then joined.
 type decoder interface {
 	decode(tokens []string) []string
+	// stream does the same to tokens that come one by one, and passes the parts on.
+	stream(next stage) stage
 }
 
 type decoderSequence []decoder
@@ -44,21 +47,25 @@ var pieceCleanup = [][2]string{
 
 func (d wordPieceDecoder) decode(tokens []string) []string {
 	for i, t := range tokens {
-		if i > 0 {
-			if rest, ok := strings.CutPrefix(t, d.prefix); ok {
-				t = rest
-			} else {
-				t = " " + t
-			}
-		}
-		if d.cleanup {
-			for _, c := range pieceCleanup {
-				t = strings.ReplaceAll(t, c[0], c[1])
-			}
-		}
-		tokens[i] = t
+		tokens[i] = d.word(t, i == 0)
 	}
 	return tokens
+}
+
+func (d wordPieceDecoder) word(t string, first bool) string {
+	if !first {
+		if rest, ok := strings.CutPrefix(t, d.prefix); ok {
+			t = rest
+		} else {
+			t = " " + t
+		}
+	}
+	if d.cleanup {
+		for _, c := range pieceCleanup {
+			t = strings.ReplaceAll(t, c[0], c[1])
+		}
+	}
+	return t
 }
 
 // byteLevelDecoder turns the characters of byteAlphabet into bytes. What is then not UTF-8 becomes U+FFFD.
@@ -67,12 +74,18 @@ type byteLevelDecoder struct{}
 func (byteLevelDecoder) decode(tokens []string) []string {
 	var b []byte
 	for _, t := range tokens {
-		var ok bool
-		if b, ok = fromAlphabet(b, t); !ok {
-			b = append(b, t...)
-		}
+		b = appendToken(b, t)
 	}
 	return []string{toValid(b)}
+}
+
+// appendToken appends the bytes that a token stands for: its own if they are not of the alphabet.
+func appendToken(b []byte, token string) []byte {
+	bytes, ok := fromAlphabet(b, token)
+	if !ok {
+		return append(b, token...)
+	}
+	return bytes
 }
 
 // toValid replaces each maximal part of b that could begin a UTF-8 sequence, but doesn't, by U+FFFD (Unicode Standard, section 3.9,
@@ -101,28 +114,26 @@ type byteFallbackDecoder struct{}
 func (byteFallbackDecoder) decode(tokens []string) []string {
 	var out []string
 	var run []byte
-	flush := func() {
-		switch {
-		case len(run) == 0:
-		case utf8.Valid(run):
-			out = append(out, string(run))
-		default:
-			for range run {
-				out = append(out, string(utf8.RuneError))
-			}
-		}
-		run = run[:0]
-	}
 	for _, t := range tokens {
 		if b, ok := byteToken(t); ok {
 			run = append(run, b)
 			continue
 		}
-		flush()
-		out = append(out, t)
+		out = append(append(out, runText(run)...), t)
+		run = run[:0]
 	}
-	flush()
-	return out
+	return append(out, runText(run)...)
+}
+
+// runText returns the parts that a run of byte tokens is.
+func runText(run []byte) []string {
+	switch {
+	case len(run) == 0:
+		return nil
+	case utf8.Valid(run):
+		return []string{string(run)}
+	}
+	return slices.Repeat([]string{string(utf8.RuneError)}, len(run))
 }
 
 // byteToken returns the byte that a token like <0xE2> stands for.
@@ -142,13 +153,17 @@ type metaspaceDecoder struct {
 
 func (d metaspaceDecoder) decode(tokens []string) []string {
 	for i, t := range tokens {
-		by := " "
-		if i == 0 && d.prefixed {
-			by = ""
-		}
-		tokens[i] = strings.ReplaceAll(t, d.visible, by)
+		tokens[i] = d.piece(t, i == 0)
 	}
 	return tokens
+}
+
+func (d metaspaceDecoder) piece(t string, first bool) string {
+	by := " "
+	if first && d.prefixed {
+		by = ""
+	}
+	return strings.ReplaceAll(t, d.visible, by)
 }
 
 // suffixDecoder turns the suffix that ends a word into a space.
@@ -183,15 +198,19 @@ type stripDecoder struct {
 
 func (d stripDecoder) decode(tokens []string) []string {
 	for i, t := range tokens {
-		ok := true
-		for n := 0; ok && n < d.start; n++ {
-			t, ok = strings.CutPrefix(t, d.content)
-		}
-		ok = true
-		for n := 0; ok && n < d.end; n++ {
-			t, ok = strings.CutSuffix(t, d.content)
-		}
-		tokens[i] = t
+		tokens[i] = d.strip(t)
 	}
 	return tokens
+}
+
+func (d stripDecoder) strip(t string) string {
+	ok := true
+	for n := 0; ok && n < d.start; n++ {
+		t, ok = strings.CutPrefix(t, d.content)
+	}
+	ok = true
+	for n := 0; ok && n < d.end; n++ {
+		t, ok = strings.CutSuffix(t, d.content)
+	}
+	return t
 }

@@ -84,6 +84,7 @@ func TestGoldenEncodings(t *testing.T) {
 					if got, err := tok.Decode(want.IDs, skip); err != nil || got != text {
 						t.Errorf("%v decoded with skipSpecial %v: %q, want %q; error %v", want.IDs, skip, got, text, err)
 					}
+					checkStream(t, tok, want.IDs, skip)
 				}
 			}
 			for _, want := range g.Pairs {
