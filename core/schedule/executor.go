@@ -1,0 +1,60 @@
+// Package schedule runs many sequences of tokens through one decoder: which go into the
+// next step, where their keys and values lie, what each says next, and what
+// happens when the device dies. It owns the loop; where the model runs is an
+// Executor's business. Design sections 4 and 6, decision 0012.
+package schedule
+
+import (
+	"context"
+
+	"github.com/accelhq/accel/core/kvcache"
+	"github.com/accelhq/accel/core/route"
+)
+
+// Step is one run of a decoder's graph over T tokens of B sequences, of which L
+// logits are wanted; nothing in it is padded. It is good for one Executor.Step.
+type Step struct {
+	InputIDs  []int64 // [T], one sequence after another
+	Positions []int64 // [T]
+	Slots     []int64 // [T], page * page size + place
+	// PageTables are the sequences' pages, row by row; 0: not used. Page 0 is nobody's.
+	PageTables []int64 // [B, PageWidth]
+	PageWidth  int
+	Lengths    []int64            // [B], tokens in the cache after the step
+	Starts     []int64            // [B+1], where each sequence begins; Starts[B] = T
+	Select     []int64            // [L], tokens of the step whose logits are wanted; may be empty
+	Copies     []kvcache.PageCopy // done before the run, in any order: no page is in it twice as a target, or as source and target
+	Sequences  []Member           // [B], who is in it, for errors and logs
+}
+
+// Member is a sequence in a step.
+type Member struct {
+	Request string // Request.ID
+	Choice  int
+}
+
+// Executor runs steps where the pools are. It is used by one goroutine.
+type Executor interface {
+	// Open brings the model and zeroed pools onto a device. It is called before the first
+	// step, and again after the pools were lost. It writes into d how it went; d's
+	// replays are empty. Waiting for a device that restarts, the next platform of the route
+	// and deaths while compiling are its business: an error ends all requests there are.
+	Open(ctx context.Context, d *route.Decision) (kvcache.Geometry, error)
+	// Step returns the logits [L, V] of s.Select. They are good until the next call
+	// and may be written to. A *LostError (errors.As) says that the pools are gone.
+	Step(ctx context.Context, s *Step) (logits []float32, err error)
+	// SwapOut saves the bytes that all pools have in these pages. It may fail with a *LostError.
+	SwapOut(ctx context.Context, pages []int64) (Swapped, error)
+	// SwapIn brings them back into these pages, in the same order; 0: this one is not
+	// wanted. It may fail with a *LostError.
+	SwapIn(ctx context.Context, s Swapped, pages []int64) error
+	// Close gives up device and pools.
+	Close() error
+}
+
+// Swapped is the bytes of pages in host memory.
+type Swapped interface {
+	Bytes() int64
+	// Release frees them. It is called once.
+	Release()
+}
