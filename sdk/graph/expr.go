@@ -27,8 +27,9 @@ const (
 	freshVal = "\x02" // begins the atom of an integer that may be negative
 
 	// Larger expressions become unknown.
-	maxTerms = 12
-	maxAtoms = 12
+	maxTerms   = 12
+	maxAtoms   = 12
+	maxNesting = 16
 )
 
 func num(n int64) expr { return expr{c: n} }
@@ -276,12 +277,15 @@ func (e expr) floorDiv(n int64) (expr, bool) {
 	if len(rest.terms) == 0 {
 		return whole, true
 	}
+	if q, ok := rest.oneFloor(n); ok {
+		return whole.add(q)
+	}
 	s := rest.String()
 	if len(rest.terms) > 1 || rest.c != 0 || s[0] == '-' {
 		// -A/2 would be read as -(A/2), which rounds the other way.
 		s = "(" + s + ")"
 	}
-	if len(s) > maxExprText/2 {
+	if len(s) > maxExprText/2 || nesting(s) >= maxNesting {
 		return expr{}, false
 	}
 	s = "floor(" + s + "/" + strconv.FormatInt(n, 10) + ")"
@@ -294,6 +298,45 @@ func (e expr) floorDiv(n int64) (expr, bool) {
 		s = mark + s
 	}
 	return whole.add(atom(s))
+}
+
+// oneFloor is floor(e / n) where e is a floor and perhaps a number: floor((floor(a/m) + c)/n)
+// is floor((a + c*m)/(m*n)).
+func (e expr) oneFloor(n int64) (expr, bool) {
+	if len(e.terms) != 1 || e.terms[0].k != 1 || !strings.HasPrefix(e.terms[0].atoms, "floor(") || strings.Contains(e.terms[0].atoms, atomSep) {
+		return expr{}, false
+	}
+	a, m, ok := splitFloor(e.terms[0].atoms)
+	if !ok {
+		return expr{}, false
+	}
+	by, ok := mulInt(m, n)
+	if !ok {
+		return expr{}, false
+	}
+	c, ok := mulInt(e.c, m)
+	if !ok {
+		return expr{}, false
+	}
+	if a, ok = a.add(num(c)); !ok {
+		return expr{}, false
+	}
+	return a.floorDiv(by)
+}
+
+// nesting is how deep the parentheses in s go.
+func nesting(s string) int {
+	depth, deepest := 0, 0
+	for _, c := range s {
+		switch c {
+		case '(':
+			depth++
+			deepest = max(deepest, depth)
+		case ')':
+			depth--
+		}
+	}
+	return deepest
 }
 
 // String writes e; fresh atoms with their marks, see text.
@@ -464,7 +507,7 @@ func (p *exprParser) must(e expr, ok bool) expr {
 }
 
 func (p *exprParser) sum(depth int) expr {
-	if depth > 16 {
+	if depth > maxNesting {
 		p.bad = true
 	}
 	neg := p.take('-')

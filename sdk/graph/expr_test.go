@@ -22,7 +22,7 @@ func TestExprText(t *testing.T) {
 		"floor(S/2)":               "floor(S/2)",
 		"floor((2*S + 3)/2)":       "S + 1",
 		"floor((S + 5)/2)":         "floor((S + 1)/2) + 2",
-		"floor(floor(S/2)/2)":      "floor(floor(S/2)/2)",
+		"floor(floor(S/2)/2)":      "floor(S/4)",
 		"S//2":                     "floor(S/2)",
 		"N/A":                      "N/A",
 		"max(a, b)":                "max(a, b)",
@@ -101,7 +101,8 @@ func TestExprArithmetic(t *testing.T) {
 }
 
 func FuzzExpr(f *testing.F) {
-	for _, s := range []string{"2*N + 1", "floor((S + 1)/2)*B", "a-b", "((x", "floor(floor(a/2)/3)", "-1*-2*q", "(0-A00)/2", "?.0", "(?x.1 + 3)/2"} {
+	for _, s := range []string{"2*N + 1", "floor((S + 1)/2)*B", "a-b", "((x", "floor(floor(a/2)/3)", "-1*-2*q", "(0-A00)/2", "?.0", "(?x.1 + 3)/2",
+		"(1+A)/2/2/2/2/2/2/2/2/2/2/2/2/2/2/2/2*10", "((((((((((A+B)/2+B)/2+B)/2+B)/2+B)/2+B)/2+B)/2+B)/2+B)/2+B)/2"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
