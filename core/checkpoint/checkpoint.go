@@ -21,6 +21,7 @@ type Kind string
 const (
 	HuggingFace Kind = "huggingface" // config.json with safetensors
 	ONNX        Kind = "onnx"        // a model.onnx that is run as it is
+	GGUFFile    Kind = "gguf"        // to be imported into a Hugging Face folder first (core/quantize)
 )
 
 // Names of the files of a Hugging Face folder.
@@ -39,7 +40,6 @@ var refusedFiles = []struct{ suffix, remedy string }{
 	{".ckpt", pickleRemedy},
 	{".h5", "convert the model to safetensors"},
 	{".msgpack", "convert the model to safetensors"},
-	{".gguf", "use the model's Hugging Face folder"},
 	{".safetensors", "name the folder that holds it and config.json"},
 }
 
@@ -47,13 +47,13 @@ var refusedFiles = []struct{ suffix, remedy string }{
 // goroutines, Close after all others.
 type Checkpoint struct {
 	Kind Kind
-	// Path is what was opened, absolute. For ONNX it is the model's file.
+	// Path is what was opened, absolute. For ONNX and GGUF it is the model's file.
 	Path string
 	// Dir holds config.json, the weights and the tokenizer: Path, or the folder
 	// inside it that modules.json names.
 	Dir string
 
-	// Config is config.json; nil for ONNX.
+	// Config is config.json; nil for ONNX and GGUF.
 	Config *Config
 	// ModelType is its model_type; empty where there is none.
 	ModelType string
@@ -62,6 +62,9 @@ type Checkpoint struct {
 	Architectures []string
 	// Sentence is what sentence-transformers says; nil without a modules.json.
 	Sentence *Sentence
+	// GGUF is the opened file; nil for other kinds. Such a checkpoint has no tensors
+	// of its own.
+	GGUF *GGUF
 
 	shards    []*shard // in alphabetical order
 	entries   map[string]*shard
@@ -84,8 +87,8 @@ type noted struct {
 }
 
 // Open opens a Hugging Face folder, the folder of a sentence-transformers model,
-// an ONNX file, or a folder with a model.onnx. It maps and checks headers; weights
-// are read when they are used. Errors are *Error.
+// an ONNX file, a folder with a model.onnx, a GGUF file, or a folder with one. It maps
+// and checks headers; weights are read when they are used. Errors are *Error.
 func Open(path string) (*Checkpoint, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -98,12 +101,19 @@ func Open(path string) (*Checkpoint, error) {
 	c := &Checkpoint{Path: abs, Dir: abs}
 	c.identity = sync.OnceValues(c.identify)
 	if !info.IsDir() {
-		if !strings.HasSuffix(abs, ".onnx") {
-			return nil, &Error{File: path, Found: "the file is no model that is known",
-				Wanted: "a folder with config.json and safetensors, or an .onnx file", Remedy: refusal(abs)}
+		c.Dir = filepath.Dir(abs)
+		switch filepath.Ext(abs) {
+		case ".onnx":
+			c.Kind = ONNX
+			return c, nil
+		case ggufSuffix:
+			if err := c.openGGUF(abs); err != nil {
+				return nil, err
+			}
+			return c, nil
 		}
-		c.Kind, c.Dir = ONNX, filepath.Dir(abs)
-		return c, nil
+		return nil, &Error{File: path, Found: "the file is no model that is known",
+			Wanted: "a folder with config.json and safetensors, or an .onnx or .gguf file", Remedy: refusal(abs)}
 	}
 	if err := c.openDir(); err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -140,7 +150,23 @@ func (c *Checkpoint) openDir() error {
 	case exists(weights) || exists(index):
 		return &Error{File: config, Err: fs.ErrNotExist, Remedy: "fetch the model's whole folder"}
 	}
+	file, err := findGGUF(c.Dir)
+	switch {
+	case err != nil:
+		return err
+	case file != "":
+		return c.openGGUF(file)
+	}
 	return c.nothingUsable(exists(config))
+}
+
+func (c *Checkpoint) openGGUF(file string) error {
+	g, err := OpenGGUF(file)
+	if err != nil {
+		return err
+	}
+	c.Kind, c.Path, c.GGUF = GGUFFile, g.Path, g
+	return nil
 }
 
 func exists(path string) bool {
@@ -151,7 +177,7 @@ func exists(path string) bool {
 // nothingUsable is the error for a folder without weights: it names those that
 // are there but not opened.
 func (c *Checkpoint) nothingUsable(config bool) error {
-	e := &Error{File: c.Dir, Found: "the folder holds no model", Wanted: "config.json with " + weightsFile + " or " + indexFile + ", or " + graph.ModelFile}
+	e := &Error{File: c.Dir, Found: "the folder holds no model", Wanted: "config.json with " + weightsFile + " or " + indexFile + ", or " + graph.ModelFile + ", or a GGUF file"}
 	if config {
 		e.Found = "the folder holds config.json but no weights"
 		e.Wanted = weightsFile + " or " + indexFile
@@ -288,7 +314,7 @@ func refusal(file string) string {
 	return ""
 }
 
-// Names lists the tensors in alphabetical order; an ONNX checkpoint has none.
+// Names lists the tensors in alphabetical order; an ONNX or GGUF checkpoint has none.
 func (c *Checkpoint) Names() []string { return c.names }
 
 // Has reports whether there is a tensor of that name.
@@ -319,6 +345,9 @@ func (c *Checkpoint) Data(name string) (tensor.Tensor, error) {
 // Close unmaps the weights.
 func (c *Checkpoint) Close() error {
 	var errs []error
+	if c.GGUF != nil {
+		errs = append(errs, c.GGUF.Close())
+	}
 	for _, s := range c.shards {
 		errs = append(errs, s.Close())
 	}

@@ -1,7 +1,7 @@
 // Package checkpoint opens what users have: a Hugging Face folder (config.json
 // with safetensors, whole or in shards, as written by transformers or by
-// sentence-transformers), or an ONNX file or folder. It reads and checks; it never
-// writes beside what it opened.
+// sentence-transformers), an ONNX file or folder, or a GGUF file. It reads and checks;
+// it never writes beside what it opened.
 package checkpoint
 
 import (

@@ -54,10 +54,13 @@ func (c *Checkpoint) identify() (string, error) {
 			return "", &Error{File: s.file, Err: err}
 		}
 	}
-	if c.Kind == ONNX {
+	switch c.Kind {
+	case ONNX:
 		if err := c.identifyONNX(h); err != nil {
 			return "", err
 		}
+	case GGUFFile:
+		return c.GGUF.Identity()
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }

@@ -71,7 +71,7 @@ var strangers = []struct{ magic, what, remedy string }{
 	{"version https://git-lfs", "a Git LFS pointer, not the file it points to", "fetch the file with `git lfs pull`"},
 	{"PK\x03\x04", "a zip archive, most likely PyTorch's pickle format", pickleRemedy},
 	{"\x80\x02", "a pickle", pickleRemedy},
-	{"GGUF", "a GGUF file", "use the model's Hugging Face folder"},
+	{"GGUF", "a GGUF file", "give it a name that ends in .gguf"},
 	{"<!DOCTYPE", "an HTML page", "the download went wrong: fetch the file again"},
 	{"<html", "an HTML page", "the download went wrong: fetch the file again"},
 }
