@@ -26,9 +26,10 @@ const (
 
 // Names of the files of a Hugging Face folder.
 const (
-	configFile  = "config.json"
-	weightsFile = "model.safetensors"
-	indexFile   = "model.safetensors.index.json"
+	configFile     = "config.json"
+	generationFile = "generation_config.json"
+	weightsFile    = "model.safetensors"
+	indexFile      = "model.safetensors.index.json"
 )
 
 // refusedFiles are weights and models that are not opened, by the end of their
@@ -207,6 +208,21 @@ func (c *Checkpoint) openConfig(file string) error {
 	c.ModelType = f.StringOr("model_type", "")
 	c.Architectures = f.Strings("architectures")
 	return f.Err()
+}
+
+// Generation reads generation_config.json, how the model's authors would have it
+// generate; nil where there is none. It is no part of the identity, for no graph
+// depends on it.
+func (c *Checkpoint) Generation() (*Config, error) {
+	file := filepath.Join(c.Dir, generationFile)
+	if !exists(file) {
+		return nil, nil
+	}
+	data, err := readSmall(file)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfig(file, data)
 }
 
 // read reads a small file and notes it for the identity.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -119,6 +120,13 @@ func (f Fields) Has(name string) bool {
 	return ok && !bytes.Equal(raw, []byte("null"))
 }
 
+// Null reports whether a field is there and null, for those where that says more
+// than a missing one.
+func (f Fields) Null(name string) bool {
+	raw, ok := f.c.fields[name]
+	return ok && bytes.Equal(raw, []byte("null"))
+}
+
 // get returns a field's JSON text; wanted is for the error where it is missing.
 func (f Fields) get(name, wanted string) (json.RawMessage, bool) {
 	if *f.err != nil {
@@ -187,6 +195,56 @@ func (f Fields) FloatOr(name string, def, lo, hi float64) float64 {
 		return 0
 	}
 	return v
+}
+
+// Float reads a number from lo to hi.
+func (f Fields) Float(name string, lo, hi float64) float64 {
+	if !f.Has(name) {
+		f.get(name, fmt.Sprintf("a number from %g to %g", lo, hi))
+		return 0
+	}
+	return f.FloatOr(name, 0, lo, hi)
+}
+
+// Floats reads a list of numbers; a missing field is an empty one.
+func (f Fields) Floats(name string) []float64 {
+	if !f.Has(name) {
+		return nil
+	}
+	return read[[]float64](f, name, "a list of numbers")
+}
+
+// Ints reads a whole number from lo to hi, or a list of them; a missing field is an
+// empty one.
+func (f Fields) Ints(name string, lo, hi int64) []int64 {
+	if !f.Has(name) {
+		return nil
+	}
+	raw := f.c.fields[name]
+	if raw[0] != '[' {
+		return []int64{f.Int(name, lo, hi)}
+	}
+	wanted := fmt.Sprintf("whole numbers from %d to %d", lo, hi)
+	list := read[[]int64](f, name, wanted)
+	for _, n := range list {
+		if n < lo || n > hi {
+			f.Fail(name, found(raw), wanted, "")
+			return nil
+		}
+	}
+	return list
+}
+
+// Names lists the fields that are there and not null, sorted.
+func (f Fields) Names() []string {
+	var names []string
+	for name := range f.c.fields {
+		if f.Has(name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // BoolOr reads true or false, with a default for a missing field.

@@ -70,7 +70,7 @@ func (e *Engine) open(ck *checkpoint.Checkpoint, o SessionOptions) (*Session, er
 		s.closers = append(s.closers, s.Source.Close)
 		s.Source.Graph.Inputs = tasks.FeedInputs(s.Source.Graph)
 	} else {
-		if s.Model, err = models.Load(ck); err != nil {
+		if s.Model, err = models.Load(ck, models.Options{}); err != nil {
 			return nil, err
 		}
 		if s.Source, err = s.Model.Component(o.Component); err != nil {

@@ -86,8 +86,22 @@ func (n net) linear(scope, x, name string, in, out int64) string {
 
 // affine is linear with names of its own for the matrix and the bias.
 func (n net) affine(x, matrix, bias string, in, out int64) string {
+	return n.Op("Add", []string{n.times(x, matrix, in, out), n.weight(bias, out)})
+}
+
+// project is linear whose bias may be missing.
+func (n net) project(scope, x, name string, in, out int64, bias bool) string {
+	n = n.in(scope)
+	if bias {
+		return n.affine(x, name+".weight", name+".bias", in, out)
+	}
+	return n.times(x, name+".weight", in, out)
+}
+
+// times multiplies by a stored matrix [out,in]: [..., in] -> [..., out].
+func (n net) times(x, matrix string, in, out int64) string {
 	w := n.Op("Transpose", []string{n.weight(matrix, out, in)}, graph.IntsAttr("perm", 1, 0))
-	return n.Op("Add", []string{n.Op("MatMul", []string{x, w}), n.weight(bias, out)})
+	return n.Op("MatMul", []string{x, w})
 }
 
 // rowLinear is linear for one row a text: [batch, in] -> [batch, out].
@@ -100,6 +114,13 @@ func (n net) rowLinear(scope, x, name string, in, out int64) string {
 func (n net) layerNorm(scope, x, name string, width int64, eps float32) string {
 	n = n.in(scope)
 	return n.Op("LayerNormalization", []string{x, n.weight(name+".weight", width), n.weight(name+".bias", width)},
+		graph.IntAttr("axis", -1), graph.FloatAttr("epsilon", eps))
+}
+
+// rmsNorm divides the last dimension by its root mean square and multiplies with
+// stored weights.
+func (n net) rmsNorm(scope, x, name string, width int64, eps float32) string {
+	return n.in(scope).Op("RMSNormalization", []string{x, n.weight(name+".weight", width)},
 		graph.IntAttr("axis", -1), graph.FloatAttr("epsilon", eps))
 }
 

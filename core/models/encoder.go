@@ -95,7 +95,7 @@ func (c *encoderConfig) maxTokens() int64 {
 	return c.positions
 }
 
-func (v *variant) load(ck *checkpoint.Checkpoint) (*Model, error) {
+func (v *variant) load(ck *checkpoint.Checkpoint, _ Options) (*Model, error) {
 	f := ck.Config.Fields()
 	c := v.config(f)
 	if f.Err() == nil && c.maxTokens() < 1 {

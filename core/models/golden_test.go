@@ -22,8 +22,8 @@ import (
 // tolerance is on max abs error / max abs value, ten times the noise of float32.
 const tolerance = 1e-5
 
-// run executes a component in plain Go; wanted are values of it, none for its outputs.
-func run(t testing.TB, m *Model, ck *checkpoint.Checkpoint, component string, inputs map[string]tensor.Tensor, wanted ...string) map[string]tensor.Tensor {
+// program is a component ready to run in plain Go.
+func program(t testing.TB, m *Model, ck *checkpoint.Checkpoint, component string) *reference.Program {
 	t.Helper()
 	g, err := m.Component(component)
 	if err != nil {
@@ -43,6 +43,13 @@ func run(t testing.TB, m *Model, ck *checkpoint.Checkpoint, component string, in
 	if err != nil {
 		t.Fatal(err)
 	}
+	return p
+}
+
+// run executes a component; wanted are values of it, none for its outputs.
+func run(t testing.TB, m *Model, ck *checkpoint.Checkpoint, component string, inputs map[string]tensor.Tensor, wanted ...string) map[string]tensor.Tensor {
+	t.Helper()
+	p := program(t, m, ck, component)
 	feeds, err := m.Feeds(inputs)
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,6 @@
 // Package models knows the classes of models: how a class's config.json becomes
 // graphs over the checkpoint's own weights. One file a class; what they share is
-// in blocks.go, weights.go and encoder.go.
+// in blocks.go, weights.go, encoder.go, decoder.go and rope.go.
 //
 // Graphs are ONNX opset 23. Weights are external initialisers that point into the
 // checkpoint's files, called as the checkpoint calls them, and kept as stored:
@@ -24,7 +24,7 @@ type Class struct {
 	Name      string // by which routes and policies know it, such as "bert"
 	ModelType string // model_type of config.json, such as "roberta"
 
-	load func(*checkpoint.Checkpoint) (*Model, error)
+	load func(*checkpoint.Checkpoint, Options) (*Model, error)
 }
 
 // classes is the registry, by model_type.
@@ -33,6 +33,10 @@ var classes = []Class{
 	{"bert", "camembert", roberta.load},
 	{"bert", "distilbert", distilbert.load},
 	{"bert", "electra", electra.load},
+	{"llama", "llama", llama.load},
+	{"llama", "mistral", mistral.load},
+	{"qwen2", "qwen2", qwen2.load},
+	{"qwen3", "qwen3", qwen3.load},
 	{"bert", "roberta", roberta.load},
 	{"bert", "xlm-roberta", roberta.load},
 }
@@ -78,6 +82,9 @@ const (
 	// Full has every output that the checkpoint's weights allow, called as
 	// transformers calls them.
 	Full = "full"
+	// Decode is one step of a decoder over its paged pools of keys and values; see
+	// Decoder.
+	Decode = "decode"
 )
 
 // Names that whoever runs the graphs must know: symbolic dimensions that may be
@@ -98,6 +105,7 @@ type Model struct {
 	MaxTokens int64 // of one text, special tokens included
 	PadToken  int64
 	Embedding *Embedding // how Encode makes its vector; nil where there is no Encode
+	Decoder   *Decoder   // what drives Decode; nil where there is none
 
 	// Notes say what was assumed or left out, a sentence each.
 	Notes []string
@@ -126,9 +134,65 @@ type Embedding struct {
 	Assumed bool
 }
 
+// Options are what may be chosen when graphs are built. The zero value is float32
+// throughout. Classes without pools and quantised weights have nothing to choose.
+type Options struct {
+	KV KVTypes
+	// Activations that weights of 8 bits and fewer are multiplied with: "f32" (or
+	// empty), or "int8" with one scale a block.
+	Activations string
+}
+
+// KVTypes are the element types of the pools of keys and of values: Float32 (or
+// zero), Float16, BFloat16, Int8 with 8 bits, or Uint8 with 4, two to a byte.
+type KVTypes struct {
+	Key, Value         tensor.DType
+	KeyBits, ValueBits int // 0 for floating point
+}
+
+// OptionError says that an option has no such value.
+type OptionError struct{ Option, Found, Wanted string }
+
+func (e *OptionError) Error() string {
+	return fmt.Sprintf("%s: found %s, wanted %s", e.Option, e.Found, e.Wanted)
+}
+
+// check fills in what was left out.
+func (o *Options) check() error {
+	for _, p := range []struct {
+		name string
+		elem *tensor.DType
+		bits *int
+	}{{"KV.Key", &o.KV.Key, &o.KV.KeyBits}, {"KV.Value", &o.KV.Value, &o.KV.ValueBits}} {
+		if *p.elem == tensor.Undefined && *p.bits == 0 {
+			*p.elem = tensor.Float32
+		}
+		if *p.elem == tensor.Int8 && *p.bits == 0 {
+			*p.bits = 8
+		}
+		switch (KVTypes{Key: *p.elem, KeyBits: *p.bits}) {
+		case KVTypes{Key: tensor.Float32}, KVTypes{Key: tensor.Float16}, KVTypes{Key: tensor.BFloat16},
+			KVTypes{Key: tensor.Int8, KeyBits: 8}, KVTypes{Key: tensor.Uint8, KeyBits: 4}:
+		default:
+			return &OptionError{p.name, fmt.Sprintf("%s with %d bits", *p.elem, *p.bits), "float32, float16, bfloat16, int8 with 8 bits, or uint8 with 4"}
+		}
+	}
+	switch o.Activations {
+	case "", "f32":
+		o.Activations = "f32"
+	case "int8":
+	default:
+		return &OptionError{"Activations", fmt.Sprintf("%q", o.Activations), `"f32" or "int8"`}
+	}
+	return nil
+}
+
 // Load builds the graphs of a checkpoint. It reads no weights. Errors are
-// *checkpoint.Error and *UnknownTypeError.
-func Load(ck *checkpoint.Checkpoint) (*Model, error) {
+// *checkpoint.Error, *UnknownTypeError and *OptionError.
+func Load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
 	if ck.Kind != checkpoint.HuggingFace {
 		return nil, &checkpoint.Error{File: ck.Path, Found: "it is an ONNX model", Wanted: "a Hugging Face folder",
 			Remedy: "an ONNX model is run as it is, without a model class"}
@@ -142,7 +206,7 @@ func Load(ck *checkpoint.Checkpoint) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ck.Dir, err)
 	}
-	m, err := class.load(ck)
+	m, err := class.load(ck, o)
 	if err != nil {
 		return nil, err
 	}

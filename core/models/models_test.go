@@ -49,7 +49,7 @@ func open(t testing.TB, dir string) *checkpoint.Checkpoint {
 func load(t testing.TB, dir string) (*Model, *checkpoint.Checkpoint) {
 	t.Helper()
 	ck := open(t, dir)
-	m, err := Load(ck)
+	m, err := Load(ck, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestConfigErrors(t *testing.T) {
 			ck, err := checkpoint.Open(dir)
 			if err == nil {
 				defer ck.Close()
-				_, err = Load(ck)
+				_, err = Load(ck, Options{})
 			}
 			var e *checkpoint.Error
 			if !errors.As(err, &e) {
@@ -183,7 +183,7 @@ func TestConfigErrors(t *testing.T) {
 	}
 
 	dir := copied(t, filepath.Join("testdata", bert), set("model_type", "bart"), nil)
-	_, err := Load(open(t, dir))
+	_, err := Load(open(t, dir), Options{})
 	var e *UnknownTypeError
 	if !errors.As(err, &e) || e.Nearest != "bert" || !strings.Contains(err.Error(), dir) {
 		t.Errorf("found %v", err)
@@ -217,7 +217,7 @@ func TestWeightErrors(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := Load(open(t, copied(t, filepath.Join("testdata", "bert_bare_old"), c.config, c.change)))
+			_, err := Load(open(t, copied(t, filepath.Join("testdata", "bert_bare_old"), c.config, c.change)), Options{})
 			var e *checkpoint.Error
 			if !errors.As(err, &e) {
 				t.Fatalf("found %v, wanted a *checkpoint.Error", err)
@@ -264,7 +264,7 @@ func TestEmbedding(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			m, err := Load(open(t, dir))
+			m, err := Load(open(t, dir), Options{})
 			if c.err != "" {
 				var e *checkpoint.Error
 				if !errors.As(err, &e) || !strings.Contains(err.Error(), c.err) {
@@ -288,7 +288,7 @@ func TestLoadRefusesONNX(t *testing.T) {
 		t.Fatal(err)
 	}
 	var e *checkpoint.Error
-	if _, err := Load(open(t, file)); !errors.As(err, &e) || !strings.Contains(err.Error(), "x.onnx") {
+	if _, err := Load(open(t, file), Options{}); !errors.As(err, &e) || !strings.Contains(err.Error(), "x.onnx") {
 		t.Errorf("found %v", err)
 	}
 }
@@ -565,7 +565,7 @@ func FuzzLoad(f *testing.F) {
 		ck, err := checkpoint.Open(dir)
 		if err == nil {
 			defer ck.Close()
-			_, err = Load(ck)
+			_, err = Load(ck, Options{})
 		}
 		var bad *checkpoint.Error
 		var unknown *UnknownTypeError
