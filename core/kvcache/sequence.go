@@ -100,25 +100,53 @@ func (s *Sequence) Len() int { return s.length }
 func (s *Sequence) Reserve(n int) error {
 	c, size := s.c, s.c.g.PageSize
 	at := s.length / size
-	need := max(0, ceil(s.length+n, size)-len(s.pages))
-	copied := false
-	if r := s.length % size; r > 0 && n > 0 {
-		last := &c.pages[s.pages[at]]
-		if copied = last.refs > 1 || last.filled != r; copied {
+	need, have := max(0, ceil(s.length+n, size)-len(s.pages)), c.Available()
+	switch kept := n > 0 && s.mustKeepLast(); {
+	case kept && need < have:
+		s.pages[at] = c.copyOf(s.pages[at], s.length%size)
+	case need > have, kept && c.pages[s.pages[at]].refs > 1:
+		if kept {
 			need++
 		}
-	}
-	if have := c.Available(); need > have {
 		return &FullError{Need: need, Available: have}
-	}
-	if copied {
-		s.pages[at] = c.copyOf(s.pages[at], s.length%size)
-		need--
+	case kept:
+		// Nobody but the cache loses by it.
+		c.cut(s.pages[at], s.length%size)
 	}
 	for range need {
 		s.pages = append(s.pages, c.take())
 	}
 	return nil
+}
+
+// mustKeepLast reports whether the last page has more in it than this
+// sequence's tokens, or is held by others, so that it can't be written to as it is.
+func (s *Sequence) mustKeepLast() bool {
+	r := s.length % s.c.g.PageSize
+	if r == 0 {
+		return false
+	}
+	last := &s.c.pages[s.pages[s.length/s.c.g.PageSize]]
+	return last.refs > 1 || last.filled != r
+}
+
+// Room is the number of tokens that Reserve can make room for now.
+func (s *Sequence) Room() int {
+	pages := s.c.Available()
+	if s.mustKeepLast() && (pages > 0 || s.c.pages[s.pages[s.length/s.c.g.PageSize]].refs > 1) {
+		pages--
+	}
+	if pages < 0 {
+		return 0
+	}
+	return (len(s.pages)+pages)*s.c.g.PageSize - s.length
+}
+
+// cut forgets what a page holds beyond its first rows.
+func (c *Cache) cut(p int32, rows int) {
+	c.unlist(p)
+	pg := &c.pages[p]
+	pg.filled, pg.rows = rows, pg.rows[:min(rows, len(pg.rows))]
 }
 
 // copyOf gives a page out that will hold the first rows of another, on which the

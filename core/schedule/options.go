@@ -74,6 +74,7 @@ type Stats struct {
 	CachedTokens    uint64 // prompt tokens that the cache had
 	PreemptedSwap   uint64
 	PreemptedAnew   uint64 // preempted, to be recomputed
+	SwapsFailed     uint64 // of either direction; what they were for was recomputed
 	Losses          uint64 // of the device
 	Refused         uint64 // for the queue was full
 	Cancelled       uint64

@@ -95,8 +95,8 @@ func (r *Request) check(o *Options) error {
 	if r.MaxTokens < 0 {
 		return invalid("MaxTokens", "is %d; it can't be negative", r.MaxTokens)
 	}
-	if r.N < 0 || r.N > o.MaxChoices {
-		return invalid("N", "is %d; 1 to %d choices may be asked for", r.N, o.MaxChoices)
+	if most := min(o.MaxChoices, o.MaxSequences); r.N < 1 || r.N > most {
+		return invalid("N", "is %d; 1 to %d choices may be asked for", r.N, most)
 	}
 	for i, stop := range r.Stop {
 		if len(stop) == 0 {
@@ -120,6 +120,9 @@ func (r *Request) check(o *Options) error {
 			return invalid("Sampling."+f.name, "is %v; it must be from %v to %v", f.value, f.min, f.max)
 		}
 	}
+	if s.RepetitionPenalty != 0 && s.RepetitionPenalty < 0.01 {
+		return invalid("Sampling.RepetitionPenalty", "is %v; it must be 0 (off) or at least 0.01", s.RepetitionPenalty)
+	}
 	if s.TopK < 0 {
 		return invalid("Sampling.TopK", "is %d; it can't be negative", s.TopK)
 	}
@@ -133,8 +136,8 @@ func (r *Request) check(o *Options) error {
 		if id < 0 || id >= vocab {
 			return invalid("Sampling.LogitBias", "names token %d; ids are 0 to %d", id, vocab-1)
 		}
-		if math.IsNaN(bias) || math.IsInf(bias, 1) {
-			return invalid("Sampling.LogitBias", "is %v for token %d; it must be finite or -Inf", bias, id)
+		if !(math.Abs(bias) <= maxBias || math.IsInf(bias, -1)) {
+			return invalid("Sampling.LogitBias", "is %v for token %d; it must be from %v to %v, or -Inf", bias, id, -maxBias, maxBias)
 		}
 	}
 	if o.MaxLength > 0 && len(r.Prompt)+max(1, r.MaxTokens) > o.MaxLength {
@@ -143,4 +146,7 @@ func (r *Request) check(o *Options) error {
 	return nil
 }
 
-const maxTopLogprobs = 64
+const (
+	maxTopLogprobs = 64
+	maxBias        = 1e6
+)
