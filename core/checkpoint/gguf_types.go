@@ -81,3 +81,13 @@ var ggufKinds = []struct {
 }
 
 func (k ggufKind) String() string { return ggufKinds[k].name }
+
+// GGUFTypeNamed finds an element type by its name.
+func GGUFTypeNamed(name string) (GGUFType, bool) {
+	for _, t := range ggufTypes {
+		if t.Name == name {
+			return t, true
+		}
+	}
+	return GGUFType{}, false
+}

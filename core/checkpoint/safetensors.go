@@ -27,10 +27,6 @@ const maxHeader = 100_000_000
 // maxRank bounds the shapes that a header may state.
 const maxRank = 64
 
-// headerAlign is what WriteSafetensors pads headers to, so that data that starts
-// the file is aligned for every kernel.
-const headerAlign = 64
-
 // storedType is an element type of the format.
 type storedType struct {
 	name  string
@@ -511,93 +507,4 @@ func missing(file, name string, names []string) *Error {
 		e.Remedy = "there are names alike: " + strings.Join(alike, ", ")
 	}
 	return e
-}
-
-// WriteSafetensors writes tensors, ordered as the format's own writers do: by
-// alignment, then by name. The header is padded so that the data begins at a
-// multiple of 64 bytes.
-func WriteSafetensors(w io.Writer, tensors map[string]tensor.Tensor, metadata map[string]string) error {
-	rank := map[tensor.DType]int{}
-	for i, t := range storedTypes {
-		if t.dtype != tensor.Undefined {
-			rank[t.dtype] = i
-		}
-	}
-	names := make([]string, 0, len(tensors))
-	for name, t := range tensors {
-		if name == "__metadata__" || !utf8.ValidString(name) {
-			return fmt.Errorf("write safetensors: no tensor can be called %q", name)
-		}
-		if _, ok := rank[t.DType]; !ok {
-			return fmt.Errorf("write safetensors: tensor %q: the format has no type for %s", name, t.DType)
-		}
-		if err := t.Check(); err != nil {
-			return fmt.Errorf("write safetensors: tensor %q: %w", name, err)
-		}
-		if n := int64(t.Len()) * int64(t.DType.Bits()); n%8 != 0 {
-			return fmt.Errorf("write safetensors: tensor %q: %s%v ends within a byte, which the format can't hold", name, t.DType, t.Shape)
-		}
-		names = append(names, name)
-	}
-	slices.SortFunc(names, func(a, b string) int {
-		return cmp.Or(cmp.Compare(rank[tensors[b].DType], rank[tensors[a].DType]), cmp.Compare(a, b))
-	})
-
-	header := []byte{'{'}
-	member := func(key string, value any) error {
-		k, err := json.Marshal(key)
-		if err != nil {
-			return err
-		}
-		v, err := json.Marshal(value)
-		if err != nil {
-			return err
-		}
-		if len(header) > 1 {
-			header = append(header, ',')
-		}
-		header = append(append(append(header, k...), ':'), v...)
-		return nil
-	}
-	if metadata != nil {
-		if err := member("__metadata__", metadata); err != nil {
-			return err
-		}
-	}
-	var offset int64
-	for _, name := range names {
-		t := tensors[name]
-		shape := []int64(t.Shape)
-		if shape == nil {
-			shape = []int64{}
-		}
-		err := member(name, struct {
-			DType   string   `json:"dtype"`
-			Shape   []int64  `json:"shape"`
-			Offsets [2]int64 `json:"data_offsets"`
-		}{storedTypes[rank[t.DType]].name, shape, [2]int64{offset, offset + int64(len(t.Data))}})
-		if err != nil {
-			return err
-		}
-		offset += int64(len(t.Data))
-	}
-	header = append(header, '}')
-	for (8+len(header))%headerAlign != 0 {
-		header = append(header, ' ')
-	}
-	if len(header) > maxHeader {
-		return fmt.Errorf("write safetensors: the header has %d bytes, more than the %d that readers take", len(header), maxHeader)
-	}
-	if _, err := w.Write(binary.LittleEndian.AppendUint64(nil, uint64(len(header)))); err != nil {
-		return err
-	}
-	if _, err := w.Write(header); err != nil {
-		return err
-	}
-	for _, name := range names {
-		if _, err := w.Write(tensors[name].Data); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -150,7 +150,7 @@ func TestSafetensorsRoundTrip(t *testing.T) {
 			t.Errorf("%s: found %v, wanted %v", name, got, w)
 		}
 		e, _ := s.Entry(name)
-		if len(w.Data) > 0 && s.header%headerAlign != 0 {
+		if len(w.Data) > 0 && s.header%dataAlign != 0 {
 			t.Errorf("%s lies at byte %d of the file", name, e.Offset)
 		}
 	}
