@@ -21,6 +21,7 @@ type Cache struct {
 // page is one page's record. Page 0 of a list is its head, for page 0 is nobody's.
 type page struct {
 	refs       int32
+	pins       int32 // of refs, those of copies that are not done yet
 	next, prev int32 // among cached pages, last used first
 	rows       []row // what is in it; none is kept for private sequences
 	filled     int
@@ -77,10 +78,15 @@ func (c *Cache) Copies() []PageCopy {
 // Copied says that the copies handed over last are done, or never will be.
 func (c *Cache) Copied() {
 	for _, p := range c.pinned {
+		c.pages[p].pins--
 		c.drop(p)
 	}
 	c.pinned = c.pinned[:0]
 }
+
+// users is the number of sequences that hold a page. Who holds it alone may write to
+// it although it is to be copied, for copies are done before anything is written.
+func (pg *page) users() int32 { return pg.refs - pg.pins }
 
 // take gives a page out, empty. The caller has made sure that there is one.
 func (c *Cache) take() int32 {

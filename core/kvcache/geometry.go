@@ -29,7 +29,7 @@ func (g Geometry) PagesFor(tokens, chunk int) int {
 		return all
 	}
 	// A window may begin and end inside pages.
-	return min(all, ceil(g.Window-1+chunk, g.PageSize)+1)
+	return min(all, ceil(g.Window+chunk-2, g.PageSize)+1)
 }
 
 // firstLive is the first page that a sequence needs whose next token stands at

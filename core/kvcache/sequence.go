@@ -67,6 +67,7 @@ func (s *Sequence) find(tokens []int64) {
 	}
 	s.length, s.listed = best*size, best
 	s.findPartial(tokens)
+	s.trim()
 }
 
 // findPartial shares the page whose beginning has most in common with what follows.
@@ -104,7 +105,7 @@ func (s *Sequence) Reserve(n int) error {
 	switch kept := n > 0 && s.mustKeepLast(); {
 	case kept && need < have:
 		s.pages[at] = c.copyOf(s.pages[at], s.length%size)
-	case need > have, kept && c.pages[s.pages[at]].refs > 1:
+	case need > have, kept && c.pages[s.pages[at]].users() > 1:
 		if kept {
 			need++
 		}
@@ -127,14 +128,14 @@ func (s *Sequence) mustKeepLast() bool {
 		return false
 	}
 	last := &s.c.pages[s.pages[s.length/s.c.g.PageSize]]
-	return last.refs > 1 || last.filled != r
+	return last.users() > 1 || last.filled != r
 }
 
 // Room is the number of tokens that Reserve can make room for now.
 func (s *Sequence) Room() int {
 	pages := s.c.Available()
-	if s.mustKeepLast() && (pages > 0 || s.c.pages[s.pages[s.length/s.c.g.PageSize]].refs > 1) {
-		pages--
+	if s.mustKeepLast() && s.c.pages[s.pages[s.length/s.c.g.PageSize]].users() > 1 {
+		pages-- // for the copy
 	}
 	if pages < 0 {
 		return 0
@@ -157,6 +158,7 @@ func (c *Cache) copyOf(from int32, rows int) int32 {
 	dst.rows = append(dst.rows, src.rows[:min(rows, len(src.rows))]...)
 	dst.filled = rows
 	c.copies = append(c.copies, PageCopy{From: int64(from), To: int64(to)})
+	src.pins++
 	c.pinned = append(c.pinned, from)
 	c.stats.Copies++
 	return to
@@ -184,6 +186,11 @@ func (s *Sequence) Append(tokens ...int64) {
 		}
 	}
 	s.list()
+	s.trim()
+}
+
+// trim gives back what lies before the window.
+func (s *Sequence) trim() {
 	for first := s.c.g.firstLive(s.length); s.live < first; s.live++ {
 		s.c.drop(s.pages[s.live])
 		s.pages[s.live] = 0
@@ -242,7 +249,7 @@ func (s *Sequence) Table(table []int64) {
 func (s *Sequence) Held() int {
 	n := 0
 	for _, p := range s.pages[s.live:] {
-		if s.c.pages[p].refs == 1 {
+		if s.c.pages[p].users() == 1 {
 			n++
 		}
 	}

@@ -14,11 +14,10 @@ import (
 
 // job is one token to be chosen.
 type job struct {
-	q      *sequence
-	row    int // of the logits
-	token  Token
-	finish Finish
-	err    error
+	q     *sequence
+	row   int // of the logits
+	token Token
+	err   error
 }
 
 // run has the batch computed and draws what comes next.
