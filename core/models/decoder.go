@@ -289,10 +289,9 @@ func (b *decoder) pagedAttention(i int64, scope, q, k, v string) string {
 		b.Input(p.Name, p.valueType())
 	}
 	d.Pools = append(d.Pools, pools...)
-	if d.KV.KeyBits == 0 && d.KV.ValueBits == 0 {
-		b.Function(graph.ContractFunction("PagedAttention"))
-	}
-	b.Node(&graph.Node{Name: outputs[0], Domain: graph.DomainAccel, OpType: "PagedAttention", Inputs: trimmed(inputs), Outputs: trimmed(outputs), Attrs: attrs}, 0)
+	n := &graph.Node{Name: outputs[0], Domain: graph.DomainAccel, OpType: "PagedAttention", Inputs: trimmed(inputs), Outputs: trimmed(outputs), Attrs: attrs}
+	b.Function(graph.ContractFunctionOf(n))
+	b.Node(n, 0)
 	return outputs[0]
 }
 
