@@ -29,92 +29,77 @@ func scan(logits []float32) (greatest float32, at, bad int) {
 	return greatest, at, bad
 }
 
-// steps is how finely logits are told apart before they are ranked: their
-// distance to the greatest falls into one of them, the last of which is open.
-const steps = 1024
-
-// stepOf grows with the distance. The scale is steps / the distance that matters.
-func stepOf(v, greatest, scale float32) int {
-	return int(min((greatest-v)*scale, steps-1))
-}
-
 // ranker finds the largest of many logits without sorting them all. Its memory is
 // used again.
-type ranker struct {
-	counts [steps]int32
-	masses [steps]float64
-	kept   []candidate
-}
+type ranker struct{ kept []candidate }
 
-// largest returns the k first of the logits, in no order.
-func (r *ranker) largest(logits []float32, greatest float32, k int) []candidate {
-	// What is 32 below the greatest is seldom among the first few; if it is, the last step has many to rank.
-	const scale = float32(steps) / 32
-	clear(r.counts[:])
-	for _, v := range logits {
-		r.counts[stepOf(v, greatest, scale)]++
+// largest returns the k first of the logits, in no order; fewer if others are -Inf.
+// It gathers what may be among them, and throws away half whenever it has twice as many.
+func (r *ranker) largest(logits []float32, k int) []candidate {
+	kept, least := r.kept[:0], float32(math.Inf(-1))
+	for i, v := range logits {
+		if v > least {
+			if kept = append(kept, candidate{id: int32(i), logit: v, weight: 1}); len(kept) == 2*k {
+				kept = kept[:prefix(kept, float64(k))]
+				least = kept[0].logit
+				for _, c := range kept {
+					least = min(least, c.logit)
+				}
+			}
+		}
 	}
-	last, above := 0, 0
-	for above+int(r.counts[last]) < k {
-		above += int(r.counts[last])
-		last++
-	}
-	r.gather(logits, greatest, scale, last)
-	edge := r.edge(greatest, scale, last)
-	for i := range edge {
-		edge[i].weight = 1
-	}
-	n := prefix(edge, float64(k-above))
-	return r.kept[:len(r.kept)-len(edge)+n]
+	r.kept = kept
+	return kept[:prefix(kept, float64(k))]
 }
 
 // heaviest returns the fewest of the first logits that together have the part p of
 // all weight, in no order.
 func (r *ranker) heaviest(logits []float32, greatest, inverse float32, p float64) []candidate {
-	// e^-32 is 1e-14: what lies beyond weighs less than rounding does.
-	scale := inverse * steps / 32
-	clear(r.masses[:])
-	for _, v := range logits {
-		r.masses[stepOf(v, greatest, scale)] += float64(exp((v - greatest) * inverse))
+	want := p * mass(logits, greatest, inverse)
+	// They are few as a rule, whatever the vocabulary.
+	for k := 64; ; k *= 16 {
+		kept := r.largest(logits, min(k, len(logits)))
+		if weigh(kept, greatest, inverse) >= want || k >= len(logits) {
+			return kept[:prefix(kept, want)]
+		}
 	}
-	total := 0.0
-	for _, m := range r.masses {
-		total += m
-	}
-	last, above := 0, 0.0
-	for last < steps-1 && above+r.masses[last] < p*total {
-		above += r.masses[last]
-		last++
-	}
-	r.gather(logits, greatest, scale, last)
-	for i := range r.kept {
-		r.kept[i].weight = exp((r.kept[i].logit - greatest) * inverse)
-	}
-	edge := r.edge(greatest, scale, last)
-	n := prefix(edge, p*total-above)
-	return r.kept[:len(r.kept)-len(edge)+n]
 }
 
-// gather keeps the logits up to a step.
-func (r *ranker) gather(logits []float32, greatest, scale float32, last int) {
+// atLeast returns the logits from a least one on.
+func (r *ranker) atLeast(logits []float32, least float32) []candidate {
 	r.kept = r.kept[:0]
 	for i, v := range logits {
-		if (greatest-v)*scale < float32(last+1) || last == steps-1 {
+		if v >= least {
 			r.kept = append(r.kept, candidate{id: int32(i), logit: v})
 		}
 	}
+	return r.kept
 }
 
-// edge moves those of the last step behind the others, and returns them.
-func (r *ranker) edge(greatest, scale float32, last int) []candidate {
-	n := 0
-	for i, c := range r.kept {
-		if stepOf(c.logit, greatest, scale) < last {
-			r.kept[i], r.kept[n] = r.kept[n], c
-			n++
-		}
+// weigh gives candidates their weights, and returns the sum.
+func weigh(c []candidate, greatest, inverse float32) float64 {
+	sum := 0.0
+	for i := range c {
+		c[i].weight = exp((c[i].logit - greatest) * inverse)
+		sum += float64(c[i].weight)
 	}
-	return r.kept[n:]
+	return sum
+}
+
+// mass is the sum of the logits' weights. Four sums, so that none waits for another.
+func mass(logits []float32, greatest, inverse float32) float64 {
+	var a, b, c, d float64
+	for len(logits) >= 4 {
+		a += float64(exp((logits[0] - greatest) * inverse))
+		b += float64(exp((logits[1] - greatest) * inverse))
+		c += float64(exp((logits[2] - greatest) * inverse))
+		d += float64(exp((logits[3] - greatest) * inverse))
+		logits = logits[4:]
+	}
+	for _, v := range logits {
+		a += float64(exp((v - greatest) * inverse))
+	}
+	return a + b + c + d
 }
 
 // prefix moves the fewest of the first candidates that together weigh as much as is wanted to
@@ -159,8 +144,8 @@ func prefix(c []candidate, want float64) int {
 	return max(lo, min(1, len(c)))
 }
 
-// exp is e^x for x <= 0, within 2e-7 of it; 0 from about -87 on. The polynomial
-// is Taylor's, at most ln 2 / 2 from 0.
+// exp is e^x for x <= 0, within 3e-7 of it; 0 from about -87 on. The polynomial
+// goes through (e^r - 1) / r at the Chebyshev nodes of [-ln 2 / 2, ln 2 / 2]. It is small enough to be inlined.
 func exp(x float32) float32 {
 	const (
 		log2e  = 1.44269504
@@ -172,9 +157,7 @@ func exp(x float32) float32 {
 		return 0
 	}
 	n := x*log2e + rounds
-	exponent := math.Float32bits(n) << 23
-	n -= rounds
-	r := x - n*ln2Hi - n*ln2Lo
-	p := 1 + r*(1+r*(1.0/2+r*(1.0/6+r*(1.0/24+r*(1.0/120+r*(1.0/720))))))
-	return math.Float32frombits(math.Float32bits(p) + exponent)
+	r := x - (n-rounds)*ln2Hi - (n-rounds)*ln2Lo
+	p := 1 + r*(1+r*(0.4999937+r*(0.16666577+r*(0.041876064+r*0.0083632329))))
+	return math.Float32frombits(math.Float32bits(p) + math.Float32bits(n)<<23)
 }

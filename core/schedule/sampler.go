@@ -54,7 +54,7 @@ func (c *chooser) accept(id int64, end bool) error {
 // sampler chooses tokens, one at a time. Its memory is used again.
 type sampler struct {
 	row    []float32 // logits after penalties, bias and constraint
-	weight []float32
+	sums   []float64 // of blocks of them
 	ranker ranker
 }
 
@@ -135,19 +135,18 @@ func (m *sampler) draw(s *Sampling, row []float32, greatest float32, u float64) 
 	topP := s.TopP > 0 && s.TopP < 1
 	switch {
 	case s.TopK > 0 && s.TopK < len(row):
-		kept = m.ranker.largest(row, greatest, s.TopK)
-		total := 0.0
-		for i := range kept {
-			kept[i].weight = exp((kept[i].logit - greatest) * inverse)
-			total += float64(kept[i].weight)
-		}
-		if topP {
+		kept = m.ranker.largest(row, s.TopK)
+		if total := weigh(kept, greatest, inverse); topP {
 			kept = kept[:prefix(kept, s.TopP*total)]
 		}
 	case topP:
 		kept = m.ranker.heaviest(row, greatest, inverse, s.TopP)
+	case s.MinP > 0:
+		// A little more than is asked for, since rounding is different there.
+		kept = m.ranker.atLeast(row, greatest+float32(s.Temperature*(math.Log(s.MinP)-1e-3)))
+		weigh(kept, greatest, inverse)
 	default:
-		return m.drawOfAll(row, greatest, inverse, float32(s.MinP), u)
+		return m.drawOfAll(row, greatest, inverse, u)
 	}
 	total := 0.0
 	n := 0
@@ -158,8 +157,9 @@ func (m *sampler) draw(s *Sampling, row []float32, greatest float32, u float64) 
 			total += float64(k.weight)
 		}
 	}
+	u *= total
 	for _, k := range kept[:n] {
-		if u -= float64(k.weight) / total; u < 0 {
+		if u -= float64(k.weight); u < 0 {
 			return int(k.id)
 		}
 	}
@@ -167,26 +167,30 @@ func (m *sampler) draw(s *Sampling, row []float32, greatest float32, u float64) 
 	return int(kept[n-1].id)
 }
 
-// drawOfAll draws where nothing but min-p narrows.
-func (m *sampler) drawOfAll(row []float32, greatest, inverse, minP float32, u float64) int {
-	m.weight = slices.Grow(m.weight[:0], len(row))[:len(row)]
+// drawOfAll draws where nothing narrows: it finds the block of logits in which u lies first.
+func (m *sampler) drawOfAll(row []float32, greatest, inverse float32, u float64) int {
+	const block = 256
+	m.sums = m.sums[:0]
 	total := 0.0
-	for i, v := range row {
-		w := exp((v - greatest) * inverse)
-		if w < minP {
-			w = 0
-		}
-		m.weight[i] = w
-		total += float64(w)
+	for part := range slices.Chunk(row, block) {
+		sum := mass(part, greatest, inverse)
+		m.sums = append(m.sums, sum)
+		total += sum
 	}
-	want, last := u*total, 0
-	for i, w := range m.weight {
-		if w == 0 {
+	u *= total
+	last := 0
+	for b, sum := range m.sums {
+		if u -= sum; u >= 0 && b+1 < len(m.sums) {
 			continue
 		}
-		last = i
-		if want -= float64(w); want < 0 {
-			return i
+		u += sum
+		for i, v := range row[b*block : min((b+1)*block, len(row))] {
+			if w := exp((v - greatest) * inverse); w > 0 {
+				last = b*block + i
+				if u -= float64(w); u < 0 {
+					return last
+				}
+			}
 		}
 	}
 	return last
@@ -194,16 +198,12 @@ func (m *sampler) drawOfAll(row []float32, greatest, inverse, minP float32, u fl
 
 // explain writes the model's own probabilities into a token.
 func (m *sampler) explain(t *Token, logits []float32, greatest float32, top int) {
-	sum := 0.0
-	for _, v := range logits {
-		sum += float64(exp(v - greatest))
-	}
-	norm := float64(greatest) + math.Log(sum)
+	norm := float64(greatest) + math.Log(mass(logits, greatest, 1))
 	t.Logprob = float32(float64(logits[t.ID]) - norm)
 	if top == 0 {
 		return
 	}
-	best := m.ranker.largest(logits, greatest, min(top, len(logits)))
+	best := m.ranker.largest(logits, min(top, len(logits)))
 	slices.SortFunc(best, func(a, b candidate) int { return cmp.Or(cmp.Compare(b.logit, a.logit), cmp.Compare(a.id, b.id)) })
 	t.Top = make([]TokenLogprob, len(best))
 	for i, c := range best {
