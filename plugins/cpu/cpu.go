@@ -99,7 +99,7 @@ func (c *cpu) ready() (*kernels.Runner, error) {
 
 func (c *cpu) Watch(ctx context.Context, update func([]backend.Device)) error {
 	d := backend.Device{ID: deviceID, Platform: "cpu", Name: processorName(), Kind: backend.Hardware, Health: backend.Healthy,
-		Attention: backend.AttentionBody}
+		Attention: backend.AttentionFused}
 	d.MemoryTotal, d.MemoryFree = memory()
 	for t := tensor.Float32; t.Valid(); t++ {
 		d.ElementTypes = append(d.ElementTypes, t)

@@ -129,11 +129,11 @@ func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backen
 		if b.shape == nil {
 			continue
 		}
-		t, err := out.Place(b.index, b.dtype, b.shape)
+		data, err := b.memory(inputs, out)
 		if err != nil {
 			return err
 		}
-		f.buffers[b.buffer] = kernels.BufferOf(t.Data)
+		f.buffers[b.buffer] = kernels.BufferOf(data)
 	}
 	if ctx.Done() != nil {
 		f.cancel = &atomic.Int32{}
@@ -158,6 +158,26 @@ func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backen
 		}
 	}
 	return nil
+}
+
+// memory is where an output goes. One that updates an input goes where that lies, if
+// both are bound to the same place, and begins as a copy of it if not.
+func (b *boundary) memory(inputs []backend.Value, out backend.Outputs) ([]byte, error) {
+	if b.updates < 0 {
+		t, err := out.Place(b.index, b.dtype, b.shape)
+		return t.Data, err
+	}
+	in := inputs[b.updates]
+	from, err := hostTensor(in)
+	if err != nil {
+		return nil, err
+	}
+	if at, _, ok := out.Buffer(b.index); ok && in.Buffer != nil && at.Buffer == in.Buffer && at.Offset == in.Offset {
+		return from.Data, out.Filled(b.index, from.DType, from.Shape)
+	}
+	t, err := out.Place(b.index, from.DType, from.Shape)
+	copy(t.Data, from.Data)
+	return t.Data, err
 }
 
 // hostTensor is an input's memory; a buffer of this device is host memory too.
@@ -205,8 +225,14 @@ func (p *planned) fits(inputs []backend.Value, out backend.Outputs) bool {
 		}
 	}
 	for _, b := range p.inputs {
-		if !b.bound.Equal(inputs[b.index].Tensor.Shape) {
+		shape := inputs[b.index].Tensor.Shape
+		if len(shape) != len(b.bound) {
 			return false
+		}
+		for i, n := range b.bound {
+			if n != shape[i] && n >= 0 {
+				return false
+			}
 		}
 	}
 	return true
@@ -247,6 +273,9 @@ func (e *executable) makePlan(inputs []backend.Value, out backend.Outputs) (*pla
 	for i := range p.inputs {
 		b := &p.inputs[i]
 		b.bound = inputs[b.index].Tensor.Shape.Clone()
+		for _, dim := range b.free {
+			b.bound[dim] = -1
+		}
 	}
 	return p, nil
 }

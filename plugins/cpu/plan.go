@@ -32,9 +32,13 @@ type boundary struct {
 	index  int // in the executable's inputs or outputs
 	dtype  tensor.DType
 	shape  tensor.Shape // nil: known only once it is computed, or no dense tensor
-	bound  tensor.Shape // of an input's tensor, that the plan was made for
+	bound  tensor.Shape // of an input's tensor, that the plan was made for; -1: of any size
+	free   []int        // dimensions of an input that the plan does not depend on
 	bytes  int64
 	buffer uint32
+	// of an output: the input, as the executable counts them, that it is an update of
+	// in its very memory where both are bound to one buffer; -1: none. Its shape is the input's.
+	updates int
 }
 
 // placedNode says how a node runs, for people.
@@ -80,6 +84,9 @@ type planner struct {
 	heap   map[string]bool // values of the reference operators whose size is not known
 	plan   *plan
 	opened map[string]uint32 // constant -> buffer
+
+	aliases map[string]string // output that updates an input in place -> the input
+	free    map[string][]int  // dimensions of an input that the plan does not depend on
 }
 
 // newPlanner begins to plan model, a bound graph.
@@ -90,7 +97,7 @@ func newPlanner(model *graph.Model, runner *kernels.Runner, weights *packedWeigh
 		index: graph.NewIndex(model.Graph), position: map[*graph.Node]int{}, pieces: map[*graph.Node][]*graph.Node{},
 		done: map[*graph.Node]bool{}, refs: map[string]kernels.Ref{}, heap: map[string]bool{},
 		plan:   &plan{buffers: make([]kernels.Buffer, arenaBuffer+1), heap: map[string]graph.Datum{}},
-		opened: map[string]uint32{},
+		opened: map[string]uint32{}, aliases: map[string]string{}, free: map[string][]int{},
 	}
 	for _, in := range model.Graph.Initializers {
 		p.constants[in.Name] = in
@@ -124,6 +131,14 @@ func newPlan(model *graph.Model, inputs, outputs map[string]int, runner *kernels
 		p.plan.outputs = append(p.plan.outputs, b)
 	}
 	p.fuse()
+	for i := range p.plan.outputs {
+		if in, ok := p.aliases[p.plan.outputs[i].name]; ok {
+			p.plan.outputs[i].updates = inputs[in]
+		}
+	}
+	for i := range p.plan.inputs {
+		p.plan.inputs[i].free = p.free[p.plan.inputs[i].name]
+	}
 	p.layOut()
 	if err := p.emit(); err != nil {
 		return nil, err
@@ -132,7 +147,7 @@ func newPlan(model *graph.Model, inputs, outputs map[string]int, runner *kernels
 }
 
 func (p *planner) boundary(v *graph.Value, index int) boundary {
-	b := boundary{name: v.Name, index: index, buffer: uint32(len(p.plan.buffers))}
+	b := boundary{name: v.Name, index: index, buffer: uint32(len(p.plan.buffers)), updates: -1}
 	p.plan.buffers = append(p.plan.buffers, kernels.Buffer{})
 	if shape, ok := p.shape(v.Name); ok {
 		b.dtype, b.shape = p.types[v.Name].Elem, shape

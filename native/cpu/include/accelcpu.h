@@ -161,6 +161,7 @@ enum accelcpu_kind {
   ACCELCPU_OP_RESAMPLE = 15,
   ACCELCPU_OP_GROUPNORM = 16,
   ACCELCPU_OP_GRIDSAMPLE = 17,
+  ACCELCPU_OP_PAGED = 18,
 };
 
 // Begins every operation struct. The next one stands `bytes` further on.
@@ -530,6 +531,28 @@ typedef struct {
   int64_t batch, channels, points, in[ACCELCPU_SPATIAL];
   uint32_t rank, mode, padding, align_corners;
 } accelcpu_gridsample;
+
+// Attention over keys and values in pages: ai.accel.PagedAttention and PagedWrite of docs/architecture.md, section 2,
+// whose terms these are. First k and v [tokens, kv_heads, width], f32, their tokens ldk and ldv apart, are written into
+// the pages of their slots, in place; then q [tokens, heads, head_dim] attends to what the pages hold: o [tokens, heads,
+// v_dim], dense. k, v and slots may be absent, all three; so may q, with o. Pools are [pages, page_size, kv_heads,
+// width] of F32, F16 or BF16; or of I8, or U8 with two of 4 bits a byte (widths are even then), with f16
+// scales [pages, page_size, kv_heads]. page_tables [sequences, table_width], lengths [sequences], starts [sequences + 1] and slots are
+// I64. bias [heads, bias_columns] is optional, and needs causal.
+// pages, sequences and table_width may be -1: as many as the buffers hold from their offsets on.
+// A slot or a page outside the pools, starts that are not in order and lengths that do not fit are INDEX; nothing is
+// written then. Parts of a context, which threads share, go by lengths alone.
+typedef struct {
+  accelcpu_op op;
+  accelcpu_ref q, k, v, k_pages, v_pages, slots, page_tables, lengths, starts, k_scales, v_scales, bias, o;
+  int64_t tokens, heads, kv_heads, head_dim, v_dim, page_size;
+  int64_t ldq, ldk, ldv;
+  int64_t pages, sequences, table_width;
+  int64_t window, bias_columns;  // window 0: none
+  float scale, softcap;          // softcap 0: none
+  uint32_t k_type, v_type;
+  uint32_t causal, reserved;
+} accelcpu_paged;
 
 // Byte offset of a field of the operation struct named `type` ("gemm", "map_operand", ...),
 // -1 where there is none; a null field asks for the struct's size. For bindings to

@@ -74,6 +74,18 @@ class Checker {
     fail(result_, ACCELCPU_INVALID, 0, 0, "%s: %s is %lld, not within %lld and 2^40", op_, name, static_cast<long long>(v), static_cast<long long>(least));
   }
 
+  void refuse(accelcpu_code code, int64_t value, int64_t limit, const char* what, int64_t at) {
+    if (!ok_) return;
+    ok_ = false;
+    fail(result_, code, value, limit, "%s: %s[%lld] is %lld, of %lld", op_, what, static_cast<long long>(at), static_cast<long long>(value), static_cast<long long>(limit));
+  }
+  // Bytes from where an operand begins to the end of its buffer; 0 if it is absent or begins outside.
+  int64_t available(const accelcpu_ref& ref) const {
+    if (ref.buffer == 0 || ref.buffer >= static_cast<uint64_t>(args_.buffer_count) || ref.offset < 0) return 0;
+    const int64_t bytes = args_.buffers[ref.buffer].bytes - ref.offset;
+    return bytes < 0 ? 0 : bytes;
+  }
+
   // The address of an operand, whose whole extent lies in its buffer.
   template <class T>
   T* optional(const char* name, const accelcpu_ref& ref, const Extent& extent, int64_t each = sizeof(T)) {
@@ -127,6 +139,9 @@ inline Extent dense3(int64_t a, int64_t b, int64_t c) {
   if (__builtin_mul_overflow(a, b, &ab) || __builtin_mul_overflow(ab, c, &abc)) return Extent().dim(INT64_MAX, INT64_MAX);
   return dense(abc);
 }
+
+// Checks and runs of operations that have a file of their own.
+void run(Checker&, const Kernels&, Workers&, const accelcpu_paged&);
 
 }  // namespace accelcpu
 #endif

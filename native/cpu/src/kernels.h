@@ -32,10 +32,20 @@ class Fault {
   int64_t value_ = 0, limit_ = 0;
 };
 
+// Memory of a run beside its scratch, as large as the largest operation so far asked for.
+struct Space {
+  void* data = nullptr;
+  int64_t bytes = 0;
+
+  // At least so many bytes, 64-byte aligned, contents arbitrary; null if there is no memory.
+  void* grow(int64_t wanted);
+};
+
 // Where a kernel finds its threads.
 struct Workers {
   Pool* pool;
   void* scratch;  // the calling thread's
+  Space* space;
   Fault fault;
 
   // Inlined, as all that instruction sets' objects call from here: a copy that the linker
@@ -69,6 +79,33 @@ struct ResampleData { const float* x; const int32_t* index; const float* weight;
 struct GridSampleData { const float *x, *grid; float* y; };
 struct GroupNormData { const float *x, *scale, *bias; float* y; };
 
+// Attention over pages is cut into items, each for all key heads: a range of one sequence's queries, counted as
+// (token, query head of those that share a key head), and a range of its keys.
+struct PagedItem {
+  int64_t sequence, start, tokens, length;  // first of its tokens among all, how many, keys in its pages
+  int64_t row0, row1;                       // queries
+  int64_t first, end;                       // keys
+  int64_t parts;                            // items from here on that are joined
+  float* partial;                           // [kv_heads, rows, v_dim + 2] of a part; null: the only one
+  bool few;                                 // at most kPagedFewRows queries and kPagedSplit keys
+};
+constexpr int64_t kPagedFewRows = 32;   // queries that go over their keys row by row
+constexpr int64_t kPagedSplit = 256;    // keys of one part, if the queries are few
+constexpr int64_t kPagedRows = 120;     // queries of an item otherwise,
+constexpr int64_t kPagedWideRows = 16;  // and where heads are wider than 256
+struct PagedData {
+  const float *q, *k, *v, *bias;
+  const int64_t *slots, *page_tables;
+  char *k_pages, *v_pages;
+  uint16_t *k_scales, *v_scales;
+  float* o;
+  int64_t table_width;
+  const PagedItem* items;
+  int64_t item_count;
+  const int64_t* joined;  // the first items of those that are parts
+  int64_t joined_count;
+};
+
 // One instruction set.
 struct Kernels {
   const char* isa;
@@ -87,6 +124,7 @@ struct Kernels {
   void (*pool)(Workers&, const accelcpu_pool&, const PoolData&);
   void (*resample)(Workers&, const accelcpu_resample&, const ResampleData&);
   void (*groupnorm)(Workers&, const accelcpu_groupnorm&, const GroupNormData&);
+  void (*paged)(Workers&, const accelcpu_paged&, const PagedData&);
 };
 
 extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512, kernels_neon, kernels_wide16_test;

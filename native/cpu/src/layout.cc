@@ -57,6 +57,11 @@ const Field kFields[] = {
     AT(groupnorm, groups), AT(groupnorm, channels), AT(groupnorm, inner), AT(groupnorm, eps), AT(groupnorm, activation),
     SIZE(gridsample), AT(gridsample, op), AT(gridsample, x), AT(gridsample, grid), AT(gridsample, y), AT(gridsample, batch), AT(gridsample, channels),
     AT(gridsample, points), AT(gridsample, in), AT(gridsample, rank), AT(gridsample, mode), AT(gridsample, padding), AT(gridsample, align_corners),
+    SIZE(paged), AT(paged, op), AT(paged, q), AT(paged, k), AT(paged, v), AT(paged, k_pages), AT(paged, v_pages), AT(paged, slots),
+    AT(paged, page_tables), AT(paged, lengths), AT(paged, starts), AT(paged, k_scales), AT(paged, v_scales), AT(paged, bias), AT(paged, o),
+    AT(paged, tokens), AT(paged, heads), AT(paged, kv_heads), AT(paged, head_dim), AT(paged, v_dim), AT(paged, page_size), AT(paged, ldq),
+    AT(paged, ldk), AT(paged, ldv), AT(paged, pages), AT(paged, sequences), AT(paged, table_width), AT(paged, window),
+    AT(paged, bias_columns), AT(paged, scale), AT(paged, softcap), AT(paged, k_type), AT(paged, v_type), AT(paged, causal),
 };
 
 }  // namespace

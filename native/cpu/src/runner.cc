@@ -20,33 +20,41 @@ using namespace accelcpu;
 struct accelcpu_runner {
   const Kernels& kernels;
   Pool pool;
-  // Scratch of callers' threads, one for each that ever ran at the same time.
+  // Memory of callers' threads, one for each that ever ran at the same time.
+  struct Memory {
+    void* scratch;
+    Space space;
+  };
   std::mutex mutex;
-  std::vector<void*> scratch;
+  std::vector<Memory> memory;
 
   accelcpu_runner(const Kernels& k, int threads, bool pin, int spin_us) : kernels(k), pool(threads, pin, spin_us) {}
   ~accelcpu_runner() {
-    for (void* s : scratch) aligned_release(s);
+    for (const Memory& m : memory) release(m);
   }
 
-  void* borrow() {
+  Memory borrow() {
     {
       std::lock_guard<std::mutex> lock(mutex);
-      if (!scratch.empty()) {
-        void* s = scratch.back();
-        scratch.pop_back();
-        return s;
+      if (!memory.empty()) {
+        const Memory m = memory.back();
+        memory.pop_back();
+        return m;
       }
     }
-    return aligned_allocate(kScratchBytes);
+    return {aligned_allocate(kScratchBytes), {}};
   }
-  void give_back(void* s) noexcept {
+  void give_back(const Memory& m) noexcept {
     try {
       std::lock_guard<std::mutex> lock(mutex);
-      scratch.push_back(s);
+      memory.push_back(m);
     } catch (...) {
-      aligned_release(s);
+      release(m);
     }
+  }
+  static void release(const Memory& m) {
+    aligned_release(m.scratch);
+    aligned_release(m.space.data);
   }
 };
 
@@ -476,7 +484,7 @@ struct Kind {
 };
 #define KIND(type) {#type, sizeof(accelcpu_##type), run_as<accelcpu_##type>}
 // At kind - 1.
-const Kind kKinds[] = {KIND(pack), KIND(gemm), KIND(matmul), KIND(attention), KIND(norm), KIND(softmax), KIND(map), KIND(cast), KIND(copy), KIND(gather), KIND(embed), KIND(reduce), KIND(conv), KIND(pool), KIND(resample), KIND(groupnorm), KIND(gridsample)};
+const Kind kKinds[] = {KIND(pack), KIND(gemm), KIND(matmul), KIND(attention), KIND(norm), KIND(softmax), KIND(map), KIND(cast), KIND(copy), KIND(gather), KIND(embed), KIND(reduce), KIND(conv), KIND(pool), KIND(resample), KIND(groupnorm), KIND(gridsample), KIND(paged)};
 constexpr uint32_t kKindCount = sizeof kKinds / sizeof kKinds[0];
 
 int64_t now_ns() {
@@ -484,7 +492,7 @@ int64_t now_ns() {
   return duration_cast<nanoseconds>(steady_clock::now().time_since_epoch()).count();
 }
 
-int32_t run_program(accelcpu_runner* r, const accelcpu_run_args& args, accelcpu_result* result, void* scratch) {
+int32_t run_program(accelcpu_runner* r, const accelcpu_run_args& args, accelcpu_result* result, accelcpu_runner::Memory& memory) {
   const char* at = static_cast<const char*>(args.program);
   const char* const end = at + args.program_bytes;
   for (int32_t i = 0; at < end; i++) {
@@ -498,7 +506,7 @@ int32_t run_program(accelcpu_runner* r, const accelcpu_run_args& args, accelcpu_
     const Kind& kind = kKinds[op.kind - 1];
     if (op.bytes != kind.bytes || end - at < op.bytes) return fail(result, ACCELCPU_INVALID, 0, 0, "%s: the operation has %u bytes, not %u", kind.name, op.bytes, kind.bytes);
     const int64_t start = args.op_ns ? now_ns() : 0;
-    Workers w{&r->pool, scratch, {}};
+    Workers w{&r->pool, memory.scratch, &memory.space, {}};
     kind.run(args, result, kind.name, r->kernels, w, at);
     if (result->code != ACCELCPU_OK) return result->code;
     switch (w.fault.code()) {
@@ -577,10 +585,10 @@ int32_t accelcpu_run(accelcpu_runner* r, const accelcpu_run_args* args, accelcpu
   if (!r || !args || args->program_bytes < 0 || (args->program_bytes > 0 && !args->program) || args->buffer_count < 0 || (args->buffer_count > 0 && !args->buffers) || reinterpret_cast<uintptr_t>(args->program) % 8 != 0) {
     return fail(result, ACCELCPU_INVALID, 0, 0, "runner, arguments, program or buffers are null, negative or not aligned");
   }
-  void* scratch = r->borrow();
-  if (!scratch) return fail(result, ACCELCPU_MEMORY, 0, 0, "out of memory for scratch");
-  const int32_t code = run_program(r, *args, result, scratch);
-  r->give_back(scratch);
+  accelcpu_runner::Memory memory = r->borrow();
+  if (!memory.scratch) return fail(result, ACCELCPU_MEMORY, 0, 0, "out of memory for scratch");
+  const int32_t code = run_program(r, *args, result, memory);
+  r->give_back(memory);
   return code;
 }
 

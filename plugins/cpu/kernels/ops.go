@@ -387,6 +387,24 @@ type GridSample struct {
 	AlignCorners            uint32
 }
 
+// AsMany, as a size of Paged, is what the buffer holds.
+const AsMany = -1
+
+// Paged is attention over keys and values in pages, and their writing.
+type Paged struct {
+	Op                                              opHead
+	Q, K, V, KPages, VPages, Slots, PageTables      Ref
+	Lengths, Starts, KScales, VScales, Bias, O      Ref
+	Tokens, Heads, KVHeads, HeadDim, VDim, PageSize int64
+	LDQ, LDK, LDV                                   int64
+	Pages, Sequences, TableWidth                    int64
+	Window, BiasColumns                             int64
+	Scale, Softcap                                  float32
+	KType, VType                                    uint32
+	Causal                                          uint32
+	_                                               uint32
+}
+
 func (o *Pack) raw() (uint32, uintptr, *opHead)       { return 1, unsafe.Sizeof(*o), &o.Op }
 func (o *Gemm) raw() (uint32, uintptr, *opHead)       { return 2, unsafe.Sizeof(*o), &o.Op }
 func (o *MatMul) raw() (uint32, uintptr, *opHead)     { return 3, unsafe.Sizeof(*o), &o.Op }
@@ -404,6 +422,7 @@ func (o *Pool) raw() (uint32, uintptr, *opHead)       { return 14, unsafe.Sizeof
 func (o *Resample) raw() (uint32, uintptr, *opHead)   { return 15, unsafe.Sizeof(*o), &o.Op }
 func (o *GroupNorm) raw() (uint32, uintptr, *opHead)  { return 16, unsafe.Sizeof(*o), &o.Op }
 func (o *GridSample) raw() (uint32, uintptr, *opHead) { return 17, unsafe.Sizeof(*o), &o.Op }
+func (o *Paged) raw() (uint32, uintptr, *opHead)      { return 18, unsafe.Sizeof(*o), &o.Op }
 
 // Program is a list of operations that Runner.Run executes in one call. It holds
 // no pointers: one Program serves any number of runs at a time, each with its

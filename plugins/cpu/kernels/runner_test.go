@@ -29,6 +29,7 @@ func TestLayout(t *testing.T) {
 		"pack": Pack{}, "gemm": Gemm{}, "matmul": MatMul{}, "attention": Attention{}, "norm": Norm{}, "softmax": Softmax{},
 		"step": Step{}, "map_operand": MapOperand{}, "map": Map{}, "cast": Cast{}, "copy": Copy{}, "gather": Gather{},
 		"embed": Embed{}, "reduce": Reduce{}, "conv": Conv{}, "pool": Pool{}, "resample": Resample{}, "groupnorm": GroupNorm{}, "gridsample": GridSample{},
+		"paged": Paged{},
 	}
 	for name, mirror := range mirrors {
 		typ := reflect.TypeOf(mirror)

@@ -7,10 +7,11 @@
 #include "../kernels/conv.h"
 #include "../kernels/image.h"
 #include "../kernels/map.h"
+#include "../kernels/paged.h"
 #include "../kernels/rows.h"
 
 namespace accelcpu {
 
-const Kernels kernels_avx2 = {"avx2", "f32-p16", kPanel, pack, gemm, matmul, attention, norm, softmax, map, embed, reduce, conv, pool, resample, groupnorm};
+const Kernels kernels_avx2 = {"avx2", "f32-p16", kPanel, pack, gemm, matmul, attention, norm, softmax, map, embed, reduce, conv, pool, resample, groupnorm, paged};
 
 }  // namespace accelcpu
