@@ -28,6 +28,7 @@ var deviceChecks = []check[*conn]{
 	{"ids", checkIDs},
 	{"regions", checkRegions},
 	{"buffers", checkBuffers},
+	{"pools", checkPools},
 	{"memory", checkMemory},
 	{"order", checkOrder},
 	{"overlap", checkOverlap},

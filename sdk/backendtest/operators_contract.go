@@ -2,6 +2,7 @@ package backendtest
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
@@ -75,6 +76,66 @@ func (p paged) outputs() int {
 	return 3
 }
 
+// longPaged is one long sequence with a new token, and one with a prompt, on pages of 16; keys and values may be stored
+// in different types.
+type longPaged struct {
+	heads, kv, d, dv int64
+	keys, values     int // of pools
+}
+
+func (p longPaged) attend(g *gen) []string {
+	const length, prompt, size, pages = 700, 70, 16, 50
+	table := make([]int64, 2*44)
+	for i := range table[:44] {
+		table[i] = int64(1 + (i*19)%44)
+	}
+	for i := range int64(5) {
+		table[44+i] = 45 + i
+	}
+	slots := []int64{table[(length-1)/size]*size + (length-1)%size}
+	for i := range int64(prompt) {
+		slots = append(slots, table[44+i/size]*size+i%size)
+	}
+	in := []string{g.f(prompt+1, p.heads, p.d), g.f(prompt+1, p.kv, p.d), g.f(prompt+1, p.kv, p.dv), "", "", g.Ints(slots...),
+		g.Const(tensor.Ints(tensor.Shape{2, 44}, table...)), g.Ints(length, prompt), g.Ints(0, 1, prompt+1), "", ""}
+	for i, x := range []struct {
+		kind int
+		d    int64
+	}{{p.keys, p.d}, {p.values, p.dv}} {
+		switch pools[x.kind].bits {
+		case 0:
+			in[3+i] = g.of(pools[x.kind].d, pages, size, p.kv, x.d)
+			continue
+		case 4:
+			x.d /= 2
+		}
+		in[3+i] = g.in(g.between(pools[x.kind].d, 0, 100, pages, size, p.kv, x.d))
+		in[9+i] = g.in(g.between(tensor.Float16, 0.001, 0.02, pages, size, p.kv))
+	}
+	for in[len(in)-1] == "" {
+		in = in[:len(in)-1]
+	}
+	return in
+}
+
+func (p longPaged) attrs(more ...*graph.Attr) []*graph.Attr {
+	return append([]*graph.Attr{ai("k_bits", pools[p.keys].bits), ai("v_bits", pools[p.values].bits)}, more...)
+}
+
+// outputs of the node: the result, both pools and the scales as far as there are any.
+func (p longPaged) outputs() []string {
+	out := []string{"long_o", "long_k", "long_v"}
+	if pools[p.keys].bits > 0 {
+		out = append(out, "long_ks")
+	} else if pools[p.values].bits > 0 {
+		out = append(out, "")
+	}
+	if pools[p.values].bits > 0 {
+		out = append(out, "long_vs")
+	}
+	return out
+}
+
 // contract are the operators of ai.accel, and those of com.microsoft that models
 // carry, but for MatMulNBits.
 func contract() []operatorCase {
@@ -103,6 +164,21 @@ func contract() []operatorCase {
 	add("of all keys", paged{heads: 4, kv: 2, d: 8, dv: 8, readOnly: true}, ai("causal", 0))
 	add("with a bias", paged{heads: 4, kv: 2, d: 8, dv: 8, bias: true}, af("softcap", 2))
 	add("of larger values", paged{heads: 6, kv: 3, d: 8, dv: 20})
+	long := func(name string, p longPaged, more ...*graph.Attr) {
+		list = append(list, operatorCase{name: "PagedAttention " + name, build: func(g *gen) []string {
+			out := p.outputs()
+			g.Node(&graph.Node{Domain: graph.DomainAccel, OpType: "PagedAttention", Inputs: p.attend(g), Outputs: out, Attrs: p.attrs(more...)}, 0)
+			return slices.DeleteFunc(slices.Clone(out), func(s string) bool { return s == "" })
+		}})
+	}
+	for i, kind := range pools {
+		long("of long contexts, "+kind.name, longPaged{heads: 6, kv: 2, d: 64, dv: 64, keys: i, values: i})
+	}
+	long("of keys in int8 and values in 4 bit", longPaged{heads: 4, kv: 2, d: 32, dv: 48, keys: 3, values: 4})
+	long("of keys in int8 and values in f16", longPaged{heads: 4, kv: 2, d: 32, dv: 32, keys: 3, values: 2})
+	long("of keys in f16 and values in int8", longPaged{heads: 4, kv: 2, d: 32, dv: 32, keys: 2, values: 3})
+	long("of one head for all queries", longPaged{heads: 40, kv: 1, d: 16, dv: 16})
+	long("with a long window", longPaged{heads: 4, kv: 4, d: 24, dv: 24}, ai("window", 300))
 	for bits := int64(2); bits <= 8; bits++ {
 		for name, mins := range ordered(map[string]bool{"": false, " with mins": true}) {
 			for _, scales := range []tensor.DType{tensor.Float32, tensor.Float16} {

@@ -1,0 +1,172 @@
+package backendtest
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/accelhq/accel/sdk/graph"
+	backendv1 "github.com/accelhq/accel/sdk/proto/accel/backend/v1"
+	"github.com/accelhq/accel/sdk/reference"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+// checkPools decodes some steps over pools that lie in a buffer of the device, input and output bound to the same
+// place, as a server does: the pools are updated there, and nothing beside them.
+func checkPools(t *testing.T, c *conn) {
+	for i, kind := range pools {
+		c.decodeSteps(t, i, kind.name)
+	}
+}
+
+// poolSteps are the sizes of checkPools' graph: two sequences, a token each a step.
+const (
+	poolSteps = 6
+	poolPages = 5
+	poolPlace = 4 // places of a page
+	poolGap   = 64
+)
+
+// stepGraph is a PagedAttention of two tokens, one of each of two sequences, all of its inputs the graph's. pooled are
+// its pools, by input, with the outputs that update them.
+func stepGraph(t *testing.T, kind int) (m *graph.Model, pooled map[string]string) {
+	b := graph.NewBuilder("decode steps")
+	known := func(d tensor.DType, shape ...int64) *graph.Type {
+		ty := graph.TensorType(d)
+		for _, n := range shape {
+			ty.Dims = append(ty.Dims, graph.Known(n))
+		}
+		return ty
+	}
+	f32, i64 := tensor.Float32, tensor.Int64
+	p := paged{heads: 4, kv: 2, d: 8, dv: 16, pool: kind}
+	in := []string{b.Input("q", known(f32, 2, p.heads, p.d)), b.Input("k", known(f32, 2, p.kv, p.d)), b.Input("v", known(f32, 2, p.kv, p.dv)), "k_pages", "v_pages",
+		b.Input("slots", known(i64, 2)), b.Input("page_tables", known(i64, 2, 2)), b.Input("lengths", known(i64, 2)), b.Input("starts", known(i64, 3))}
+	width := int64(1)
+	if pools[kind].bits == 4 {
+		width = 2
+	}
+	types := map[string]*graph.Type{"k_pages": known(pools[kind].d, poolPages, poolPlace, p.kv, p.d/width), "v_pages": known(pools[kind].d, poolPages, poolPlace, p.kv, p.dv/width)}
+	names := []string{"k_pages", "v_pages"}
+	if pools[kind].bits > 0 {
+		names = append(names, "k_scales", "v_scales")
+		in = append(in, "k_scales", "v_scales")
+		types["k_scales"], types["v_scales"] = known(tensor.Float16, poolPages, poolPlace, p.kv), known(tensor.Float16, poolPages, poolPlace, p.kv)
+	}
+	out := []string{"o"}
+	pooled = map[string]string{}
+	for _, name := range names {
+		b.Input(name, types[name])
+		pooled[name] = name + "_out"
+		out = append(out, pooled[name])
+	}
+	b.Node(&graph.Node{Domain: graph.DomainAccel, OpType: "PagedAttention", Inputs: in, Outputs: out, Attrs: p.attrs()}, 0)
+	b.Output("o", "o", known(f32, 2, p.heads, p.dv))
+	for _, name := range names {
+		b.Output(pooled[name], pooled[name], types[name])
+	}
+	return build(t, b), pooled
+}
+
+// step sets the inputs of a step. The sequences have pages 3 and 1, and 4 and 2; the second is two tokens ahead.
+func (g *gen) step(inputs map[string]tensor.Tensor, step int64) {
+	lengths, tables := []int64{step + 1, step + 3}, []int64{3, 1, 4, 2}
+	var slots []int64
+	for b, n := range lengths {
+		slots = append(slots, tables[2*b+int(n-1)/poolPlace]*poolPlace+(n-1)%poolPlace)
+	}
+	for name, shape := range ordered(map[string]tensor.Shape{"q": {2, 4, 8}, "k": {2, 2, 8}, "v": {2, 2, 16}}) {
+		inputs[name] = g.between(tensor.Float32, -2, 2, shape...)
+	}
+	inputs["slots"], inputs["page_tables"] = tensor.Ints(tensor.Shape{2}, slots...), tensor.Ints(tensor.Shape{2, 2}, tables...)
+	inputs["lengths"], inputs["starts"] = tensor.Ints(tensor.Shape{2}, lengths...), tensor.Ints(tensor.Shape{3}, 0, 1, 2)
+}
+
+// decodeSteps runs the steps of one kind of pools, if the device takes it.
+func (c *conn) decodeSteps(t *testing.T, kind int, name string) {
+	m, pooled := stepGraph(t, kind)
+	dir := write(t, m)
+	a, err := c.assess(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range a.Nodes {
+		if !v.OK {
+			t.Logf("%s: Assess does not take it: %s", name, v.Reason)
+			return
+		}
+	}
+	ref, err := reference.New(m, reference.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gen{Builder: graph.NewBuilder("inputs"), rand: rand.New(rand.NewPCG(1, uint64(kind))), inputs: map[string]tensor.Tensor{}}
+	// All pools lie in one buffer, with a gap behind each.
+	inputs, offset := map[string]tensor.Tensor{}, map[string]uint64{}
+	size := uint64(poolGap)
+	for _, v := range m.Graph.Inputs {
+		if pooled[v.Name] == "" {
+			continue
+		}
+		var shape tensor.Shape
+		for _, d := range v.Type.Dims {
+			shape = append(shape, d.Size)
+		}
+		x, err := tensor.New(v.Type.Elem, shape)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inputs[v.Name], offset[v.Name] = x, size
+		size += uint64(len(x.Data)+poolGap-1)/poolGap*poolGap + poolGap
+	}
+	g.step(inputs, 0)
+	q := &backendv1.CompileRequest{GraphDir: dir}
+	for name, x := range inputs {
+		q.SmokeInputs = append(q.SmokeInputs, typed(&backendv1.Binding{Name: name, Place: &backendv1.Binding_Inline{Inline: x.Data}}, x))
+	}
+	e, err := c.tryCompile(q)
+	c.must("Compile for pools of "+name, err)
+	buffer, mem := c.alloc(size), c.share(int64(size), readWrite)
+	s := c.execute()
+	for step := range int64(poolSteps) {
+		g.step(inputs, step)
+		want, err := ref.Run(t.Context(), inputs, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, out := []*backendv1.Binding{}, bind(inlineOut("o"))
+		for name, x := range inputs {
+			if pooled[name] == "" {
+				in = append(in, typed(&backendv1.Binding{Name: name, Place: &backendv1.Binding_Inline{Inline: x.Data}}, x))
+				continue
+			}
+			in = append(in, typed(bufferAt(name, buffer, offset[name], uint64(len(x.Data))), x))
+			out = append(out, bufferAt(pooled[name], buffer, offset[name], uint64(len(x.Data))))
+		}
+		r := s.done(s.sendRun(e.id, in, out))
+		for _, b := range r.done.GetOutputs() {
+			if b.GetName() != "o" {
+				continue
+			}
+			if err := compare(c.tensor(b, b.GetInline()), want["o"], tolerances[tensor.Float32]); err != nil {
+				t.Fatalf("%s, step %d: %v", name, step, err)
+			}
+		}
+		s.done(s.sendCopy(&backendv1.CopyRange{From: buffer, To: mem.id, Length: size}))
+		end := uint64(0)
+		for _, v := range m.Graph.Inputs {
+			if pooled[v.Name] == "" {
+				continue
+			}
+			x, from := want[pooled[v.Name]], offset[v.Name]
+			inputs[v.Name] = x
+			if i := bytes.IndexFunc(mem.Bytes()[end:from], func(r rune) bool { return r != 0 }); i >= 0 {
+				t.Fatalf("%s, step %d wrote to byte %d before %s", name, step, i, v.Name)
+			}
+			end = from + uint64(len(x.Data))
+			if err := compare(tensor.Tensor{DType: x.DType, Shape: x.Shape, Data: bytes.Clone(mem.Bytes()[from:end])}, x, tolerances[x.DType]); err != nil {
+				t.Fatalf("%s, step %d: %s after the run: %v", name, step, v.Name, err)
+			}
+		}
+	}
+}
