@@ -38,6 +38,7 @@ type fake struct {
 	swapErr func(out bool) error
 	delay   time.Duration
 	hold    chan struct{} // a step waits until it can read
+	gate    chan struct{} // Open waits for its end
 }
 
 type shape struct {
@@ -47,10 +48,11 @@ type shape struct {
 }
 
 func newFake(pages, pageSize int) *fake {
-	return &fake{vocab: 61, geometry: kvcache.Geometry{Pages: pages, PageSize: pageSize, PageBytes: 1 << 20}}
+	return &fake{vocab: 61, geometry: kvcache.Geometry{Pages: pages, PageSize: pageSize, PageBytes: 1 << 20}, gate: make(chan struct{})}
 }
 
 func (f *fake) Open(_ context.Context, d *route.Decision) (kvcache.Geometry, error) {
+	<-f.gate
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.openErr != nil {
@@ -280,7 +282,14 @@ func settled(t *testing.T, s *Scheduler, f *fake) Stats {
 	return st
 }
 
+// start starts a scheduler; gated one that takes no step before together.
 func start(t *testing.T, f *fake, o Options) *Scheduler {
+	t.Helper()
+	close(f.gate)
+	return gated(t, f, o)
+}
+
+func gated(t *testing.T, f *fake, o Options) *Scheduler {
 	t.Helper()
 	o.Vocabulary = f.vocab
 	s, err := New(f, o)
@@ -288,6 +297,17 @@ func start(t *testing.T, f *fake, o Options) *Scheduler {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// together submits requests such that all are there before the first step.
+func together(t *testing.T, s *Scheduler, f *fake, requests ...Request) []*Stream {
+	t.Helper()
+	var streams []*Stream
+	for _, r := range requests {
+		streams = append(streams, submit(t, s, r))
+	}
+	close(f.gate)
+	return streams
 }
 
 func prompt(seed, n int) []int64 {

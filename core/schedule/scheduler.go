@@ -65,6 +65,9 @@ func (s *Scheduler) Submit(ctx context.Context, r Request) (*Stream, error) {
 	if err := r.check(&s.o); err != nil {
 		return nil, err
 	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	q := newSequence(&request{Request: r, ctx: ctx, stream: newStream(cancel), left: r.N}, &s.o)
 	if err := s.enter(q); err != nil {
@@ -118,8 +121,9 @@ func (s *Scheduler) Close() error {
 func (s *Scheduler) loop() {
 	defer close(s.done)
 	for s.collect() {
-		if s.cache == nil && !s.open() {
-			continue
+		if s.cache == nil {
+			s.open()
+			continue // that may take long; others have come and gone
 		}
 		if s.plan() && len(s.batch) > 0 {
 			s.run()
@@ -172,23 +176,19 @@ func (s *Scheduler) collect() bool {
 }
 
 // open brings the pools onto a device. If that fails, all requests end.
-func (s *Scheduler) open() bool {
+func (s *Scheduler) open() {
 	s.decision = route.Decision{}
 	g, err := s.exec.Open(s.ctx, &s.decision)
 	if err == nil {
 		s.cache, err = kvcache.New(g)
 	}
-	if err == nil {
-		return true
-	}
-	if s.ctx.Err() != nil {
-		err = ErrClosed
+	if err == nil || s.ctx.Err() != nil {
+		return
 	}
 	for _, q := range slices.Clone(s.waiting) {
 		s.tell(q.r)
 		s.end(q.r, err)
 	}
-	return false
 }
 
 // tell shows a request's reader where it runs.

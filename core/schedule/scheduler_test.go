@@ -117,14 +117,11 @@ func TestOracle(t *testing.T) {
 			f := newFake(tt.pages, tt.pageSize)
 			f.geometry.Window = tt.window
 			f.stepErr = tt.dies
-			s := start(t, f, tt.o)
+			s := gated(t, f, tt.o)
 			var readers sync.WaitGroup
-			for _, r := range mixed() {
-				if tt.o.MaxSequences > 0 && r.N > tt.o.MaxSequences {
-					continue
-				}
-				stream := submit(t, s, r)
-				readers.Go(func() { expect(t, f, stream, r) })
+			requests := mixed()
+			for i, stream := range together(t, s, f, requests...) {
+				readers.Go(func() { expect(t, f, stream, requests[i]) })
 			}
 			readers.Wait()
 			st := settled(t, s, f)

@@ -1,0 +1,175 @@
+package schedule
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"testing"
+)
+
+// TestPoison: a request that kills whatever runs it is refused at the third death, and
+// takes nobody with it.
+func TestPoison(t *testing.T) {
+	f := newFake(60, 4)
+	f.stepErr = func(n int, s *Step) error {
+		if slices.ContainsFunc(s.Sequences, func(m Member) bool { return m.Request == "poison" }) {
+			return lost(fmt.Sprint("death in step ", n))
+		}
+		return nil
+	}
+	s := gated(t, f, Options{})
+	var requests []Request
+	for i := range 5 {
+		requests = append(requests, Request{ID: fmt.Sprint(i), Prompt: prompt(i, 10), MaxTokens: 12})
+	}
+	streams := together(t, s, f, append(requests, Request{ID: "poison", Prompt: prompt(7, 10), MaxTokens: 12, N: 2})...)
+	poison := streams[5]
+	_, _, err := read(poison, 2)
+	var poisoned *PoisonedError
+	if !errors.As(err, &poisoned) || len(poisoned.Deaths) != 3 || poisoned.Stderr != "last words" || poisoned.Deaths[0].Device != "fake:0" {
+		t.Errorf("the poison ended with %v", err)
+	}
+	if d := poison.Decision(); len(d.Replays) != 3 {
+		t.Errorf("its record: %+v", d)
+	}
+	for i, stream := range streams[:5] {
+		expect(t, f, stream, requests[i])
+		if d := stream.Decision(); len(d.Replays) != 2 {
+			t.Errorf("%d lived through %d deaths", i, len(d.Replays))
+		}
+	}
+	if st := settled(t, s, f); st.Losses != 3 || st.Failed != 1 || st.Finished != 5 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// TestAlone: what was in flight at two deaths runs alone from then on.
+func TestAlone(t *testing.T) {
+	f := newFake(100, 4)
+	f.stepErr = func(n int, s *Step) error {
+		if n == 3 || n == 6 {
+			return lost("killed")
+		}
+		return nil
+	}
+	s := gated(t, f, Options{})
+	old := []Request{{ID: "a", Prompt: prompt(1, 5), MaxTokens: 15}, {ID: "b", Prompt: prompt(2, 5), MaxTokens: 15, N: 2}}
+	streams := together(t, s, f, old...)
+	for i, r := range old {
+		texts, _, err := read(streams[i], max(r.N, 1))
+		if err != io.EOF || !slices.Equal(texts[0], oracle(t, f, r, 0)) {
+			t.Errorf("%s: %v, %v", r.ID, texts, err)
+		}
+		if d := streams[i].Decision(); len(d.Replays) != 2 {
+			t.Errorf("%s: %+v", r.ID, d.Replays)
+		}
+	}
+	for i, sh := range f.shapes[4:] {
+		if sh.sequences != 1 {
+			t.Errorf("step %d after the second death ran %v", i, sh.members)
+		}
+	}
+	settled(t, s, f)
+}
+
+// TestNeverResampled: each token is given out once, whatever dies in between.
+func TestNeverResampled(t *testing.T) {
+	f := newFake(100, 4)
+	f.stepErr = func(n int, s *Step) error {
+		if n%9 == 0 && n < 20 {
+			return lost("killed")
+		}
+		return nil
+	}
+	s := start(t, f, Options{StepTokens: 8, MaxSequences: 4})
+	r := Request{ID: "r", Prompt: prompt(1, 20), MaxTokens: 25, N: 3, Sampling: Sampling{Temperature: 1.5, Seed: 11}}
+	stream := submit(t, s, r)
+	expect(t, f, stream, r)
+	if st := settled(t, s, f); st.Losses != 2 || st.Sampled != 75 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// TestLostInSwap: a device that dies while pages are moved is like one that dies in a step.
+func TestLostInSwap(t *testing.T) {
+	for _, out := range []bool{true, false} {
+		f := newFake(12, 4)
+		dead := false
+		f.swapErr = func(o bool) error {
+			if o == out && !dead {
+				dead = true
+				return lost("killed while it moved pages")
+			}
+			return nil
+		}
+		s := gated(t, f, Options{Preemption: PreemptSwap, SwapBytes: 1 << 40})
+		a, b := Request{ID: "a", Prompt: prompt(1, 8), MaxTokens: 30}, Request{ID: "b", Prompt: prompt(2, 8), MaxTokens: 30}
+		streams := together(t, s, f, a, b)
+		first, second := streams[0], streams[1]
+		expect(t, f, first, a)
+		expect(t, f, second, b)
+		if len(second.Decision().Replays) != 1 || len(first.Decision().Replays) != 0 {
+			t.Errorf("out %v: %+v, %+v", out, first.Decision(), second.Decision())
+		}
+		if st := settled(t, s, f); st.Losses != 1 || f.opened != 2 {
+			t.Errorf("out %v: %+v", out, st)
+		}
+	}
+}
+
+// TestDeterministic: the steps of a deterministic request have the same shapes alone, among others,
+// under preemption and after a death.
+func TestDeterministic(t *testing.T) {
+	r := Request{ID: "exact", Prompt: prompt(1, 21), MaxTokens: 14, Sampling: Sampling{Deterministic: true, Temperature: 1, Seed: 4}}
+	// shapes are its steps by the position they begin at; a step that is done again has to be the same again.
+	shapes := func(f *fake) map[int64]int {
+		out := map[int64]int{}
+		for _, sh := range f.shapes {
+			if !slices.ContainsFunc(sh.members, func(m Member) bool { return m.Request == "exact" }) {
+				continue
+			}
+			if n, there := out[sh.first]; sh.sequences != 1 || there && n != sh.tokens {
+				t.Errorf("a step of %v with %d tokens from %d on; before it had %d", sh.members, sh.tokens, sh.first, n)
+			}
+			out[sh.first] = sh.tokens
+		}
+		return out
+	}
+	f := newFake(100, 4)
+	s := start(t, f, Options{StepTokens: 8})
+	expect(t, f, submit(t, s, r), r)
+	want := shapes(f)
+	settled(t, s, f)
+
+	for _, preemption := range []Preemption{PreemptSwap, PreemptRecompute} {
+		f := newFake(15, 4)
+		f.stepErr = func(n int, _ *Step) error {
+			if n == 40 {
+				return lost("killed")
+			}
+			return nil
+		}
+		s := gated(t, f, Options{StepTokens: 8, Preemption: preemption, SwapBytes: 1 << 40})
+		var all []Request
+		for i := range 4 {
+			all = append(all, Request{ID: fmt.Sprint(i), Prompt: prompt(1, 20), MaxTokens: 20, N: 1 + i%2, Sampling: Sampling{Temperature: 1}})
+		}
+		all = append(all, r)
+		for i, stream := range together(t, s, f, all...) {
+			expect(t, f, stream, all[i])
+		}
+		got := shapes(f)
+		if len(got) != len(want) {
+			t.Errorf("%s: steps %v, want %v", preemption, got, want)
+		}
+		for at, n := range want {
+			if got[at] != n {
+				t.Errorf("%s: from %d on %d tokens, want %d", preemption, at, got[at], n)
+			}
+		}
+		if st := settled(t, s, f); st.PreemptedSwap+st.PreemptedAnew == 0 || st.Losses != 1 {
+			t.Errorf("%s: %+v", preemption, st)
+		}
+	}
+}
