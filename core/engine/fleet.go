@@ -6,6 +6,7 @@ import (
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/sdk/backend"
 	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/tensor"
 )
 
 // Fleet is what engine needs of the backend processes; hosts provides it.
@@ -19,6 +20,14 @@ type Fleet interface {
 	WaitReady(ctx context.Context, ref string) error
 	Assess(ctx context.Context, ref, dir string) (backend.Assessment, error)
 	Compile(ctx context.Context, ref string, spec backend.CompileSpec, progress func(stage string, fraction float64)) (Executable, error)
+	// Alloc makes a buffer of so many bytes on a device, zeroed.
+	Alloc(ctx context.Context, ref string, bytes int64) (Buffer, error)
+	// Copy copies ranges within a device, in order; the two of a pair are of one size.
+	Copy(ctx context.Context, ref string, pairs [][2]Range) error
+	// Read brings ranges of buffers to this process, one after another.
+	Read(ctx context.Context, ref string, ranges []Range) ([]byte, error)
+	// Write is the opposite of Read.
+	Write(ctx context.Context, ref string, ranges []Range, data []byte) error
 	// Died reports whether err means that the process or device of a call died
 	// while it was under way, and in what words.
 	Died(err error) (Death, bool)
@@ -43,7 +52,34 @@ type Executable interface {
 	// that processes share, where another Pass takes them without a copy. They are
 	// good until release.
 	Pass(ctx context.Context, inputs map[string]Passed, wanted []string, solo bool) (outputs map[string]Passed, release func(), err error)
+	// Advance is Run for one wanted tensor, with inputs that lie in buffers and are updated
+	// there. The result is good until release.
+	Advance(ctx context.Context, inputs []Named, pools []Pool, wanted string, solo bool) (result tensor.Tensor, release func(), err error)
 	Close() error
+}
+
+// Buffer is memory on a device. It lives no longer than the device's epoch.
+type Buffer interface{ Close() error }
+
+// Range is a part of a buffer.
+type Range struct {
+	Buffer        Buffer
+	Offset, Bytes int64
+}
+
+// Named is a tensor under the name of an input.
+type Named struct {
+	Name   string
+	Tensor tensor.Tensor
+}
+
+// Pool is an input in a buffer, from its beginning on, that an output of the same type
+// takes the place of.
+type Pool struct {
+	Input, Output string
+	DType         tensor.DType
+	Shape         tensor.Shape
+	Buffer        Buffer
 }
 
 // Passed is a value on its way from one executable to the next.

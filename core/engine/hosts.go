@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/sdk/backend"
 	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/tensor"
 )
 
 // fleet is the backend processes as engine sees them.
@@ -97,6 +99,87 @@ func (f fleet) Compile(ctx context.Context, ref string, spec backend.CompileSpec
 	return executable{x}, nil
 }
 
+func (f fleet) Alloc(ctx context.Context, ref string, bytes int64) (Buffer, error) {
+	d, err := f.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	b, err := d.Alloc(ctx, bytes)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func (f fleet) Copy(ctx context.Context, ref string, pairs [][2]Range) error {
+	d, err := f.find(ref)
+	if err != nil {
+		return err
+	}
+	ranges := make([]hosts.CopyRange, len(pairs))
+	for i, p := range pairs {
+		ranges[i] = hosts.CopyRange{From: inBuffer(p[0]), To: inBuffer(p[1]), Bytes: p[0].Bytes}
+	}
+	return d.Copy(ctx, ranges...)
+}
+
+func inBuffer(r Range) hosts.Place {
+	return hosts.Place{Buffer: r.Buffer.(*hosts.Buffer), Offset: r.Offset}
+}
+
+func (f fleet) Read(ctx context.Context, ref string, ranges []Range) ([]byte, error) {
+	var data []byte
+	err := f.exchange(ctx, ref, ranges, func(d *hosts.Device, shared []byte, copies []hosts.CopyRange) error {
+		if err := d.Copy(ctx, copies...); err != nil {
+			return err
+		}
+		data = bytes.Clone(shared)
+		return nil
+	})
+	return data, err
+}
+
+func (f fleet) Write(ctx context.Context, ref string, ranges []Range, data []byte) error {
+	return f.exchange(ctx, ref, ranges, func(d *hosts.Device, shared []byte, copies []hosts.CopyRange) error {
+		if len(shared) != len(data) {
+			return backend.Invalid("data", "%d bytes are given for ranges of %d", len(data), len(shared))
+		}
+		copy(shared, data)
+		for i := range copies {
+			copies[i].From, copies[i].To = copies[i].To, copies[i].From
+		}
+		return d.Copy(ctx, copies...)
+	})
+}
+
+// exchange gives ranges of buffers a place in shared memory, one after another.
+func (f fleet) exchange(ctx context.Context, ref string, ranges []Range, do func(d *hosts.Device, shared []byte, copies []hosts.CopyRange) error) error {
+	d, err := f.find(ref)
+	if err != nil {
+		return err
+	}
+	var total int64
+	for _, r := range ranges {
+		total += r.Bytes
+	}
+	l, err := d.Lease(total)
+	if err != nil {
+		return err
+	}
+	defer l.Release()
+	shared, err := l.Tensor(tensor.Uint8, tensor.Shape{total})
+	if err != nil {
+		return err
+	}
+	copies := make([]hosts.CopyRange, len(ranges))
+	at := int64(0)
+	for i, r := range ranges {
+		copies[i] = hosts.CopyRange{From: inBuffer(r), To: hosts.Place{Lease: l, Offset: at}, Bytes: r.Bytes}
+		at += r.Bytes
+	}
+	return do(d, shared.Data, copies)
+}
+
 func (f fleet) Died(err error) (Death, bool) {
 	var crashed *hosts.CrashedError
 	if errors.As(err, &crashed) && crashed.InFlight {
@@ -149,4 +232,22 @@ func (x executable) Pass(ctx context.Context, inputs map[string]Passed, wanted [
 		out[name] = v
 	}
 	return out, r.Release, nil
+}
+
+func (x executable) Advance(ctx context.Context, inputs []Named, pools []Pool, wanted string, solo bool) (tensor.Tensor, func(), error) {
+	q := hosts.Request{Solo: solo, Inputs: make([]hosts.Input, 0, len(inputs)+len(pools)), Outputs: make([]hosts.Output, 0, 1+len(pools))}
+	for _, in := range inputs {
+		q.Inputs = append(q.Inputs, hosts.Input{Name: in.Name, Value: graph.TensorDatum(in.Tensor)})
+	}
+	q.Outputs = append(q.Outputs, hosts.Output{Name: wanted})
+	for _, p := range pools {
+		b := p.Buffer.(*hosts.Buffer)
+		q.Inputs = append(q.Inputs, hosts.Input{Name: p.Input, Value: graph.TensorDatum(tensor.Tensor{DType: p.DType, Shape: p.Shape}), Buffer: b})
+		q.Outputs = append(q.Outputs, hosts.Output{Name: p.Output, Buffer: b, Length: b.Size()})
+	}
+	r, err := x.Do(ctx, q)
+	if err != nil {
+		return tensor.Tensor{}, nil, err
+	}
+	return r.Outputs[0].Tensor, r.Release, nil
 }

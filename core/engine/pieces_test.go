@@ -36,6 +36,11 @@ type pieceDevice struct {
 	runs           atomic.Int32
 	open           atomic.Int32
 	lent, released atomic.Int32
+	static         bool
+	memory         int64 // of buffers; 0: any
+	allocated      atomic.Int64
+	buffers        atomic.Int32
+	read, solos    atomic.Int32
 }
 
 func (f *pieceFleet) find(ref string) *pieceDevice {
@@ -54,7 +59,7 @@ func (f *pieceFleet) Devices() []route.Device {
 
 func (f *pieceFleet) Device(ref string) (backend.Device, bool) {
 	d := f.find(ref)
-	return backend.Device{Platform: d.Platform, Kind: d.Kind}, true
+	return backend.Device{Platform: d.Platform, Kind: d.Kind, StaticShapes: d.static, Attention: backend.AttentionFused}, true
 }
 
 func (f *pieceFleet) WaitReady(ctx context.Context, ref string) error {

@@ -84,19 +84,38 @@ func (r *Runner) Run(ctx context.Context, d *route.Decision, inputs map[string]g
 	if err != nil {
 		return nil, &backend.Error{Code: backend.CodeInvalid, Argument: "inputs", Message: err.Error()}
 	}
+	var out map[string]graph.Datum
+	err = r.seek(ctx, d, func(dev route.Device) error {
+		p, f, err := r.place(ctx, dev, asked, inputs)
+		if err != nil {
+			return err
+		}
+		if out, err = r.run(ctx, p, f, inputs, wanted, len(d.Replays) >= soloAfter); err != nil {
+			return err
+		}
+		d.Chosen, d.Pieces = p.decision(dev)
+		return nil
+	})
+	return out, err
+}
+
+// seek tries one device after the other as the route has them, until try is content
+// or nothing is left. A device that died is tried again, and its death is one of
+// d's replays.
+func (r *Runner) seek(ctx context.Context, d *route.Decision, try func(route.Device) error) error {
 	excluded := map[string]route.Refusal{}
 	stale := 0
 	for {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
 		dev, err := r.choose(d, excluded)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if dev.Presence == route.Returning {
 			if err := r.await(ctx, dev); err != nil {
-				return nil, err
+				return err
 			}
 			if ready, _ := r.presence(dev.Ref); ready.Presence != route.Ready {
 				excluded[dev.Ref] = route.Refusal{Platform: dev.Platform, Device: dev.Ref,
@@ -104,17 +123,11 @@ func (r *Runner) Run(ctx context.Context, d *route.Decision, inputs map[string]g
 			}
 			continue
 		}
-		p, f, err := r.place(ctx, dev, asked, inputs)
-		if err == nil {
-			var out map[string]graph.Datum
-			out, err = r.run(ctx, p, f, inputs, wanted, len(d.Replays) >= soloAfter)
-			if err == nil {
-				d.Chosen, d.Pieces = p.decision(dev)
-				return out, nil
-			}
+		if err = try(dev); err == nil {
+			return nil
 		}
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 		if death, died := r.fleet.Died(err); died {
 			at := &pieceError{device: dev}
@@ -124,7 +137,7 @@ func (r *Runner) Run(ctx context.Context, d *route.Decision, inputs map[string]g
 			d.Replays = append(d.Replays, route.Refusal{Platform: at.device.Platform, Device: at.device.Ref, Reason: death.Reason})
 			r.log.Warn("a device died under a request", "model", r.query.Model, "device", at.device.Ref, "reason", death.Reason, "deaths", len(d.Replays))
 			if len(d.Replays) > soloAfter {
-				return nil, &PoisonedError{Model: r.query.Model, Deaths: d.Replays, Stderr: death.Stderr}
+				return &PoisonedError{Model: r.query.Model, Deaths: d.Replays, Stderr: death.Stderr}
 			}
 			continue
 		}
@@ -135,7 +148,7 @@ func (r *Runner) Run(ctx context.Context, d *route.Decision, inputs map[string]g
 		}
 		refusal, next := refusalOf(dev, err)
 		if !next {
-			return nil, err
+			return err
 		}
 		excluded[dev.Ref] = refusal
 	}

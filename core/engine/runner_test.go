@@ -22,6 +22,7 @@ import (
 
 // fakeFleet has devices that add up their input's rows, and die as told.
 type fakeFleet struct {
+	noBuffers
 	mu       sync.Mutex
 	devices  []*fakeDevice
 	assessed int
@@ -148,6 +149,7 @@ func (f *fakeFleet) Died(err error) (Death, bool) {
 func (f *fakeFleet) Replayable(err error) bool { return errors.Is(err, errStale) }
 
 type fakeExecutable struct {
+	noBuffers
 	fleet *fakeFleet
 	d     *fakeDevice
 	epoch int

@@ -17,6 +17,7 @@ type LostError struct {
 	Platform string
 	Reason   string
 	Stderr   string // the tail of what the backend said
+	Idle     bool   // it was gone before the call began: nobody's request did it
 	Err      error
 }
 

@@ -25,6 +25,8 @@ type Step struct {
 	Select     []int64            // [L], tokens of the step whose logits are wanted; may be empty
 	Copies     []kvcache.PageCopy // done before the run, in any order: no page is in it twice as a target, or as source and target
 	Sequences  []Member           // [B], who is in it, for errors and logs
+	// Alone asks that nothing else runs in the backend meanwhile: the request may have killed it before.
+	Alone bool
 }
 
 // Member is a sequence in a step.

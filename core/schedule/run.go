@@ -84,6 +84,7 @@ func (s *Scheduler) build() {
 		st.Sequences = append(st.Sequences, Member{Request: q.r.ID, Choice: q.choice})
 	}
 	st.Copies = s.cache.Copies()
+	st.Alone = len(s.batch) == 1 && len(s.batch[0].r.deaths) >= soloAfter
 }
 
 // masks has the constraints of those that will draw a token work, beside the device.
@@ -227,7 +228,9 @@ func (s *Scheduler) lost(e *LostError, in []*sequence) {
 		s.waiting = insert(s.waiting, q)
 	}
 	s.running = s.running[:0]
-
+	if e.Idle {
+		return
+	}
 	var struck []*request
 	for _, q := range in {
 		if !slices.Contains(struck, q.r) {

@@ -1,0 +1,362 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/accelhq/accel/core/kvcache"
+	"github.com/accelhq/accel/core/models"
+	"github.com/accelhq/accel/core/route"
+	"github.com/accelhq/accel/core/schedule"
+	"github.com/accelhq/accel/sdk/backend"
+	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+// poolOptions say how large a decoder's pools are.
+type poolOptions struct {
+	PageSize int64 // tokens
+	Bytes    int64 // of all pools together; 0: what useful and the device's free memory allow
+	Useful   int64 // tokens that all sequences may have together; more pages serve nobody
+}
+
+const (
+	// unknownMemory is what the pools get on a device that does not tell its memory.
+	unknownMemory = 1 << 30
+	// poolShare is the part of a device's free memory that the pools get unless told.
+	poolShare = 0.5
+)
+
+// decoder is where a scheduler's steps run: Decode of a model with its pools, on one
+// device at a time. It is a schedule.Executor, and so is used by one goroutine.
+type decoder struct {
+	runner *Runner
+	model  *models.Decoder
+	o      poolOptions
+
+	at     route.Device // zero: nowhere
+	static bool         // at takes fixed shapes only
+	pages  int64
+	pools  []Pool             // as model.Pools
+	page   []int64            // bytes of a page in each
+	placed map[sizes]*graphOn // by padded sizes; dynamic shapes: by none
+	frame  frame
+	result func() // lets go of the last logits
+	stale  int    // losses of idle devices in a row
+}
+
+// graphOn is Decode compiled.
+type graphOn struct {
+	*placement
+	narrow map[string]bool // inputs that lowering made int32
+}
+
+// sizes are the dimensions of a step.
+type sizes struct{ tokens, sequences, pagesEach, selected int64 }
+
+func newDecoder(r *Runner, m *models.Decoder, o poolOptions) *decoder {
+	return &decoder{runner: r, model: m, o: o, placed: map[sizes]*graphOn{}}
+}
+
+// Open is schedule.Executor's.
+func (x *decoder) Open(ctx context.Context, d *route.Decision) (kvcache.Geometry, error) {
+	x.leave()
+	err := x.runner.seek(ctx, d, func(dev route.Device) error {
+		begun := time.Now()
+		p, err := x.settle(ctx, dev)
+		if err != nil {
+			x.leave()
+			return err
+		}
+		d.Chosen, d.Pieces = p.decision(dev)
+		x.runner.log.Info("placed a decoder", "model", x.runner.query.Model, "device", dev.Ref, "kind", string(dev.Kind), "pages", x.pages,
+			"page_size", x.o.PageSize, "pool_bytes", x.pages*x.pageBytes(), "took", time.Since(begun).Round(time.Millisecond).String())
+		return nil
+	})
+	if err != nil {
+		return kvcache.Geometry{}, err
+	}
+	return kvcache.Geometry{Pages: int(x.pages), PageSize: int(x.o.PageSize), PageBytes: x.pageBytes(), Window: x.window()}, nil
+}
+
+// window is how far back any layer looks; 0: to the beginning.
+func (x *decoder) window() int {
+	if slices.Contains(x.model.Windows, 0) || len(x.model.Windows) == 0 {
+		return 0
+	}
+	return int(slices.Max(x.model.Windows))
+}
+
+func (x *decoder) pageBytes() int64 {
+	var n int64
+	for _, p := range x.model.Pools {
+		n += p.PageBytes(x.o.PageSize)
+	}
+	return n
+}
+
+// settle brings graph and pools onto a device.
+func (x *decoder) settle(ctx context.Context, dev route.Device) (*placement, error) {
+	info, ok := x.runner.fleet.Device(dev.Ref)
+	if !ok {
+		return nil, backend.BadState("device %s is gone", dev.Ref)
+	}
+	x.at, x.static = dev, info.StaticShapes
+	x.pages = x.fitting(info)
+	g, err := x.graph(ctx, x.padded(sizes{1, 1, 1, 1}))
+	if err != nil {
+		return nil, err
+	}
+	return g.placement, x.alloc(ctx)
+}
+
+// fitting is the number of pages for a device, page 0 included.
+func (x *decoder) fitting(info backend.Device) int64 {
+	room := x.o.Bytes
+	if room == 0 {
+		room = unknownMemory
+		if info.MemoryFree > 0 {
+			room = int64(float64(info.MemoryFree) * poolShare)
+		}
+		room = min(room, (x.o.Useful/x.o.PageSize+2)*x.pageBytes())
+	}
+	return max(2, room/x.pageBytes())
+}
+
+// alloc makes the pools, fewer pages than planned where nobody said how many and the
+// device has not the memory.
+func (x *decoder) alloc(ctx context.Context) error {
+	for {
+		err := x.allocPages(ctx)
+		var e *backend.Error
+		if err == nil || x.o.Bytes != 0 || x.static || x.pages <= 2 || !errors.As(err, &e) || e.Code != backend.CodeOutOfMemory {
+			return err
+		}
+		x.pages = max(2, x.pages/2)
+	}
+}
+
+func (x *decoder) allocPages(ctx context.Context) error {
+	for _, p := range x.model.Pools {
+		page := p.PageBytes(x.o.PageSize)
+		b, err := x.runner.fleet.Alloc(ctx, x.at.Ref, x.pages*page)
+		if err != nil {
+			x.free()
+			return fmt.Errorf("%d pages of %d tokens for %s: %w", x.pages, x.o.PageSize, p.Name, err)
+		}
+		x.page = append(x.page, page)
+		x.pools = append(x.pools, Pool{Input: p.Name, Output: p.Output, DType: p.DType, Buffer: b,
+			Shape: append(tensor.Shape{x.pages, x.o.PageSize}, p.Row...)})
+	}
+	return nil
+}
+
+// free gives the pools back. What dies with its device is gone already.
+func (x *decoder) free() {
+	for _, p := range x.pools {
+		if err := p.Buffer.Close(); err != nil {
+			x.runner.log.Debug("a pool was not given back", "device", x.at.Ref, "error", err)
+		}
+	}
+	x.pools, x.page = nil, nil
+}
+
+// leave gives up the device.
+func (x *decoder) leave() {
+	x.letGo()
+	x.free()
+	for _, g := range x.placed {
+		for _, p := range g.pieces {
+			x.runner.freePiece(p)
+		}
+	}
+	clear(x.placed)
+	x.at = route.Device{}
+}
+
+func (x *decoder) letGo() {
+	if x.result != nil {
+		x.result()
+		x.result = nil
+	}
+}
+
+// Close is schedule.Executor's.
+func (x *decoder) Close() error {
+	x.leave()
+	return nil
+}
+
+// graph returns Decode compiled for these sizes, or for any where the device takes
+// symbolic ones.
+func (x *decoder) graph(ctx context.Context, z sizes) (*graphOn, error) {
+	key, smoke := sizes{}, x.padded(sizes{1, 1, 1, 1})
+	pages := int64(2)
+	var fixed dims
+	if x.static {
+		key, smoke, pages = z, z, x.pages
+		fixed = dims{models.Tokens: z.tokens, models.Sequences: z.sequences, models.SequencesOne: z.sequences + 1, models.PagesEach: z.pagesEach,
+			models.Selected: z.selected, models.Pages: x.pages, models.PageSize: x.o.PageSize}
+	}
+	if g := x.placed[key]; g != nil {
+		return g, nil
+	}
+	r := x.runner
+	pieces, err := r.lower(ctx, x.at, fixed, fixed)
+	if err != nil {
+		return nil, err
+	}
+	piece := &pieces[0]
+	g := &graphOn{placement: &placement{key: placeKey{device: x.at.Ref, dims: fixed.key()}, pieces: pieces}, narrow: map[string]bool{}}
+	for _, v := range piece.Graph.Graph.Inputs {
+		if v.Type != nil && v.Type.Elem == tensor.Int32 {
+			g.narrow[v.Name] = true
+		}
+	}
+	values, err := x.smoke(smoke, pages)
+	if err == nil {
+		values, err = feed(piece.Graph.Graph, values)
+	}
+	if err == nil {
+		piece.exe, err = r.fleet.Compile(ctx, x.at.Ref, backend.CompileSpec{Dir: piece.Dir, SmokeInputs: values}, r.progress)
+	}
+	if err != nil {
+		r.freePiece(*piece)
+		return nil, &pieceError{device: x.at, compiling: true, err: err}
+	}
+	x.placed[key] = g
+	return g, nil
+}
+
+// smoke is a step of nothing but padding, over pools of so many pages.
+func (x *decoder) smoke(z sizes, pages int64) (map[string]graph.Datum, error) {
+	var f frame
+	f.pad(z, x.o.PageSize)
+	values := map[string]graph.Datum{}
+	for _, in := range f.inputs(nil) {
+		values[in.Name] = graph.TensorDatum(in.Tensor)
+	}
+	for _, p := range x.model.Pools {
+		t, err := tensor.New(p.DType, append(tensor.Shape{pages, x.o.PageSize}, p.Row...))
+		if err != nil {
+			return nil, fmt.Errorf("pool %s: %w", p.Name, err)
+		}
+		values[p.Name] = graph.TensorDatum(t)
+	}
+	return values, nil
+}
+
+// Step is schedule.Executor's.
+func (x *decoder) Step(ctx context.Context, s *schedule.Step) ([]float32, error) {
+	x.letGo()
+	logits, err := x.step(ctx, s)
+	return logits, x.outcome(err)
+}
+
+func (x *decoder) step(ctx context.Context, s *schedule.Step) ([]float32, error) {
+	z := x.padded(sizes{int64(len(s.InputIDs)), int64(len(s.Lengths)), int64(s.PageWidth), int64(len(s.Select))})
+	g, err := x.graph(ctx, z)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.copyPages(ctx, s.Copies); err != nil {
+		return nil, err
+	}
+	f := &x.frame
+	f.fill(s)
+	f.pad(z, x.o.PageSize)
+	t, release, err := g.pieces[0].exe.Advance(ctx, f.inputs(g.narrow), x.pools, models.Logits, s.Alone)
+	if err != nil {
+		return nil, err
+	}
+	x.result = release
+	want := tensor.Shape{z.selected, x.model.VocabSize}
+	if t.DType != tensor.Float32 || !t.Shape.Equal(want) {
+		return nil, fmt.Errorf("%s gave logits %s%v, wants float32%v", x.at.Ref, t.DType, t.Shape, want)
+	}
+	return tensor.View[float32](t.Aligned())[:int64(len(s.Select))*x.model.VocabSize], nil
+}
+
+// outcome tells the scheduler where the device or its process is gone.
+func (x *decoder) outcome(err error) error {
+	if err == nil {
+		x.stale = 0
+		return nil
+	}
+	lost := &schedule.LostError{Device: x.at.Ref, Platform: x.at.Platform, Err: err}
+	if death, died := x.runner.fleet.Died(err); died {
+		if at := (&pieceError{}); errors.As(err, &at) && at.compiling {
+			x.runner.compileDied(x.at.Ref, death)
+		}
+		lost.Reason, lost.Stderr = death.Reason, death.Stderr
+		return lost
+	}
+	if x.stale++; x.stale <= maxStale && x.runner.fleet.Replayable(err) {
+		lost.Reason, lost.Idle = err.Error(), true
+		return lost
+	}
+	return err
+}
+
+func (x *decoder) copyPages(ctx context.Context, copies []kvcache.PageCopy) error {
+	if len(copies) == 0 {
+		return nil
+	}
+	pairs := make([][2]Range, 0, len(copies)*len(x.pools))
+	for _, c := range copies {
+		for i := range x.pools {
+			pairs = append(pairs, [2]Range{x.pageOf(i, c.From), x.pageOf(i, c.To)})
+		}
+	}
+	return x.runner.fleet.Copy(ctx, x.at.Ref, pairs)
+}
+
+// pageOf is a page of pool i.
+func (x *decoder) pageOf(i int, page int64) Range {
+	return Range{Buffer: x.pools[i].Buffer, Offset: page * x.page[i], Bytes: x.page[i]}
+}
+
+// swapped is pages in host memory: pool after pool of each page.
+type swapped struct{ data []byte }
+
+func (s *swapped) Bytes() int64 { return int64(len(s.data)) }
+func (s *swapped) Release()     { s.data = nil }
+
+// SwapOut is schedule.Executor's.
+func (x *decoder) SwapOut(ctx context.Context, pages []int64) (schedule.Swapped, error) {
+	data, err := x.runner.fleet.Read(ctx, x.at.Ref, x.ranges(pages))
+	if err != nil {
+		return nil, x.outcome(err)
+	}
+	return &swapped{data}, nil
+}
+
+// SwapIn is schedule.Executor's.
+func (x *decoder) SwapIn(ctx context.Context, s schedule.Swapped, pages []int64) error {
+	saved := s.(*swapped).data
+	var data []byte
+	var wanted []int64
+	for i, p := range pages {
+		if p != 0 {
+			wanted = append(wanted, p)
+			data = append(data, saved[int64(i)*x.pageBytes():int64(i+1)*x.pageBytes()]...)
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	return x.outcome(x.runner.fleet.Write(ctx, x.at.Ref, x.ranges(wanted), data))
+}
+
+func (x *decoder) ranges(pages []int64) []Range {
+	var list []Range
+	for _, p := range pages {
+		for i := range x.pools {
+			list = append(list, x.pageOf(i, p))
+		}
+	}
+	return list
+}
