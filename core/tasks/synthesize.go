@@ -268,6 +268,8 @@ func (r *reader) bound(n *graph.Node, at int) (int64, string, bool) {
 		return depth, "of OneHot's depth", ok && depth > 0
 	case id == graph.FunctionID{Domain: graph.DomainMicrosoft, Name: "GatherBlockQuantized"} && at == 1:
 		return axis(n.Inputs[0], n.AttrInt("gather_axis", 0))
+	case id == graph.FunctionID{Domain: graph.DomainAccel, Name: "GatherBlocks"} && at == 3:
+		return axis(n.Inputs[0], 0)
 	case id == graph.FunctionID{Domain: graph.DomainMicrosoft, Name: "EmbedLayerNormalization"} && at < 2 && len(n.Inputs) > 4:
 		return axis(n.Inputs[2+2*at], 0)
 	}

@@ -190,8 +190,22 @@ func contract() []operatorCase {
 					}
 					return in
 				}, ai("bits", bits), ai("block", block), ai("K", k), ai("N", n)))
+				list = append(list, accel(fmt.Sprintf("GatherBlocks %d%s, scales %s", bits, name, scales), "GatherBlocks", 1, func(g *gen) []string {
+					in := []string{g.bits(n, k*bits/8), g.Const(g.between(scales, 0, 0.1, n, k/block)), "", ""}
+					if mins {
+						in[2] = g.Const(g.between(scales, -1, 0, n, k/block))
+					}
+					in[3] = g.ints(-n, n, 2, 3)
+					return in
+				}, ai("bits", bits), ai("block", block), ai("K", k)))
 			}
 		}
+	}
+	for _, bits := range []int64{4, 8} { // a table that MatMulNBits takes too
+		const n, k, block = 12, 64, 32
+		list = append(list, accel(fmt.Sprintf("GatherBlocks %d of a table of MatMulNBits", bits), "GatherBlocks", 1, func(g *gen) []string {
+			return []string{g.bits(n, k/block, block*bits/8), g.Const(g.between(tensor.Float16, 0, 0.1, n, k/block)), "", g.ints(0, n, 7)}
+		}, ai("bits", bits), ai("block", block), ai("K", k)))
 	}
 	return append(list, fused()...)
 }

@@ -213,6 +213,7 @@ func TestFLOPs(t *testing.T) {
 		{[]string{"q = f[2,5,128]", "k = f[2,7,64]", "v = f[2,7,64]", "p = f[2,4,3,16]", "y = Attention(q,k,v,,p,p) q_num_heads=8 kv_num_heads=4"}, 2 * 2 * 8 * 5 * 10 * (16 + 16)},
 		{[]string{"q = f[6,8,64]", "k = f[6,4,64]", "kp = f[9,16,4,64]", "s = i[6]", "t = i[2,3]", "l = i[2]", "st = i[3]", "o,ko,vo = ai.accel:PagedAttention(q,k,k,kp,kp,s,t,l,st)"}, 2 * 6 * 8 * 3 * 16 * 128},
 		{[]string{"x = f[5,64]", "w = u[32,2,16]", "s = f[64]", "y = com.microsoft:MatMulNBits(x,w,s) K=64 N=32"}, 2 * 5 * 64 * 32},
+		{[]string{"w = u[32,24]", "s = f[32,2]", "i = i[5]", "y = ai.accel:GatherBlocks(w,s,,i) K=64 bits=3"}, 2 * 5 * 64},
 		{[]string{"x = f[3,5,8]", "z = f[3,7,8]", "y = Einsum(x,z) equation=bsd,btd->bst"}, 2 * 3 * 5 * 7 * 8},
 		{[]string{"x = f[3,2,16]", "w = f[1,32,16]", "r = f[1,32,8]", "y = LSTM(x,w,r)"}, 2*6*32*16 + 2*6*32*8},
 		{[]string{"x = f[3,4]", "y = Erf(x)"}, 12},

@@ -47,6 +47,8 @@ func TestContractFunctions(t *testing.T) {
 		"page_tables": i(Sym("B"), n(3)), "lengths": i(Sym("B")), "starts": i(Sym("B1")),
 	}
 	blocks := map[string]*Type{"A": f(Sym("N"), n(64)), "codes": TensorType(tensor.Uint8, n(32), n(24)), "scales": h(n(32), n(2)), "mins": h(n(32), n(2))}
+	table := map[string]*Type{"codes": blocks["codes"], "scales": blocks["scales"], "mins": blocks["mins"], "ids": i(Sym("B"), Sym("S"))}
+	deep := map[string]*Type{"codes": TensorType(tensor.Uint8, n(32), n(2), n(12)), "scales": blocks["scales"], "ids": i(Sym("B"), Sym("S"))}
 	bits := []*Attr{IntAttr("bits", 3), IntAttr("block", 32), IntAttr("K", 64), IntAttr("N", 32)}
 	for _, tt := range []struct {
 		name, op string
@@ -61,6 +63,10 @@ func TestContractFunctions(t *testing.T) {
 		{"write", "PagedWrite", pools, []string{"k", "v", "slots", "k_pages", "v_pages"}, 2, nil},
 		{"blocks", "MatMulBlocks", blocks, []string{"A", "codes", "scales", "mins"}, 1, bits},
 		{"blocks without mins", "MatMulBlocks", blocks, []string{"A", "codes", "scales"}, 1, bits},
+		{"blocks for int8 activations", "MatMulBlocks", blocks, []string{"A", "codes", "scales"}, 1, append(bits[:4:4], IntAttr("accuracy_level", 4))},
+		{"rows of blocks", "GatherBlocks", table, []string{"codes", "scales", "mins", "ids"}, 1, bits[:3]},
+		{"rows of blocks without mins", "GatherBlocks", table, []string{"codes", "scales", "none", "ids"}, 1, bits[:3]},
+		{"rows of blocks in three dimensions", "GatherBlocks", deep, []string{"codes", "scales", "none", "ids"}, 1, bits[:3]},
 	} {
 		m := contractModel(t, tt.op, tt.inputs, tt.order, tt.outputs, tt.attrs...)
 		if err := Infer(m); err != nil {

@@ -13,6 +13,8 @@ func FLOPs(n *Node, types map[string]*Type) (int64, bool) {
 	switch n.ID() {
 	case FunctionID{Domain: DomainMicrosoft, Name: "MatMulNBits"}, FunctionID{Domain: DomainAccel, Name: "MatMulBlocks"}:
 		return c.times(2, c.product(c.out(0), 0), n.AttrInt("K", -1))
+	case FunctionID{Domain: DomainAccel, Name: "GatherBlocks"}:
+		return c.times(2, c.product(c.out(0), 0), 1)
 	case FunctionID{Domain: DomainAccel, Name: "PagedAttention"}:
 		return c.pagedAttention()
 	case FunctionID{Domain: DomainAccel, Name: "PagedWrite"}:

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -11,6 +12,7 @@ import (
 // contract") and for those of com.microsoft.
 func init() {
 	addRules(DomainAccel, matMulNBits, 3, "MatMulBlocks")
+	addRules(DomainAccel, gatherRows, 2, "GatherBlocks")
 	addRules(DomainAccel, pagedAttention, 1, "PagedAttention")
 	addRules(DomainAccel, pagedWrite, 5, "PagedWrite")
 
@@ -65,6 +67,24 @@ func matMulNBits(c *call) error {
 	}
 	dims := append([]expr(nil), d[:len(d)-1]...)
 	c.out(0, tensorOf(c.elem(0), append(dims, num(n))...))
+	return nil
+}
+
+// gatherRows gives rows [ids..., K] of a table in blocks, in float32.
+func gatherRows(c *call) error {
+	k := c.int("K", 0)
+	if k <= 0 {
+		return fmt.Errorf("attribute K is %d, wants a size", k)
+	}
+	if c.in(3) == nil {
+		return errors.New("input 3, ids, is missing")
+	}
+	ids, ok := c.dims(3)
+	if !ok {
+		c.out(0, someTensor(tensor.Float32))
+		return nil
+	}
+	c.out(0, tensorOf(tensor.Float32, append(slices.Clone(ids), num(k))...))
 	return nil
 }
 

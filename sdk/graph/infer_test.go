@@ -203,6 +203,8 @@ func TestInfer(t *testing.T) {
 		{"nbits", []string{"x = f[B,S,64]", "w = u[32,2,16]", "s = f[64]", "y = com.microsoft:MatMulNBits(x,w,s) K=64 N=32 bits=4"}, "f[B,S,32]"},
 		{"nbits contradiction", []string{"x = f[B,S,60]", "w = u[32,2,16]", "s = f[64]", "y = com.microsoft:MatMulNBits(x,w,s) K=64 N=32"}, "!K is 64"},
 		{"blocks", []string{"x = f[B,64]", "w = u[32,24]", "s = f[32,2]", "y = ai.accel:MatMulBlocks(x,w,s) K=64 N=32 bits=3"}, "f[B,32]"},
+		{"rows of blocks", []string{"w = u[V,24]", "s = h[V,2]", "i = i[B,S]", "y = ai.accel:GatherBlocks(w,s,,i) K=64 bits=3"}, "f[B,S,64]"},
+		{"rows of blocks without K", []string{"w = u[V,24]", "s = h[V,2]", "i = i[B,S]", "y = ai.accel:GatherBlocks(w,s,,i) bits=3"}, "!attribute K is 0"},
 
 		{"layernorm", []string{"x = f[B,S,64]", "w = f[64]", "y,m = LayerNormalization(x,w,w)"}, "f[B,S,64] f[B,S,1]"},
 		{"layernorm contradiction", []string{"x = f[B,S,64]", "w = f[63]", "y = LayerNormalization(x,w)"}, "!normalized [64]"},

@@ -19,49 +19,8 @@ var accelOps = []spec{
 		"k T:float, v T, slots i64, k_pages K:float|i8|u8, v_pages V:float|i8|u8, k_scales? f16, v_scales? f16 -> " +
 			"k_pages K, v_pages V, k_scales? f16, v_scales? f16",
 		"k_bits int=0, v_bits int=0", pagedWrite},
-	{"MatMulBlocks", since(1), "A T:float, codes u8, scales S:f32|f16, mins? S -> Y T", "bits int!, block int!, K int!, N int!", matMulBlocks},
-}
-
-// matMulBlocks multiplies with a matrix [N,K] of codes of any width, least
-// significant bit first, straddling bytes: w = scale * (code - 2^(bits-1)), or
-// scale * code + min. Rows begin at a byte; the last block may be a part of one.
-func matMulBlocks(c *call) error {
-	a, codes, scales, mins := c.tensor(0), c.tensor(1), c.tensor(2), c.tensor(3)
-	bits, block, k, n := c.int("bits"), c.int("block"), c.int("K"), c.int("N")
-	if bits < 1 || bits > 8 || block < 1 || k < 1 || n < 1 || block > maxSpatial || k > maxSpatial || n > maxSpatial {
-		return fmt.Errorf("bits %d, block %d, K %d, N %d: 1 to 8 bits and positive sizes are wanted", bits, block, k, n)
-	}
-	stride := (k*bits + 7) / 8
-	blocks := (k + block - 1) / block
-	if want := (tensor.Shape{n, stride}); !codes.Shape.Equal(want) {
-		return badInput(1, "has shape %v, wants %v", codes.Shape, want)
-	}
-	want := tensor.Shape{n, blocks}
-	if !scales.Shape.Equal(want) {
-		return badInput(2, "has shape %v, wants %v", scales.Shape, want)
-	}
-	if c.has(3) && !mins.Shape.Equal(want) {
-		return badInput(3, "has shape %v, wants %v", mins.Shape, want)
-	}
-	offset := float64(int64(1) << (bits - 1))
-	withMins := c.has(3)
-	return c.matMulWeights(a, k, n, len(c.op.inputs), func(dst []float64, row int64) {
-		line := codes.Data[row*stride : (row+1)*stride]
-		for col := range dst {
-			at := int64(col) * bits
-			word := uint(line[at/8])
-			if at/8+1 < stride {
-				word |= uint(line[at/8+1]) << 8
-			}
-			code := float64(word >> (at % 8) & (1<<bits - 1))
-			g := int(row*blocks + int64(col)/block)
-			if withMins {
-				dst[col] = code*floatAt(scales, g) + floatAt(mins, g)
-			} else {
-				dst[col] = (code - offset) * floatAt(scales, g)
-			}
-		}
-	})
+	{"MatMulBlocks", since(1), "A T:float, codes u8, scales S:f32|f16, mins? S -> Y T", "bits int!, block int!, K int!, N int!, accuracy_level int=0", matMulBlocks},
+	{"GatherBlocks", since(1), "codes u8, scales S:f32|f16, mins? S, ids idx -> rows f32", "bits int!, block int!, K int!", gatherBlocks},
 }
 
 // kvPool is the pages of keys or of values: [P,S,Hkv,D], or quantised with a scale

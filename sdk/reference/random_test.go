@@ -419,6 +419,8 @@ func TestMutatedContractCalls(t *testing.T) {
 		{graph.DomainAccel, "PagedWrite", values(x(4, 2, 8), x(4, 2, 8), ints(2, 3, 4, 6), pool(tensor.Float32, 8), pool(tensor.Float32, 8)), 2, nil},
 		{graph.DomainAccel, "MatMulBlocks", values(x(2, 16), zeros(t, tensor.Uint8, tensor.Shape{3, 6}), x(3, 2), x(3, 2)), 1,
 			[]*graph.Attr{graph.IntAttr("bits", 3), graph.IntAttr("block", 8), graph.IntAttr("K", 16), graph.IntAttr("N", 3)}},
+		{graph.DomainAccel, "GatherBlocks", values(zeros(t, tensor.Uint8, tensor.Shape{3, 6}), x(3, 2), x(3, 2), ints(2, 0, -1)), 1,
+			[]*graph.Attr{graph.IntAttr("bits", 3), graph.IntAttr("block", 8), graph.IntAttr("K", 16)}},
 		{graph.DomainMicrosoft, "MatMulNBits", values(x(2, 32), zeros(t, tensor.Uint8, tensor.Shape{3, 2, 8}), x(3, 2), zeros(t, tensor.Uint8, tensor.Shape{3, 1}), none, x(3)), 1,
 			[]*graph.Attr{graph.IntAttr("bits", 4), graph.IntAttr("block_size", 16), graph.IntAttr("K", 32), graph.IntAttr("N", 3)}},
 	}
