@@ -63,6 +63,7 @@ func (c *Cache) Stats() Stats {
 	s := c.stats
 	s.Free = len(c.free)
 	s.Used = s.Pages - s.Free - s.Cached
+	s.Capacity, s.Room = c.g.Capacity(), c.Available()*c.g.PageSize
 	return s
 }
 

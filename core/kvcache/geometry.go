@@ -76,8 +76,24 @@ type Stats struct {
 	Cached int // held by nobody, kept for their content
 	Free   int // empty
 
+	Capacity int // tokens that all pages hold
+	Room     int // tokens that pages hold that can be had now: free and cached ones
+
+	Counts
+}
+
+// Counts are what a cache has done so far.
+type Counts struct {
 	LookedUp  uint64 // tokens that Open was asked for
 	Hit       uint64 // tokens of these that were there
 	Evictions uint64 // cached pages thrown away for others
 	Copies    uint64 // pages copied because they were to be written and were shared
+}
+
+// Add adds what another cache has done.
+func (c *Counts) Add(o Counts) {
+	c.LookedUp += o.LookedUp
+	c.Hit += o.Hit
+	c.Evictions += o.Evictions
+	c.Copies += o.Copies
 }

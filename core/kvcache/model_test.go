@@ -213,7 +213,8 @@ func (w *world) check() {
 		}
 	}
 	want := Stats{Pages: c.g.Pages - 1, Used: used, Shared: shared, Cached: cached, Free: len(c.free),
-		LookedUp: c.stats.LookedUp, Hit: c.stats.Hit, Evictions: c.stats.Evictions, Copies: c.stats.Copies}
+		Capacity: (c.g.Pages - 1) * size, Room: (cached + len(c.free)) * size,
+		Counts: c.stats.Counts}
 	if got := c.Stats(); got != want || chain != cached || used+cached+len(c.free) != want.Pages {
 		w.t.Fatalf("stats %+v, counted %+v with %d in the list", got, want, chain)
 	}

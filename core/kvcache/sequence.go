@@ -1,6 +1,9 @@
 package kvcache
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Sequence is the page table of one sequence of tokens.
 type Sequence struct {
@@ -175,7 +178,7 @@ func (s *Sequence) Append(tokens ...int64) {
 		}
 		pg := &s.c.pages[s.pages[at]]
 		if !s.content.Private {
-			pg.rows = append(pg.rows, s.content.row(s.length, id))
+			pg.rows = append(slices.Grow(pg.rows, size-len(pg.rows)), s.content.row(s.length, id))
 		}
 		pg.filled++
 		s.length++

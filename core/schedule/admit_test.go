@@ -102,16 +102,19 @@ func TestUrgent(t *testing.T) {
 
 // TestReturning: what gave its place up is the first to have one again, before parties that have none.
 func TestReturning(t *testing.T) {
-	stepwise(t, newFake(40, 4), Options{MaxSequences: 1}, func(t *testing.T, s *Scheduler, step func()) {
+	stepwise(t, newFake(40, 4), Options{MaxSequences: 2}, func(t *testing.T, s *Scheduler, step func()) {
 		f := s.exec.(*fake)
-		together(t, s, f, Request{ID: "returns", Salt: "x", Prompt: prompt(1, 3), MaxTokens: 20})
+		r := Request{ID: "stays", Salt: "x", Prompt: prompt(1, 3), MaxTokens: 20}
+		returns := r
+		returns.ID = "returns"
+		together(t, s, f, r, returns)
 		step()
 		submit(t, s, Request{ID: "other", Salt: "y", Prompt: prompt(2, 3), MaxTokens: 2})
 		submit(t, s, Request{ID: "urgent", Priority: 1, Prompt: prompt(3, 3), MaxTokens: 2})
-		for range 4 {
+		for range 5 {
 			step()
 		}
-		if got, want := f.begun(), []string{"returns", "urgent"}; !slices.Equal(got, want) || f.shapes[len(f.shapes)-1].members[0].Request != "returns" {
+		if got, want := f.begun(), []string{"stays", "returns", "urgent"}; !slices.Equal(got, want) || len(f.shapes[len(f.shapes)-1].members) != 2 {
 			t.Errorf("%v began, the last step ran %v", got, f.shapes[len(f.shapes)-1].members)
 		}
 	})

@@ -143,6 +143,38 @@ func TestCancel(t *testing.T) {
 	})
 }
 
+// TestDrop: one choice is ended, the others go on; without any, the request is through.
+func TestDrop(t *testing.T) {
+	f := newFake(100, 4)
+	s := gated(t, f, Options{})
+	r := Request{ID: "r", Prompt: prompt(1, 9), MaxTokens: 40, N: 3, Sampling: Sampling{Temperature: 1}}
+	streams := together(t, s, f, r, r)
+	streams[1].Drop(0)
+	texts, _, err := read(streams[1], 3)
+	if err != io.EOF || len(texts[0]) > 1 || !slices.Equal(texts[1], oracle(t, f, r, 1)) || !slices.Equal(texts[2], oracle(t, f, r, 2)) {
+		t.Errorf("one dropped early: %v, %v", texts, err)
+	}
+	f.mu.Lock()
+	f.delay = 5 * time.Millisecond
+	f.mu.Unlock()
+	r.MaxTokens = 0
+	stream := submit(t, s, r)
+	for range 9 {
+		if _, err := stream.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for c := range 3 {
+		stream.Drop(c)
+	}
+	if texts, _, err := read(stream, 3); err != io.EOF || len(texts[0]) > 10 {
+		t.Errorf("all dropped: %d more tokens, %v", len(texts[0]), err)
+	}
+	if st := settled(t, s, f); st.Finished != 3 || st.Cancelled != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
 // TestCloseWaits: Close returns when the step is over, and leaves no goroutine (synctest would say so).
 func TestCloseWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

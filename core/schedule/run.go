@@ -195,13 +195,8 @@ func (s *Scheduler) deliver() {
 			j.token.Finish = Length
 		}
 		q.r.stream.push(j.token)
-		if j.token.Finish == "" {
-			continue
-		}
-		s.running = remove(s.running, q)
-		s.forget(q)
-		if q.r.left--; q.r.left == 0 {
-			s.end(q.r, nil)
+		if j.token.Finish != "" {
+			s.through(q)
 		}
 	}
 }
@@ -215,6 +210,7 @@ func (s *Scheduler) full(q *sequence) bool {
 // that were in flight count it. Tokens that were drawn stay.
 func (s *Scheduler) lost(e *LostError, in []*sequence) {
 	s.count.Losses++
+	s.past.Add(s.cache.Stats().Counts)
 	s.cache = nil
 	s.turns = s.turns[:0]
 	for _, q := range s.waiting {

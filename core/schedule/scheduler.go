@@ -39,7 +39,8 @@ type Scheduler struct {
 	samplers []*sampler
 	jobs     []job
 	rates    rates
-	count    Stats // what Stats will show
+	count    Stats          // what Stats will show
+	past     kvcache.Counts // of the caches that were lost
 }
 
 // New starts a scheduler. The executor is its own from then on: it is opened with the first
@@ -153,24 +154,36 @@ func (s *Scheduler) collect() bool {
 		if s.ctx.Err() != nil {
 			return false
 		}
-		var cancelled []*request
-		for _, list := range [...][]*sequence{s.waiting, s.running} {
-			for _, q := range list {
-				if q.r.ctx.Err() != nil {
-					cancelled = append(cancelled, q.r)
-				}
-			}
-		}
-		for _, r := range cancelled {
-			s.end(r, context.Cause(r.ctx))
-		}
+		s.throwOut()
 		if len(s.waiting)+len(s.running) > 0 {
 			return true
 		}
 		s.publish()
+		// Requests that are through are not kept alive by lists that were made for them.
+		s.batch, s.together, s.turns, s.jobs, s.blocked = nil, nil, nil, nil, blockade{}
 		select {
 		case <-s.wake:
 		case <-s.ctx.Done():
+		}
+	}
+}
+
+// throwOut ends requests that were cancelled, and choices that were dropped.
+func (s *Scheduler) throwOut() {
+	var unwanted []*sequence
+	for _, list := range [...][]*sequence{s.waiting, s.running} {
+		for _, q := range list {
+			if q.r.ctx.Err() != nil || q.r.stream.drops.Load() {
+				unwanted = append(unwanted, q)
+			}
+		}
+	}
+	for _, q := range unwanted {
+		// While one sequence stands for all choices, none can be ended by itself.
+		if err := context.Cause(q.r.ctx); err != nil {
+			s.end(q.r, err)
+		} else if !q.joint && q.r.stream.isDropped(q.choice) {
+			s.through(q)
 		}
 	}
 }
@@ -222,6 +235,15 @@ func (s *Scheduler) end(r *request, err error) {
 	r.stream.end(err)
 }
 
+// through ends one choice, and the request with the last.
+func (s *Scheduler) through(q *sequence) {
+	s.waiting, s.running = remove(s.waiting, q), remove(s.running, q)
+	s.forget(q)
+	if q.r.left--; q.r.left == 0 {
+		s.end(q.r, nil)
+	}
+}
+
 // forget gives up what a sequence holds in the pools and in host memory.
 func (s *Scheduler) forget(q *sequence) {
 	if q.swapped != nil {
@@ -253,4 +275,5 @@ func (s *Scheduler) publish() {
 	if s.cache != nil {
 		s.stats.Cache = s.cache.Stats()
 	}
+	s.stats.Cache.Counts.Add(s.past)
 }

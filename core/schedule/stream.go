@@ -3,7 +3,9 @@ package schedule
 import (
 	"context"
 	"io"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/accelhq/accel/core/route"
 )
@@ -13,6 +15,7 @@ import (
 type Stream struct {
 	cancel context.CancelFunc
 	ready  chan struct{} // holds one while there may be something to read
+	drops  atomic.Bool   // some of dropped have not been seen to
 
 	mu       sync.Mutex
 	tokens   []Token
@@ -20,6 +23,7 @@ type Stream struct {
 	err      error
 	decision route.Decision
 	cached   int
+	dropped  []int // choices that nobody wants to read on
 }
 
 func newStream(cancel context.CancelFunc) *Stream {
@@ -56,13 +60,29 @@ func (t *Stream) Next(ctx context.Context) (Token, error) {
 // Close cancels what is still to come, at the next step.
 func (t *Stream) Close() { t.cancel() }
 
+// Drop ends one choice at the next step, because its reader knows its text to be complete. Tokens
+// of it that were drawn by then may still come. When no other goes on, the stream ends with io.EOF.
+func (t *Stream) Drop(choice int) {
+	t.mu.Lock()
+	t.dropped = append(t.dropped, choice)
+	t.mu.Unlock()
+	t.drops.Store(true)
+}
+
+// isDropped reports whether a choice is not wanted any more.
+func (t *Stream) isDropped(choice int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Contains(t.dropped, choice)
+}
+
 // Decision says where the request runs, or ran, and what it lived through. Before
 // the first token it is what is known by then.
 func (t *Stream) Decision() route.Decision {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	d := t.decision
-	d.Replays = append([]route.Refusal(nil), d.Replays...)
+	d.Replays = slices.Clone(d.Replays)
 	return d
 }
 
