@@ -76,6 +76,30 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestAgain: what was written since is found, and counted once.
+func TestAgain(t *testing.T) {
+	for _, window := range []int{0, 6} {
+		w := newWorld(t, Geometry{Pages: 30, PageSize: 4, Window: window})
+		first := w.write(Content{}, count(0, 6))
+		second := w.open(Content{}, count(0, 20))
+		w.step([]*life{first}, [][]int64{count(6, 8)}, false)
+		second.s.Again(count(0, 20))
+		second.tokens = count(0, second.s.Len())
+		w.check()
+		if second.s.Len() != 14 || w.c.Stats().Hit != 14 || w.c.Stats().LookedUp != 26 {
+			t.Errorf("window %d: %d tokens, %+v", window, second.s.Len(), w.c.Stats())
+		}
+		if err := second.s.Reserve(6); err != nil {
+			t.Fatal(err)
+		}
+		w.c.Copies()
+		w.c.Copied()
+		if second.s.Again(count(0, 20)); second.s.Len() != 14 || second.s.Width() != 5 {
+			t.Errorf("window %d: with pages reserved, it began anew: %d tokens", window, second.s.Len())
+		}
+	}
+}
+
 // TestWindow holds no more pages than the window needs, and finds only where it can go on.
 func TestWindow(t *testing.T) {
 	g := Geometry{Pages: 8, PageSize: 4, Window: 9}

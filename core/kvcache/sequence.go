@@ -31,6 +31,19 @@ func (c *Cache) Open(content Content, tokens []int64) *Sequence {
 	return s
 }
 
+// Again looks for more of the tokens that Open was asked for, if nothing was
+// reserved since: others may have written them meanwhile.
+func (s *Sequence) Again(tokens []int64) {
+	if s.content.Private || len(s.pages) > ceil(s.length, s.c.g.PageSize) {
+		return
+	}
+	had := s.length
+	s.release()
+	s.pages, s.keys, s.length, s.live, s.listed = s.pages[:0], s.keys[:1], 0, 0, 0
+	s.find(tokens)
+	s.c.stats.Hit += uint64(s.length - had)
+}
+
 // find shares the longest beginning of tokens from which the sequence can go on:
 // all pages of it, or with a window those that the next token looks back on.
 func (s *Sequence) find(tokens []int64) {

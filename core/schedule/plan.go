@@ -1,6 +1,8 @@
 package schedule
 
 import (
+	"slices"
+
 	"github.com/accelhq/accel/core/kvcache"
 )
 
@@ -53,6 +55,10 @@ func (s *Scheduler) fill(turn []*sequence) error {
 		}
 		n := 1
 		if q.chunk(2) > 1 {
+			if s.holdsBack(q) {
+				prompts--
+				continue
+			}
 			// The first gets half of what there is, so that a long prompt doesn't hold up the short ones behind it.
 			share := room
 			if prompts--; prompts > 0 && !q.alone() {
@@ -76,6 +82,25 @@ func (s *Scheduler) fill(turn []*sequence) error {
 		s.batch = append(s.batch, q)
 	}
 	return nil
+}
+
+// holdsBack lets a prompt wait for one in the batch that begins alike, so that both are not
+// computed; when it waits no more, it shares what came to be there.
+func (s *Scheduler) holdsBack(q *sequence) bool {
+	pageSize := s.cache.Geometry().PageSize
+	if slices.ContainsFunc(s.batch, func(from *sequence) bool { return q.gains(from, pageSize) }) {
+		return true
+	}
+	if !q.fresh {
+		return false
+	}
+	had := q.known()
+	q.pages.Again(q.tokens[:len(q.tokens)-1])
+	if more := q.known() - had; more > 0 && q.joint {
+		q.r.stream.fromCache(q.known())
+		s.count.CachedTokens += uint64(more)
+	}
+	return false
 }
 
 // reserve finds pages for n more tokens of a sequence, or for fewer of a prompt. It takes
@@ -235,7 +260,7 @@ func (s *Scheduler) enough(q *sequence) (bool, error) {
 	}
 	known := q.tokens[:len(q.tokens)-1]
 	content := kvcache.Content{Salt: q.r.Salt, Private: q.r.Sampling.Deterministic}
-	q.pages = s.cache.Open(content, known)
+	q.pages, q.fresh = s.cache.Open(content, known), true
 	// Pages that others hold too need no room.
 	if need-(q.pages.Width()-q.pages.Held()) <= room || len(s.running) == 0 {
 		return true, nil

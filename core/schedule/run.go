@@ -119,7 +119,7 @@ func (s *Scheduler) commit(took float64) {
 		} else {
 			prompts += q.taken
 		}
-		q.taken = 0
+		q.taken, q.fresh = 0, false
 		if !whole {
 			continue
 		}

@@ -135,6 +135,30 @@ func TestOracle(t *testing.T) {
 	}
 }
 
+// TestAlike: of prompts that come in together what they begin with is computed once, in steps that
+// belong to the first; private ones and those of others are not waited for.
+func TestAlike(t *testing.T) {
+	var requests []Request
+	for i := range 6 {
+		requests = append(requests, Request{ID: fmt.Sprint(i), Prompt: append(prompt(1, 50), prompt(20+i, 10)...), MaxTokens: 5})
+	}
+	requests[4].Salt = "other"
+	requests[5].Sampling.Deterministic = true
+	f := newFake(200, 4)
+	s := gated(t, f, Options{StepTokens: 16, MaxSequences: 8})
+	for i, stream := range together(t, s, f, requests...) {
+		expect(t, f, stream, requests[i])
+		// Pages of 4: the last 2 of the 50 are in a page that differs, of which the beginning may be found.
+		got := stream.Cached()
+		if want := i >= 1 && i <= 3; want != (got >= 48) || got > 50 {
+			t.Errorf("%d: %d tokens from the cache", i, got)
+		}
+	}
+	if st := settled(t, s, f); st.PrefillTokens > 60*3+3*12 {
+		t.Errorf("%+v", st)
+	}
+}
+
 func TestClosedRefuses(t *testing.T) {
 	f := newFake(10, 4)
 	f.hold = make(chan struct{})

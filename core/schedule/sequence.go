@@ -39,6 +39,7 @@ type sequence struct {
 	pages   *kvcache.Sequence // nil: it has to be computed from the beginning
 	swapped Swapped           // nil: its pages are in the pools, or there are none
 	taken   int               // tokens in the step that is being put together
+	fresh   bool              // nothing of it was computed since it came in
 }
 
 func newSequence(r *request, o *Options) *sequence {
@@ -100,6 +101,16 @@ func (q *sequence) chunk(room int) int {
 		return 1
 	}
 	return min(len(q.tokens)-q.known(), room)
+}
+
+// gains reports whether it would find another page of its prompt in the cache if it let another prompt's
+// part that is in the batch go first.
+func (q *sequence) gains(from *sequence, pageSize int) bool {
+	if !q.fresh || from.taken < 2 || from.r.Salt != q.r.Salt || from.alone() || q.alone() {
+		return false
+	}
+	end := from.known() + pageSize
+	return end-pageSize >= q.known() && end <= min(len(from.tokens), len(q.tokens)-1) && slices.Equal(from.tokens[:end], q.tokens[:end])
 }
 
 // order is that in which sequences are served: by priority, then as they came.
