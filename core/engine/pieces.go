@@ -73,7 +73,8 @@ func (r *Runner) lower(ctx context.Context, dev route.Device, fixed, asked dims)
 // target is a device as lowering sees it. One that restarts is waited for when it
 // is asked.
 func (r *Runner) target(dev route.Device) lower.Target {
-	return lower.Target{Device: dev.Ref, Assess: func(ctx context.Context, dir string) (backend.Assessment, error) {
+	info, _ := r.fleet.Device(dev.Ref) // a device that is gone is asked in vain
+	return lower.Target{Device: dev.Ref, Attention: info.Attention, Assess: func(ctx context.Context, dir string) (backend.Assessment, error) {
 		if now, _ := r.presence(dev.Ref); now.Presence == route.Returning {
 			if err := r.await(ctx, dev); err != nil {
 				return backend.Assessment{}, err

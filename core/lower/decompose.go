@@ -15,6 +15,7 @@ var decompositions = map[string]func(*emitter, *graph.Node) error{
 	"RMSNormalization":   rmsNormalization,
 	"Gelu":               gelu,
 	"Attention":          attention,
+	"RotaryEmbedding":    rotaryEmbedding,
 }
 
 // emitter collects the nodes that replace one.
@@ -183,6 +184,64 @@ func gelu(e *emitter, n *graph.Node) error {
 	return nil
 }
 
+// repeatHeads gives each query head a key head of its own: [B,Hkv,S,D] -> [B,H,S,D].
+func (e *emitter) repeatHeads(x string, heads, kvHeads int64) string {
+	x = e.op("Unsqueeze", []string{x, e.ints("axes", 2)})
+	x = e.op("Tile", []string{x, e.ints("repeats", 1, 1, heads/kvHeads, 1, 1)})
+	// [B,Hkv,g,S,D]: joined by way of [B,S,D,Hkv,g], for a shape may leave one size open.
+	x = e.op("Transpose", []string{x}, graph.IntsAttr("perm", 0, 3, 4, 1, 2))
+	x = e.op("Reshape", []string{x, e.ints("shape", 0, 0, 0, heads)})
+	return e.op("Transpose", []string{x}, graph.IntsAttr("perm", 0, 3, 1, 2))
+}
+
+// rotaryEmbedding: of each head's first elements, halves a and b become
+// a cos - b sin and b cos + a sin.
+func rotaryEmbedding(e *emitter, n *graph.Node) error {
+	x, cos, sin := input(n, 0), input(n, 1), input(n, 2)
+	t, ct := e.types[x], e.types[cos]
+	switch {
+	case n.AttrInt("interleaved", 0) != 0:
+		return cannot(n, "its halves are interleaved")
+	case t == nil || !t.HasShape || len(t.Dims) != 3 && len(t.Dims) != 4 || t.Dims[len(t.Dims)-1].Size < 1:
+		return cannot(n, "the shape of %s is not known", x)
+	case ct == nil || !ct.HasShape || ct.Dims[len(ct.Dims)-1].Size < 1:
+		return cannot(n, "the shape of %s is not known", cos)
+	}
+	flat, size := len(t.Dims) == 3, t.Dims[len(t.Dims)-1].Size
+	if flat {
+		heads := n.AttrInt("num_heads", 0)
+		if heads < 1 || size%heads != 0 {
+			return cannot(n, "its number of heads is not known")
+		}
+		size /= heads
+		x = e.op("Reshape", []string{x, e.ints("shape", 0, 0, heads, size)})
+	} else {
+		x = e.op("Transpose", []string{x}, graph.IntsAttr("perm", 0, 2, 1, 3))
+	}
+	half := ct.Dims[len(ct.Dims)-1].Size
+	if positions := input(n, 3); positions != "" {
+		cos, sin = e.op("Gather", []string{cos, positions}), e.op("Gather", []string{sin, positions})
+	}
+	head := e.ints("axes", 2) // of [B,S,H,D]
+	cos, sin = e.op("Unsqueeze", []string{cos, head}), e.op("Unsqueeze", []string{sin, head})
+	part := func(from, to int64) string {
+		return e.op("Slice", []string{x, e.ints("from", from), e.ints("to", to), e.ints("axes", 3)})
+	}
+	a, b := part(0, half), part(half, 2*half)
+	times := func(x, y string) string { return e.op("Mul", []string{x, y}) }
+	parts := []string{e.op("Sub", []string{times(a, cos), times(b, sin)}), e.op("Add", []string{times(b, cos), times(a, sin)})}
+	if 2*half < size {
+		parts = append(parts, part(2*half, size))
+	}
+	y := e.op("Concat", parts, graph.IntAttr("axis", 3))
+	if flat {
+		e.to(n.Outputs[0], "Reshape", []string{y, e.ints("shape", 0, 0, -1)})
+	} else {
+		e.to(n.Outputs[0], "Transpose", []string{y}, graph.IntsAttr("perm", 0, 2, 1, 3))
+	}
+	return nil
+}
+
 // attention: softmax(softcap(scale q k^T) + mask) v, without a key-value cache. A
 // query that may attend to nothing gives zeros, as in the operator's reference.
 func attention(e *emitter, n *graph.Node) error {
@@ -225,7 +284,10 @@ func attention(e *emitter, n *graph.Node) error {
 		heads, kvHeads, headDim = qt.Dims[1].Size, kt.Dims[1].Size, qt.Dims[3].Size
 	}
 	if heads != kvHeads {
-		return cannot(n, "its %d query heads share %d key heads", heads, kvHeads)
+		if heads%kvHeads != 0 {
+			return cannot(n, "its %d query heads share %d key heads", heads, kvHeads)
+		}
+		k, v = e.repeatHeads(k, heads, kvHeads), e.repeatHeads(v, heads, kvHeads)
 	}
 	scale := float64(n.AttrFloat("scale", 0))
 	if scale == 0 {

@@ -34,6 +34,8 @@ type Source struct {
 type Target struct {
 	Device       string // platform[:id], for messages
 	StaticShapes bool
+	// Attention is the device's way; empty: the graph's PagedAttention stays as it is.
+	Attention backend.AttentionWay
 	// Assess asks the device for its verdict on a folder.
 	Assess func(ctx context.Context, dir string) (backend.Assessment, error)
 }
@@ -98,10 +100,11 @@ const maxRounds = 6
 
 // Lower makes a folder that the target takes. dims gives sizes to symbolic
 // dimensions; a target with static shapes needs all of them, and without them
-// dimensions stay symbolic. Errors are *RefusedError, *StoreError, or the
-// assessing call's.
+// dimensions stay symbolic. For a device whose attention is rows, outputs k_out.N
+// become k_new.N (see backend.WithPools). Errors are *RefusedError, *AttentionError,
+// *StoreError, or the assessing call's.
 func (s *Store) Lower(ctx context.Context, src Source, target Target, dims map[string]int64) (*Lowered, error) {
-	m, did, err := bound(ctx, src, dims)
+	m, attended, did, err := bound(ctx, src, target, dims)
 	if err != nil {
 		return nil, err
 	}
@@ -110,22 +113,27 @@ func (s *Store) Lower(ctx context.Context, src Source, target Target, dims map[s
 	if err != nil {
 		return nil, err
 	}
-	l.Simplified = did
+	l.Simplified, l.Rewrites = did, append(attended, l.Rewrites...)
 	return l, nil
 }
 
-// bound is a source's graph with sizes in the place of symbols, what follows from
-// them computed, and simplified.
-func bound(ctx context.Context, src Source, dims map[string]int64) (*graph.Model, []Simplification, error) {
+// bound is a source's graph with attention in the target's way, sizes in the place
+// of symbols, what follows from them computed, and simplified. Attention comes
+// first: what its bodies share from layer to layer is then computed once.
+func bound(ctx context.Context, src Source, target Target, dims map[string]int64) (*graph.Model, []Rewrite, []Simplification, error) {
 	m := src.Graph.Clone()
+	attended, err := attend(m, target)
+	if err != nil {
+		return nil, nil, nil, errors.Join(err, m.Close())
+	}
 	if err := graph.Bind(m, dims); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("fix the shapes of %s: %w", m.Graph.Name, err), m.Close())
+		return nil, nil, nil, errors.Join(fmt.Errorf("fix the shapes of %s: %w", m.Graph.Name, err), m.Close())
 	}
 	did, err := Simplify(ctx, m)
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("simplify %s: %w", m.Graph.Name, err), m.Close())
+		return nil, nil, nil, errors.Join(fmt.Errorf("simplify %s: %w", m.Graph.Name, err), m.Close())
 	}
-	return m, did, nil
+	return m, attended, did, nil
 }
 
 // fit rewrites m until the target takes it. With a *RefusedError come the verdicts

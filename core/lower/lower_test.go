@@ -136,6 +136,16 @@ func TestDecompositionsKeepTheNumbers(t *testing.T) {
 		{"attention in four dimensions", func(b *graph.Builder) string {
 			return b.Op("Attention", []string{b.Input("q", f32(B, K(2), S, K(4))), b.Input("k", f32(B, K(2), S, K(4))), b.Input("v", f32(B, K(2), S, K(4)))})
 		}, map[string]tensor.Tensor{"q": random(rng, 2, 2, 5, 4), "k": random(rng, 2, 2, 5, 4), "v": random(rng, 2, 2, 5, 4)}, "Attention"},
+		{"attention whose heads share keys", func(b *graph.Builder) string {
+			return b.Op("Attention", []string{b.Input("q", f32(B, K(6), S, K(4))), b.Input("k", f32(B, K(2), S, K(4))), b.Input("v", f32(B, K(2), S, K(3)))})
+		}, map[string]tensor.Tensor{"q": random(rng, 2, 6, 5, 4), "k": random(rng, 2, 2, 5, 4), "v": random(rng, 2, 2, 5, 3)}, "Attention"},
+		{"rotary embedding", func(b *graph.Builder) string {
+			return b.Op("RotaryEmbedding", []string{b.Input("x", f32(B, S, K(24))), b.Input("c", f32(B, S, K(4))), b.Input("s", f32(B, S, K(4)))}, graph.IntAttr("num_heads", 3))
+		}, map[string]tensor.Tensor{"x": random(rng, 2, 5, 24), "c": random(rng, 2, 5, 4), "s": random(rng, 2, 5, 4)}, "RotaryEmbedding"},
+		{"rotary embedding of a part, by position", func(b *graph.Builder) string {
+			p := b.Const(tensor.Ints(tensor.Shape{2, 5}, 3, 1, 0, 2, 2, 1, 1, 4, 0, 3))
+			return b.Op("RotaryEmbedding", []string{b.Input("x", f32(B, K(3), S, K(8))), b.Input("c", f32(K(6), K(3))), b.Input("s", f32(K(6), K(3))), p}, graph.IntAttr("rotary_embedding_dim", 6))
+		}, map[string]tensor.Tensor{"x": random(rng, 2, 3, 5, 8), "c": random(rng, 6, 3), "s": random(rng, 6, 3)}, "RotaryEmbedding"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := graph.NewBuilder("test")

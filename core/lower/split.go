@@ -56,14 +56,14 @@ func (p *Piece) Release() error {
 // carrying over. Errors are Lower's; a *RefusedError of the device says that no node
 // is worth running there, one of the rest that neither takes a node.
 func (s *Store) Split(ctx context.Context, src Source, first, second Target, dims, hint map[string]int64, worth Worth) ([]*Piece, error) {
-	m, did, err := bound(ctx, src, dims)
+	m, attended, did, err := bound(ctx, src, first, dims)
 	if err != nil {
 		return nil, err
 	}
 	defer m.Close()
 	l, verdicts, err := s.fit(ctx, src, m, first)
 	if err == nil {
-		l.Simplified = did
+		l.Simplified, l.Rewrites = did, append(attended, l.Rewrites...)
 		return []*Piece{whole(l)}, nil
 	}
 	var refused *RefusedError
@@ -85,7 +85,7 @@ func (s *Store) Split(ctx context.Context, src Source, first, second Target, dim
 		}
 		return nil, err
 	}
-	pieces[0].Simplified = did
+	pieces[0].Simplified, pieces[0].Rewrites = did, append(attended, pieces[0].Rewrites...)
 	return pieces, x.release(pieces)
 }
 

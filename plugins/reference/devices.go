@@ -34,6 +34,8 @@ type profile struct {
 	// NoFunctions: neither functions of the model nor operators of ai.accel, which
 	// are functions to others.
 	NoFunctions bool `json:"no_functions,omitempty"`
+	// Attention is how the device says it runs PagedAttention; empty: fused.
+	Attention backend.AttentionWay `json:"attention,omitempty"`
 	// DenseOnly: the graph's inputs and outputs are dense tensors, neither strings nor
 	// sequences nor optionals.
 	DenseOnly bool `json:"dense_only,omitempty"`
@@ -48,7 +50,7 @@ const defaultMemory = 16 << 30
 // platform.
 var profiles = []profile{
 	{Name: "plain"},
-	{Name: "static", StaticShapes: true, DenseOnly: true},
+	{Name: "static", StaticShapes: true, DenseOnly: true, Attention: backend.AttentionBody},
 	{
 		Name:            "picky",
 		StaticShapes:    true,
@@ -57,6 +59,7 @@ var profiles = []profile{
 		InterfaceTypes:  []string{"float32", "int32"},
 		DeniedOperators: []string{"LayerNormalization", "RMSNormalization", "Attention", "Gelu", "RotaryEmbedding", "Swish"},
 		NoFunctions:     true,
+		Attention:       backend.AttentionRows,
 		DenseOnly:       true,
 		MemoryBytes:     1 << 30,
 	},
@@ -82,6 +85,7 @@ const settingsSchema = `{
           "denied_operators": {"type": "array", "items": {"type": "string"}, "description": "operators that are not taken, such as Gelu or com.microsoft.MatMulNBits"},
           "allowed_operators": {"type": "array", "items": {"type": "string"}, "description": "the only operators that are taken; empty: all"},
           "no_functions": {"type": "boolean", "description": "takes neither functions of a model nor operators of ai.accel"},
+          "attention": {"type": "string", "enum": ["fused", "rows", "body"], "description": "how ai.accel.PagedAttention is run; empty: fused"},
           "dense_only": {"type": "boolean", "description": "takes no strings, sequences and optionals as inputs and outputs"},
           "memory_bytes": {"type": "integer", "minimum": 0, "description": "0: 16 GiB"}
         }
@@ -133,6 +137,13 @@ func newDevice(p profile) (*device, error) {
 	} else {
 		d.constants = d.types
 	}
+	switch d.Attention {
+	case "":
+		d.Attention = backend.AttentionFused
+	case backend.AttentionFused, backend.AttentionRows, backend.AttentionBody:
+	default:
+		return nil, fmt.Errorf("device %s: attention %q: fused, rows or body is wanted", p.Name, p.Attention)
+	}
 	switch {
 	case p.MemoryBytes < 0:
 		return nil, fmt.Errorf("device %s: memory_bytes is %d", p.Name, p.MemoryBytes)
@@ -149,10 +160,7 @@ func (d *device) describe() backend.Device {
 	total, free := d.memory.state()
 	out := backend.Device{
 		ID: d.Name, Platform: "simulation", Name: "reference operators in Go (" + d.Name + ")", Kind: backend.Simulated, Health: backend.Healthy,
-		MemoryTotal: total, MemoryFree: free, StaticShapes: d.StaticShapes, Attention: backend.AttentionFused, RuntimeVersion: d.identity(),
-	}
-	if d.NoFunctions {
-		out.Attention = backend.AttentionBody
+		MemoryTotal: total, MemoryFree: free, StaticShapes: d.StaticShapes, Attention: d.Attention, RuntimeVersion: d.identity(),
 	}
 	if !d.DenseOnly {
 		out.Features = []string{backend.FeatureStrings, backend.FeatureSequences, backend.FeatureOptionals}

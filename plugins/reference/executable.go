@@ -42,7 +42,7 @@ func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backen
 			wanted = append(wanted, v.Name)
 		}
 	}
-	got, err := e.program.RunValues(ctx, in, wanted)
+	got, err := e.program.RunInPlace(ctx, in, wanted, e.ours(inputs, out))
 	if err != nil {
 		return e.explain(err)
 	}
@@ -55,6 +55,24 @@ func (e *executable) Run(ctx context.Context, inputs []backend.Value, out backen
 		}
 	}
 	return nil
+}
+
+// ours are the inputs that an output is bound to the same memory as: pools, which
+// the step updates where they lie.
+func (e *executable) ours(inputs []backend.Value, out backend.Outputs) []string {
+	var names []string
+	for j := range e.info.Outputs {
+		at, _, ok := out.Buffer(j)
+		if !ok {
+			continue
+		}
+		for i, v := range inputs {
+			if v.Buffer == at.Buffer && v.Offset == at.Offset {
+				names = append(names, e.info.Inputs[i].Name)
+			}
+		}
+	}
+	return names
 }
 
 // hostValue is an input in host memory; a buffer of ours is read where it lies.
@@ -84,7 +102,9 @@ func place(out backend.Outputs, i int, v graph.Datum) error {
 	t := v.Tensor
 	if at, room, ok := out.Buffer(i); ok && int64(len(t.Data)) <= room {
 		if b, ours := at.Buffer.(*buffer); ours {
-			copy(b.data[at.Offset:], t.Data)
+			if len(t.Data) > 0 && &t.Data[0] != &b.data[at.Offset] { // else it was updated there
+				copy(b.data[at.Offset:], t.Data)
+			}
 			return out.Filled(i, t.DType, t.Shape)
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"sync"
 
@@ -159,7 +160,14 @@ func (s *simulation) Compile(_ context.Context, spec backend.CompileSpec, progre
 		_ = m.Close() // read only; the refusal is the one to tell
 		return nil, err
 	}
-	return e, nil
+	if d.Attention != backend.AttentionRows {
+		return e, nil
+	}
+	pooled, err := backend.WithPools(e)
+	if err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	return pooled, nil
 }
 
 func (d *device) compile(m *graph.Model, spec backend.CompileSpec) (*executable, error) {

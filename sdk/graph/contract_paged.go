@@ -362,8 +362,12 @@ func (f pagedForm) attention() *Function {
 // tokens makes of each token its sequence (how many have ended by then) and its
 // position, length - (end - token).
 func (b pagedBuilder) tokens() {
-	b.set("q_shape", "Shape", []string{"q"})
-	b.set("token_count", "Gather", []string{"q_shape", "zero"}, IntAttr("axis", 0))
+	counted := "slots" // of all layers; q is each one's own
+	if b.f.readOnly {
+		counted = "q"
+	}
+	b.set("tokens_shape", "Shape", []string{counted})
+	b.set("token_count", "Gather", []string{"tokens_shape", "zero"}, IntAttr("axis", 0))
 	b.set("token", "Range", []string{"zero", "token_count", "one"})
 	b.set("token_column", "Unsqueeze", []string{"token", "axis_1"})
 	b.set("ends", "Slice", []string{"starts", "axis_1", "far"})
@@ -382,15 +386,17 @@ func (b pagedBuilder) tokens() {
 }
 
 // mask makes which keys [1, keys] each token [tokens, 1] attends to. own: this
-// step's keys stand behind those of the pages.
+// step's keys stand behind those of the pages. Where the size of a page is known,
+// nothing here depends on the layer, so that simplifying leaves one mask for all of
+// one window.
 func (b pagedBuilder) mask(own bool) {
 	b.set("page_shape", "Shape", []string{"k_pages"})
 	b.set("page_size", "Gather", []string{"page_shape", "one"}, IntAttr("axis", 0))
 	b.set("tables_shape", "Shape", []string{"page_tables"})
 	b.set("pages_each", "Gather", []string{"tables_shape", "one"}, IntAttr("axis", 0))
 	b.set("keys_each", "Mul", []string{"pages_each", "page_size"})
-	b.set("keys_shape", "Shape", []string{"k_held"})
-	b.set("key_count", "Gather", []string{"keys_shape", "zero"}, IntAttr("axis", 0))
+	b.set("table_count", "Gather", []string{"tables_shape", "zero"}, IntAttr("axis", 0))
+	b.set("key_count", "Mul", []string{"table_count", "keys_each"})
 	b.set("key", "Range", []string{"zero", "key_count", "one"})
 	b.set("key_seq", "Div", []string{"key", "keys_each"})
 	b.set("key_pos", "Mod", []string{"key", "keys_each"})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 
 	"github.com/accelhq/accel/sdk/tensor"
 )
@@ -65,14 +66,19 @@ func (c *call) kvPool(i, si int, attr string) (*kvPool, error) {
 // like reports whether both have the same pages and heads.
 func (p *kvPool) like(q *kvPool) bool { return p.t.Shape[:3].Equal(q.t.Shape[:3]) }
 
-// copiedPool is the pool in memory of its own, given as outputs o and so.
-func (c *call) copiedPool(p *kvPool, o, so int) (*kvPool, error) {
+// updatable is the pool, given as outputs o and so, in memory that may be written to:
+// its own where the run allows that, else a copy.
+func (c *call) updatable(p *kvPool, o, so int) (*kvPool, error) {
 	q := *p
 	for _, x := range []struct {
 		t   *tensor.Tensor
 		out int
 	}{{&q.t, o}, {&q.scales, so}} {
 		if x.t.DType == tensor.Undefined {
+			continue
+		}
+		if c.run != nil && len(x.t.Data) > 0 && slices.Contains(c.run.writable, &x.t.Data[0]) {
+			c.give(x.out, *x.t)
 			continue
 		}
 		t, err := c.new(x.t.DType, x.t.Shape)
@@ -180,10 +186,10 @@ func pagedWrite(c *call) error {
 	if !keys.like(values) {
 		return badInput(4, "has shape %v, the keys have %v", values.t.Shape, keys.t.Shape)
 	}
-	if keys, err = c.copiedPool(keys, 0, 2); err != nil {
+	if keys, err = c.updatable(keys, 0, 2); err != nil {
 		return err
 	}
-	if values, err = c.copiedPool(values, 1, 3); err != nil {
+	if values, err = c.updatable(values, 1, 3); err != nil {
 		return err
 	}
 	return c.writePools(0, 1, 2, keys, values)
@@ -211,10 +217,10 @@ func pagedAttention(c *call) error {
 	}
 	switch given := [3]bool{c.has(1), c.has(2), c.has(5)}; given {
 	case [3]bool{true, true, true}:
-		if keys, err = c.copiedPool(keys, 1, 3); err != nil {
+		if keys, err = c.updatable(keys, 1, 3); err != nil {
 			return err
 		}
-		if values, err = c.copiedPool(values, 2, 4); err != nil {
+		if values, err = c.updatable(values, 2, 4); err != nil {
 			return err
 		}
 		if c.tensor(5).Len() != int(q.Shape[0]) {

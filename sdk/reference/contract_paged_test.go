@@ -700,3 +700,54 @@ func TestPagedAttentionRefuses(t *testing.T) {
 func randomTensor(s ...int64) tensor.Tensor {
 	return randomFloats(rand.New(rand.NewPCG(6, 14)), s)
 }
+
+// Pools that may be written to are updated where they lie, all others in a copy.
+func TestRunInPlace(t *testing.T) {
+	c := pagedCase{hq: 2, hkv: 2, d: 4, dv: 4, pageSize: 2, tokens: []int{3}, lengths: []int{3}, keys: "int8", values: "f32", query: tensor.Float32, causal: true}
+	in := c.draw(rand.New(rand.NewPCG(5, 5)))
+	n := c.node(in)
+	m := &graph.Model{IRVersion: 10, Opsets: map[string]int64{"": 23, graph.DomainAccel: 1}, Graph: &graph.Graph{Name: "g", Nodes: []*graph.Node{n}}}
+	inputs := map[string]graph.Datum{}
+	for i, v := range in.list() {
+		if v.Kind != 0 {
+			m.Graph.Inputs = append(m.Graph.Inputs, &graph.Value{Name: n.Inputs[i], Type: &graph.Type{Kind: graph.KindTensor, Elem: v.Tensor.DType}})
+			inputs[n.Inputs[i]] = v
+		}
+	}
+	for _, o := range n.Outputs {
+		if o != "" {
+			m.Graph.Outputs = append(m.Graph.Outputs, &graph.Value{Name: o})
+		}
+	}
+	p, err := New(m, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(writable ...string) []graph.Datum {
+		t.Helper()
+		got, err := p.RunInPlace(t.Context(), inputs, nil, writable)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []graph.Datum
+		for _, o := range n.Outputs {
+			out = append(out, got[o])
+		}
+		if err := c.check(c.draw(rand.New(rand.NewPCG(5, 5))), out); err != nil {
+			t.Error(err)
+		}
+		return out
+	}
+	places := map[int]int{3: 1, 4: 2, 9: 3} // inputs and the outputs that update them
+	for i, o := range places {
+		before := slices.Clone(inputs[n.Inputs[i]].Tensor.Data)
+		if out := run(); &out[o].Tensor.Data[0] == &inputs[n.Inputs[i]].Tensor.Data[0] || !slices.Equal(before, inputs[n.Inputs[i]].Tensor.Data) {
+			t.Errorf("input %d was written to", i)
+		}
+	}
+	for i, o := range places {
+		if out := run(n.Inputs[i]); &out[o].Tensor.Data[0] != &inputs[n.Inputs[i]].Tensor.Data[0] {
+			t.Errorf("output %d lies in memory of its own", o)
+		}
+	}
+}

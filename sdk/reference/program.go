@@ -3,6 +3,7 @@ package reference
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
@@ -80,6 +81,13 @@ func (p *Program) Run(ctx context.Context, inputs map[string]tensor.Tensor, want
 // Errors: *InputError, *NodeError (which wraps *MemoryError or *graph.LimitError where a limit was
 // reached), or the context's.
 func (p *Program) RunValues(ctx context.Context, inputs map[string]graph.Datum, wanted []string) (map[string]graph.Datum, error) {
+	return p.RunInPlace(ctx, inputs, wanted, nil)
+}
+
+// RunInPlace is RunValues with inputs that the run may write to: pools of
+// PagedAttention and PagedWrite are updated where they lie, rather than in a copy,
+// where nothing else reads the input.
+func (p *Program) RunInPlace(ctx context.Context, inputs map[string]graph.Datum, wanted, writable []string) (map[string]graph.Datum, error) {
 	given, err := p.bind(inputs)
 	if err != nil {
 		return nil, err
@@ -98,6 +106,11 @@ func (p *Program) RunValues(ctx context.Context, inputs map[string]graph.Datum, 
 		slots[i] = slot
 	}
 	r := &run{ctx: ctx, mem: newMeter(p.opts.MaxBytes), trips: newTrips(p.opts.MaxTrips), random: generators{seed: p.opts.Seed}}
+	for _, name := range writable {
+		if t := inputs[name].Tensor; len(t.Data) > 0 && !slices.Contains(wanted, name) && p.readers(name) == 1 {
+			r.writable = append(r.writable, &t.Data[0])
+		}
+	}
 	values, err := r.exec(p.plan, p.plan.schedule(slots), slots, given, nil)
 	if err != nil {
 		return nil, err
@@ -107,6 +120,19 @@ func (p *Program) RunValues(ctx context.Context, inputs map[string]graph.Datum, 
 		out[name] = values[i]
 	}
 	return out, nil
+}
+
+// readers counts how often nodes of the main graph read a value.
+func (p *Program) readers(name string) int {
+	count := 0
+	for _, n := range p.model.Graph.Nodes {
+		for _, in := range slices.Concat(n.Inputs, n.Captures()) {
+			if in == name {
+				count++
+			}
+		}
+	}
+	return count
 }
 
 // bind puts the inputs into the graph's order and checks them against their
@@ -186,6 +212,8 @@ type run struct {
 	mem    *meter
 	trips  trips
 	random generators
+	// writable are where the inputs begin that operators may write to.
+	writable []*byte
 	// free finds values that no graph defines, where a node is evaluated alone.
 	free func(name string) (graph.Datum, bool)
 }
