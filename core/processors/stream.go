@@ -1,6 +1,7 @@
 package processors
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -14,17 +15,19 @@ import (
 type StreamDecoder struct {
 	t           *Tokenizer
 	skipSpecial bool
+	keep        []int64
 	pushed      int
 	first       stage
 	text        sink
 }
 
-// Stream returns a decoder of ids that come one by one, without special tokens if so asked.
+// Stream returns a decoder of ids that come one by one, without special tokens if so asked, but for those to keep: markers of tool calls,
+// for instance.
 //
 // SentencePiece decoders leave out the space that begins a text. Where a text goes on after another one, a prompt for instance, push the
 // other one's ids first and drop what comes out.
-func (t *Tokenizer) Stream(skipSpecial bool) *StreamDecoder {
-	d := &StreamDecoder{t: t, skipSpecial: skipSpecial}
+func (t *Tokenizer) Stream(skipSpecial bool, keep ...int64) *StreamDecoder {
+	d := &StreamDecoder{t: t, skipSpecial: skipSpecial, keep: keep}
 	d.first = t.decoder.stream(&d.text)
 	return d
 }
@@ -37,7 +40,7 @@ func (d *StreamDecoder) Push(id int64) (string, error) {
 		return "", &IDError{id, d.pushed, len(d.t.vocab.tokens)}
 	}
 	d.pushed++
-	if d.skipSpecial && d.t.addedByID[int32(id)].Special {
+	if d.skipSpecial && d.t.addedByID[int32(id)].Special && !slices.Contains(d.keep, id) {
 		return "", nil
 	}
 	d.first.write(token)

@@ -122,6 +122,30 @@ func TestStreamRefusesUnknownIDs(t *testing.T) {
 	}
 }
 
+func TestStreamKeeps(t *testing.T) {
+	tok := openGolden(t, "bpe_qwen")
+	e, err := tok.Encode("a<|im_start|>b<|im_end|>c", EncodeOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keep, ok := tok.TokenToID("<|im_end|>")
+	if !ok {
+		t.Fatal("there is no <|im_end|>")
+	}
+	d := tok.Stream(true, keep)
+	got := ""
+	for _, id := range e.IDs {
+		text, err := d.Push(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got += text
+	}
+	if got += d.Flush(); got != "ab<|im_end|>c" {
+		t.Errorf("%v streamed: %q", e.IDs, got)
+	}
+}
+
 // FuzzStream streams any ids with each of the golden tokenizers.
 func FuzzStream(f *testing.F) {
 	toks := make([]*Tokenizer, len(tokenizerNames))

@@ -29,6 +29,9 @@ type List struct {
 // NewList returns a list of these values.
 func NewList(items ...any) *List { return &List{items: items} }
 
+// Append adds a value to a list that no template has yet.
+func (l *List) Append(v any) { l.items = append(l.items, v) }
+
 func newTuple(items ...any) *List { return &List{items: items, tuple: true} }
 
 // Dict is a dictionary. It keeps its keys in the order in which they were first set.
