@@ -10,7 +10,7 @@ import (
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
-// Endings of the tensors that stand for a quantised one (decision 0012): of weight
+// Endings of the tensors that stand for a quantised one (decision 0013): of weight
 // T these are T.codes, T.scales and, where it has them, T.mins.
 const (
 	CodesSuffix  = ".codes"
@@ -202,4 +202,41 @@ func (c *Checkpoint) sizeQuantized(name string, q *Quantized) error {
 		return &Error{File: c.entries[name+MinsSuffix].file, Field: "tensor " + quote(name+MinsSuffix), Found: "config.json says that there is none", Remedy: remedy}
 	}
 	return nil
+}
+
+// BitsPerWeight is the size of all stored tensors over the weights that they mean; 0
+// where there are none.
+func (c *Checkpoint) BitsPerWeight() float64 {
+	var bits, weights float64
+	for _, q := range c.quantized {
+		weights += float64(q.N) * float64(q.K)
+		bits += q.BitsPerWeight() * float64(q.N) * float64(q.K)
+	}
+	for _, name := range c.names {
+		if c.holdsQuantized(name) {
+			continue
+		}
+		e, _ := c.entries[name].Entry(name)
+		bits += 8 * float64(e.Length)
+		n, err := e.Shape.Elements()
+		if err == nil {
+			weights += float64(n)
+		}
+	}
+	if weights == 0 {
+		return 0
+	}
+	return bits / weights
+}
+
+// holdsQuantized reports whether a tensor is part of a quantised weight.
+func (c *Checkpoint) holdsQuantized(name string) bool {
+	for _, suffix := range []string{CodesSuffix, ScalesSuffix, MinsSuffix} {
+		if weight, ok := strings.CutSuffix(name, suffix); ok {
+			if _, ok := c.quantized[weight]; ok {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -39,17 +39,20 @@ type Session struct {
 }
 
 // Open opens a graph of the checkpoint at path: a Hugging Face folder, an ONNX file
-// or folder. Nothing is compiled yet.
+// or folder, a GGUF file or a folder with one. Nothing is compiled yet.
 func (e *Engine) Open(path string, o SessionOptions) (*Session, error) {
-	ck, err := checkpoint.Open(path)
+	ck, closeCheckpoint, err := e.openCheckpoint(context.Background(), path)
 	if err != nil {
 		return nil, err
 	}
+	if o.Name == "" {
+		o.Name = path
+	}
 	s, err := e.open(ck, o)
 	if err != nil {
-		return nil, errors.Join(err, ck.Close())
+		return nil, errors.Join(err, closeCheckpoint())
 	}
-	s.closers = append(s.closers, ck.Close)
+	s.closers = append(s.closers, closeCheckpoint)
 	return s, nil
 }
 
@@ -59,9 +62,6 @@ func (e *Engine) open(ck *checkpoint.Checkpoint, o SessionOptions) (*Session, er
 		return nil, err
 	}
 	s := &Session{Name: o.Name, Class: onnxClass, Dir: ck.Dir}
-	if s.Name == "" {
-		s.Name = ck.Path
-	}
 	var paddable []string
 	if ck.Kind == checkpoint.ONNX {
 		if s.Source, err = graph.Load(ck.Path, graph.WithLinks()); err != nil {
