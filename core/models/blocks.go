@@ -17,12 +17,13 @@ import (
 type net struct {
 	*graph.Builder
 	w      *weights
+	o      Options
 	placed map[string]bool   // initialisers that the graph has
 	casts  map[string]string // stored name -> its value as float32
 }
 
-func newNet(name string, w *weights) net {
-	return net{Builder: graph.NewBuilder(name), w: w, placed: map[string]bool{}, casts: map[string]string{}}
+func newNet(name string, w *weights, o Options) net {
+	return net{Builder: graph.NewBuilder(name), w: w, o: o, placed: map[string]bool{}, casts: map[string]string{}}
 }
 
 func (n net) in(scope string) net {
@@ -70,6 +71,9 @@ func (n net) cast(x string, to tensor.DType) string {
 // embedding looks ids up in a table: [...] -> [..., width].
 func (n net) embedding(scope, ids, name string, rows, width int64) string {
 	n = n.in(scope)
+	if parts, q, ok := n.quantized(name, rows, width); ok {
+		return n.gatherQuantized(ids, parts, q)
+	}
 	table, d := n.stored(name, rows, width)
 	x := n.Op("Gather", []string{table, ids})
 	if d != tensor.Float32 {
@@ -100,6 +104,9 @@ func (n net) project(scope, x, name string, in, out int64, bias bool) string {
 
 // times multiplies by a stored matrix [out,in]: [..., in] -> [..., out].
 func (n net) times(x, matrix string, in, out int64) string {
+	if parts, q, ok := n.quantized(matrix, out, in); ok {
+		return n.timesQuantized(x, parts, q)
+	}
 	w := n.Op("Transpose", []string{n.weight(matrix, out, in)}, graph.IntsAttr("perm", 1, 0))
 	return n.Op("MatMul", []string{x, w})
 }

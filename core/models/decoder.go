@@ -149,6 +149,12 @@ func (v *family) config(f checkpoint.Fields) decoderConfig {
 			f.Fail(name, fmt.Sprintf("found %g", found), "it left out", "this class of models has no such setting")
 		}
 	}
+	if q := "quantization_config"; f.Has(q) {
+		q := f.Object(q)
+		if method := q.StringOr("quant_method", ""); method != checkpoint.QuantMethod {
+			q.Fail("quant_method", "found "+strconv.Quote(method), strconv.Quote(checkpoint.QuantMethod), "use the original model, or its GGUF file")
+		}
+	}
 	c.rope, c.maxPositions = readRope(f, c.headDim, c.positions)
 	return c
 }
@@ -180,7 +186,7 @@ func (v *family) load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 		m.Notes = append(m.Notes, "keys turn by frequencies that depend on the length of their sequence: pages are not shared between sequences")
 	}
 	w := &weights{ck: ck, prefix: "model.", used: map[string]bool{}}
-	n := newNet(Decode, w)
+	n := newNet(Decode, w, o)
 	b := &decoder{net: n, v: v, c: c, d: d}
 	b.build()
 	if err := m.add(Decode, b.net); err != nil {
@@ -221,7 +227,7 @@ func (b *decoder) build() {
 	x = b.rmsNorm("norm", x, "norm", c.hidden, c.eps)
 	head := "lm_head.weight"
 	if c.tied {
-		b.w.skip(head)
+		b.w.skip(head, head+checkpoint.CodesSuffix, head+checkpoint.ScalesSuffix, head+checkpoint.MinsSuffix)
 		head = "embed_tokens.weight"
 	}
 	b.Output(Logits, b.in("head").times(x, head, c.hidden, c.vocab), graph.TensorType(tensor.Float32, graph.Sym(Selected), graph.Known(c.vocab)))

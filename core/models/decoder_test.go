@@ -1,6 +1,7 @@
 package models
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -290,3 +291,144 @@ func TestDecoderWithQuantisedPools(t *testing.T) {
 		}
 	}
 }
+
+// TestDecoderKinds runs decoders of every kind of positions, windows and biases, past
+// the length that they were trained at (testdata/generate_decoders.py).
+func TestDecoderKinds(t *testing.T) {
+	configs, err := filepath.Glob(filepath.Join("testdata", "decoders", "*", "config.json"))
+	if err != nil || len(configs) < 13 {
+		t.Fatalf("found %v, %v", configs, err)
+	}
+	windows := map[string][]int64{"mistral": {4, 4}, "windows": {0, 5, 5}, "window_types": {3, 0}}
+	reach := map[string]int64{"linear": 40, "dynamic": 48, "yarn": 48, "yarn_given": 32, "yarn_mscale": 72}
+	for _, config := range configs {
+		dir := filepath.Dir(config)
+		name := filepath.Base(dir)
+		t.Run(name, func(t *testing.T) {
+			m, ck := load(t, dir)
+			golden := goldenTensors(t, dir)
+			prompt, next := tensor.View[int64](golden["in.input_ids"]), tensor.View[int64](golden["in.next_ids"])
+			short := golden["out.short_logits"]
+			compare(t, "beginning", newSession(t, m, ck, 8, 4, 1).step([][]int64{prompt[:short.Shape[0]]})[Logits], short)
+			// Beside a short stranger, whose length is not this one's.
+			s := newSession(t, m, ck, 16, 4, 2)
+			got := s.step([][]int64{{5}, prompt})[Logits]
+			compare(t, "prompt", rows(got, 1, got.Shape[0]), golden["out.logits"])
+			for i, id := range next {
+				got := s.step([][]int64{{7}, {id}})[Logits]
+				compare(t, fmt.Sprintf("token %d", i), rows(got, 1, 2), rows(golden["out.next_logits"], int64(i), int64(i)+1))
+			}
+			d := m.Decoder
+			wantWindows, wantReach := windows[name], reach[name]
+			if wantWindows == nil {
+				wantWindows = make([]int64, d.Layers)
+			}
+			if wantReach == 0 {
+				wantReach = 16
+			}
+			byLength := name == "dynamic" || name == "longrope"
+			if !slices.Equal(d.Windows, wantWindows) || d.MaxPositions != wantReach || d.ByLength != byLength || byLength != (len(m.Notes) > 0) || len(m.Unused) > 0 {
+				t.Errorf("found windows %v, %d positions, by length %v, notes %q, unused %v", d.Windows, d.MaxPositions, d.ByLength, m.Notes, m.Unused)
+			}
+		})
+	}
+}
+
+func TestDecoderConfigErrors(t *testing.T) {
+	set := func(pairs ...any) func(map[string]any) {
+		return func(c map[string]any) {
+			for i := 0; i < len(pairs); i += 2 {
+				c[pairs[i].(string)] = pairs[i+1]
+			}
+		}
+	}
+	rope := func(pairs ...any) func(map[string]any) {
+		r := map[string]any{}
+		set(pairs...)(r)
+		return set("rope_parameters", r)
+	}
+	ones := func(n int) []float64 { return slices.Repeat([]float64{1}, n) }
+	for _, c := range []struct {
+		model  string
+		change func(map[string]any)
+		want   string
+	}{
+		{"llama", set("num_key_value_heads", 4), "num_key_value_heads: found 4, wanted a divisor of num_attention_heads, which is 6"},
+		{"llama", set("head_dim", nil, "num_attention_heads", 5, "num_key_value_heads", 5), "num_attention_heads: found 5, wanted a divisor of hidden_size, which is 48"},
+		{"llama", set("hidden_act", "geglu"), `hidden_act: found "geglu"`},
+		{"llama", set("final_logit_softcapping", 30.0), "final_logit_softcapping: found 30, wanted it left out"},
+		{"llama", set("residual_multiplier", 0.22), "residual_multiplier: found 0.22"},
+		{"llama", set("head_dim", 16), "its shape is [48,48], wanted [96,48]"},
+		{"llama", set("tie_word_embeddings", 1), "tie_word_embeddings: found 1"},
+		{"llama", set("eos_token_id", []int{1, -2}), "eos_token_id: found [1,-2]"},
+		{"llama", rope("rope_type", "ntk"), `rope_parameters.rope_type: found "ntk", wanted one of default, dynamic,`},
+		{"llama", rope("rope_type", "linear"), "rope_parameters.factor: it is missing"},
+		{"llama", rope("rope_type", "linear", "factor", 0.5), "rope_parameters.factor: found 0.5"},
+		{"llama", rope("rope_type", "default", "mrope_section", []int{1}), `rope_parameters.mrope_section: it is no setting of rope_type "default"`},
+		{"llama", rope("rope_type", "llama3", "factor", 2, "low_freq_factor", 4, "high_freq_factor", 4), "rope_parameters.high_freq_factor: found 4, wanted more than low_freq_factor"},
+		{"llama", rope("rope_type", "longrope", "long_factor", ones(3), "short_factor", ones(4)), "rope_parameters.long_factor: it has 3 numbers, wanted 4"},
+		{"llama", rope("rope_type", "longrope", "long_factor", ones(4), "short_factor", []float64{1, 0, 1, 1}), "rope_parameters.short_factor: found 0"},
+		{"llama", rope("partial_rotary_factor", 0.4), "head_dim: 3 of its 8 elements would be turned"},
+		{"llama", rope("full_attention", map[string]any{"rope_type": "default"}), "rope_parameters.full_attention: it is no setting"},
+		{"qwen2", set("use_sliding_window", true, "sliding_window", 8, "layer_types", []string{"full_attention"}), "layer_types: it has 1 entries, wanted 2"},
+		{"qwen2", set("layer_types", []string{"full_attention", "sliding_attention"}), `layer_types: found "sliding_attention", wanted use_sliding_window`},
+		{"qwen2", set("layer_types", []string{"full_attention", "linear_attention"}), `layer_types: found "linear_attention"`},
+	} {
+		_, err := Load(open(t, copied(t, tiny(c.model), c.change, nil)), Options{})
+		var e *checkpoint.Error
+		if !errors.As(err, &e) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("found %v, wanted %q", err, c.want)
+		}
+	}
+	_, err := Load(open(t, copied(t, filepath.Join("testdata", "decoders", "mistral"), set("layer_types", []string{"full_attention", "full_attention"}), nil)), Options{})
+	if err == nil || !strings.Contains(err.Error(), "layer_types: it is there") {
+		t.Errorf("found %v", err)
+	}
+}
+
+func TestDecoderFeeds(t *testing.T) {
+	m, _ := load(t, tiny("llama"))
+	good := func() map[string]tensor.Tensor {
+		in := map[string]tensor.Tensor{}
+		for _, name := range []string{InputIDs, Positions, Slots, Lengths, Select} {
+			in[name] = tensor.Ints(tensor.Shape{1}, 0)
+		}
+		in[Starts], in[PageTables] = tensor.Ints(tensor.Shape{2}, 0, 1), tensor.Ints(tensor.Shape{1, 1}, 1)
+		for _, p := range m.Decoder.Pools {
+			v, err := tensor.New(p.DType, append(tensor.Shape{2, 4}, p.Row...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			in[p.Name] = v
+		}
+		return in
+	}
+	if got, err := m.Feeds(good()); err != nil || len(got) != len(good()) {
+		t.Errorf("found %d inputs, %v", len(got), err)
+	}
+	for _, c := range []struct {
+		name  string
+		value *tensor.Tensor // nil: left out
+		want  string
+	}{
+		{InputIDs, ptr(tensor.Ints(tensor.Shape{1}, 660)), "input_ids[0]: found 660, wanted a token below vocab_size, which is 660"},
+		{Positions, ptr(tensor.Ints(tensor.Shape{1}, 128)), "positions[0]: found 128"},
+		{Select, ptr(tensor.Ints(tensor.Shape{1}, 1)), "select[0]: found 1, wanted a token of the step"},
+		{"k.0", ptr(tensor.Ints(tensor.Shape{1}, 1)), "k.0: its type is int64, wanted float32"},
+		{"pixels", ptr(tensor.Ints(tensor.Shape{1}, 1)), "pixels: the model has no such input"},
+		{"v.2", nil, "v.2: it is missing"},
+	} {
+		in := good()
+		delete(in, c.name)
+		if c.value != nil {
+			in[c.name] = *c.value
+		}
+		_, err := m.Feeds(in)
+		var e *InputError
+		if !errors.As(err, &e) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("found %v, wanted %q", err, c.want)
+		}
+	}
+}
+
+func ptr[T any](v T) *T { return &v }

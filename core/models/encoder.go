@@ -95,7 +95,7 @@ func (c *encoderConfig) maxTokens() int64 {
 	return c.positions
 }
 
-func (v *variant) load(ck *checkpoint.Checkpoint, _ Options) (*Model, error) {
+func (v *variant) load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 	f := ck.Config.Fields()
 	c := v.config(f)
 	if f.Err() == nil && c.maxTokens() < 1 {
@@ -113,7 +113,7 @@ func (v *variant) load(ck *checkpoint.Checkpoint, _ Options) (*Model, error) {
 	w := &weights{ck: ck, prefix: v.prefix, used: map[string]bool{}}
 	w.skip("embeddings.position_ids", "embeddings.token_type_ids")
 
-	e := v.begin(Full, w, c)
+	e := v.begin(Full, w, c, o)
 	e.output("last_hidden_state", e.hidden, graph.Sym(Sequence), graph.Known(c.hidden))
 	if w.has(poolerLinear + ".weight") {
 		e.output("pooler_output", e.pooled(), graph.Known(c.hidden))
@@ -138,7 +138,7 @@ func (v *variant) load(ck *checkpoint.Checkpoint, _ Options) (*Model, error) {
 	if m.Embedding.Assumed {
 		m.Notes = append(m.Notes, "there is no modules.json: sentence embeddings are the mean over the tokens, normalised")
 	}
-	e = v.begin(Encode, w, c)
+	e = v.begin(Encode, w, c, o)
 	e.output(SentenceEmbedding, e.pool(e.hidden, "attention_mask", m.Embedding.Pooling, m.Embedding.Normalize), graph.Known(m.Embedding.Dimension))
 	if err := m.add(Encode, e.net); err != nil {
 		return nil, err
@@ -190,8 +190,8 @@ type encoder struct {
 }
 
 // begin builds the inputs and the encoder.
-func (v *variant) begin(name string, w *weights, c encoderConfig) *encoder {
-	e := &encoder{net: newNet(name, w), v: v, c: c}
+func (v *variant) begin(name string, w *weights, c encoderConfig, o Options) *encoder {
+	e := &encoder{net: newNet(name, w, o), v: v, c: c}
 	for _, input := range c.inputs() {
 		e.Input(input.name, graph.TensorType(tensor.Int64, graph.Sym(Batch), graph.Sym(Sequence)))
 	}

@@ -554,6 +554,17 @@ func FuzzLoad(f *testing.F) {
 	for _, old := range []string{`"bert"`, "8", "12"} {
 		f.Add(bytes.Replace(data, []byte(old), []byte("3"), 1))
 	}
+	decoders, err := filepath.Glob(filepath.Join("testdata", "decoders", "*", "config.json"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range decoders {
+		config, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(config)
+	}
 	dir := f.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "model.safetensors"), weights, 0o600); err != nil {
 		f.Fatal(err)

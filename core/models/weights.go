@@ -62,7 +62,9 @@ func (w *weights) find(name string, shape tensor.Shape) (string, checkpoint.Entr
 	stored, ok := w.name(name)
 	if !ok {
 		e := &checkpoint.Error{File: w.ck.Dir, Field: "tensor " + strconv.Quote(name), Found: "it is not there", Wanted: "one of shape " + shape.String()}
-		if alike := checkpoint.Alike(name, w.ck.Names(), 3); len(alike) > 0 {
+		if _, is := w.ck.Quantized(w.prefix + name); is {
+			e.Found = "it is quantised"
+		} else if alike := checkpoint.Alike(name, w.ck.Names(), 3); len(alike) > 0 {
 			e.Remedy = "there are names alike: " + strings.Join(alike, ", ")
 		}
 		w.err = e
