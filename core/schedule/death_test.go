@@ -3,7 +3,6 @@ package schedule
 import (
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"testing"
 )
@@ -44,31 +43,55 @@ func TestPoison(t *testing.T) {
 	}
 }
 
-// TestAlone: what was in flight at two deaths runs alone from then on.
+// TestAlone: what was in flight at two deaths runs alone until it has shown that it does no harm; a death
+// after that is no reason to refuse it, many are.
 func TestAlone(t *testing.T) {
-	f := newFake(100, 4)
+	f := newFake(200, 4)
+	die := []int{3, 6, 60}
 	f.stepErr = func(n int, s *Step) error {
-		if n == 3 || n == 6 {
+		if len(die) > 0 && n >= die[0] {
+			die = die[1:]
 			return lost("killed")
 		}
 		return nil
 	}
 	s := gated(t, f, Options{})
-	old := []Request{{ID: "a", Prompt: prompt(1, 5), MaxTokens: 15}, {ID: "b", Prompt: prompt(2, 5), MaxTokens: 15, N: 2}}
-	streams := together(t, s, f, old...)
-	for i, r := range old {
-		texts, _, err := read(streams[i], max(r.N, 1))
-		if err != io.EOF || !slices.Equal(texts[0], oracle(t, f, r, 0)) {
-			t.Errorf("%s: %v, %v", r.ID, texts, err)
-		}
-		if d := streams[i].Decision(); len(d.Replays) != 2 {
+	requests := []Request{{ID: "a", Prompt: prompt(1, 5), MaxTokens: 60}, {ID: "b", Prompt: prompt(2, 5), MaxTokens: 60, N: 2}}
+	streams := together(t, s, f, requests...)
+	for i, r := range requests {
+		expect(t, f, streams[i], r)
+		if d := streams[i].Decision(); len(d.Replays) != 3 {
 			t.Errorf("%s: %+v", r.ID, d.Replays)
 		}
 	}
-	for i, sh := range f.shapes[4:] {
-		if sh.sequences != 1 {
-			t.Errorf("step %d after the second death ran %v", i, sh.members)
+	// Of three sequences, each has drawn provenAfter tokens alone after the second death and after the third.
+	alone, all, rejoined := 0, 0, 0
+	for _, sh := range f.shapes {
+		switch sh.sequences {
+		case 1:
+			alone++
+		case 3:
+			all++
+			rejoined = max(rejoined, alone)
 		}
+	}
+	if rejoined != 2*3*provenAfter || all < 20 {
+		t.Errorf("%d steps were alone before all were together again, %d were together", rejoined, all)
+	}
+	settled(t, s, f)
+
+	f = newFake(200, 4)
+	f.stepErr = func(n int, s *Step) error {
+		if n%15 == 0 {
+			return lost("killed")
+		}
+		return nil
+	}
+	s = start(t, f, Options{})
+	_, _, err := read(submit(t, s, Request{Prompt: prompt(1, 5), MaxTokens: 500}), 1)
+	var poisoned *PoisonedError
+	if !errors.As(err, &poisoned) || len(poisoned.Deaths) != maxDeaths {
+		t.Errorf("dying for ever: %v", err)
 	}
 	settled(t, s, f)
 }
@@ -88,6 +111,31 @@ func TestNeverResampled(t *testing.T) {
 	expect(t, f, stream, r)
 	if st := settled(t, s, f); st.Losses != 2 || st.Sampled != 75 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// TestIdle: nobody counts a death that happened while nobody was in flight; a device that is never there is one, though.
+func TestIdle(t *testing.T) {
+	for _, tt := range []struct{ times, deaths int }{{3, 0}, {8, 0}, {9, 1}, {1000, 3}} {
+		f := newFake(100, 4)
+		f.stepErr = func(n int, s *Step) error {
+			if n <= tt.times {
+				return &LostError{Device: "fake:0", Platform: "fake", Reason: "it was gone", Idle: true}
+			}
+			return nil
+		}
+		s := start(t, f, Options{})
+		r := Request{ID: "r", Prompt: prompt(1, 20), MaxTokens: 5}
+		stream := submit(t, s, r)
+		if tt.deaths < 3 {
+			expect(t, f, stream, r)
+		} else if _, _, err := read(stream, 1); !errors.As(err, new(*PoisonedError)) {
+			t.Errorf("%d times: %v", tt.times, err)
+		}
+		if got := len(stream.Decision().Replays); got != tt.deaths {
+			t.Errorf("%d times: %d deaths were counted, want %d", tt.times, got, tt.deaths)
+		}
+		settled(t, s, f)
 	}
 }
 

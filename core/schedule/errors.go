@@ -17,7 +17,7 @@ type LostError struct {
 	Platform string
 	Reason   string
 	Stderr   string // the tail of what the backend said
-	Idle     bool   // it was gone before the call began: nobody's request did it
+	Idle     bool   // it was gone before the call began: nobody's request did it, and none counts a death
 	Err      error
 }
 
@@ -28,7 +28,8 @@ func (e *LostError) Error() string {
 func (e *LostError) Unwrap() error { return e.Err }
 
 // PoisonedError says that a request was refused because backends died of it: it
-// was in flight at two deaths, ran alone, and its device died again.
+// was in flight at two deaths, ran alone, and its device died again; or it was in flight at
+// too many altogether.
 type PoisonedError struct {
 	Deaths []route.Refusal // where it ran and how that ended, in order
 	Stderr string          // the tail of what the last backend said

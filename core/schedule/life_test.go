@@ -28,6 +28,7 @@ func TestRequestCheck(t *testing.T) {
 		{"an id past the vocabulary", Request{Prompt: []int64{61}}, "Prompt"},
 		{"a negative id", Request{Prompt: []int64{-1}}, "Prompt"},
 		{"a negative number of tokens", Request{Prompt: []int64{1}, MaxTokens: -1}, "MaxTokens"},
+		{"more tokens than can be counted", Request{Prompt: []int64{1}, MaxTokens: math.MaxInt}, "MaxTokens"},
 		{"more choices than sequences", Request{Prompt: []int64{1}, N: 5}, "N"},
 		{"a negative number of choices", Request{Prompt: []int64{1}, N: -1}, "N"},
 		{"an empty stop", Request{Prompt: []int64{1}, Stop: [][]int64{{}}}, "Stop"},

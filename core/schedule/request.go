@@ -92,8 +92,8 @@ func (r *Request) check(o *Options) error {
 			return invalid("Prompt", "token %d is %d; ids are 0 to %d", i, id, vocab-1)
 		}
 	}
-	if r.MaxTokens < 0 {
-		return invalid("MaxTokens", "is %d; it can't be negative", r.MaxTokens)
+	if r.MaxTokens < 0 || r.MaxTokens > math.MaxInt32 {
+		return invalid("MaxTokens", "is %d; it must be from 0 to %d", r.MaxTokens, math.MaxInt32)
 	}
 	if most := min(o.MaxChoices, o.MaxSequences); r.N < 1 || r.N > most {
 		return invalid("N", "is %d; 1 to %d choices may be asked for", r.N, most)

@@ -50,6 +50,7 @@ func (s *Scheduler) run() {
 		}
 		return
 	}
+	s.idle = 0
 	s.commit(took)
 	begin = time.Now()
 	s.sample(logits)
@@ -84,7 +85,7 @@ func (s *Scheduler) build() {
 		st.Sequences = append(st.Sequences, Member{Request: q.r.ID, Choice: q.choice})
 	}
 	st.Copies = s.cache.Copies()
-	st.Alone = len(s.batch) == 1 && len(s.batch[0].r.deaths) >= soloAfter
+	st.Alone = s.batch[0].suspect()
 }
 
 // masks has the constraints of those that will draw a token work, beside the device.
@@ -122,6 +123,9 @@ func (s *Scheduler) commit(took float64) {
 		q.taken, q.fresh = 0, false
 		if !whole {
 			continue
+		}
+		if q.suspect() {
+			q.proven++
 		}
 		if q.joint {
 			for _, c := range q.split() {
@@ -206,6 +210,9 @@ func (s *Scheduler) full(q *sequence) bool {
 	return q.r.MaxTokens == 0 && s.tooLong(q) != nil
 }
 
+// maxIdle bounds how often in a row a device may be found gone without anybody counting a death.
+const maxIdle = 8
+
 // lost sees to what follows from a device's death: all begin anew on the next, and those
 // that were in flight count it. Tokens that were drawn stay.
 func (s *Scheduler) lost(e *LostError, in []*sequence) {
@@ -224,20 +231,26 @@ func (s *Scheduler) lost(e *LostError, in []*sequence) {
 		s.waiting = insert(s.waiting, q)
 	}
 	s.running = s.running[:0]
-	if e.Idle {
+	if e.Idle && s.idle < maxIdle {
+		s.idle++
 		return
 	}
 	var struck []*request
 	for _, q := range in {
-		if !slices.Contains(struck, q.r) {
-			struck = append(struck, q.r)
+		if q.r.ended || slices.Contains(struck, q.r) {
+			continue
+		}
+		struck = append(struck, q.r)
+		guilty := q.suspect()
+		q.r.deaths = append(slices.Clip(q.r.deaths), route.Refusal{Platform: e.Platform, Device: e.Device, Reason: e.Reason})
+		s.tell(q.r)
+		if guilty || len(q.r.deaths) >= maxDeaths {
+			s.end(q.r, &PoisonedError{Deaths: q.r.deaths, Stderr: e.Stderr})
 		}
 	}
-	for _, r := range struck {
-		r.deaths = append(slices.Clip(r.deaths), route.Refusal{Platform: e.Platform, Device: e.Device, Reason: e.Reason})
-		s.tell(r)
-		if len(r.deaths) > soloAfter {
-			s.end(r, &PoisonedError{Deaths: r.deaths, Stderr: e.Stderr})
+	for _, q := range s.waiting {
+		if slices.Contains(struck, q.r) {
+			q.proven = 0
 		}
 	}
 }

@@ -39,6 +39,7 @@ type Scheduler struct {
 	samplers []*sampler
 	jobs     []job
 	rates    rates
+	idle     int            // losses in a row that nobody counted
 	count    Stats          // what Stats will show
 	past     kvcache.Counts // of the caches that were lost
 }

@@ -157,6 +157,9 @@ func TestAlike(t *testing.T) {
 	if st := settled(t, s, f); st.PrefillTokens > 60*3+3*12 {
 		t.Errorf("%+v", st)
 	}
+	if got, want := fmt.Sprint(f.shapes[0].members), "[{0 0} {4 0}]"; got != want {
+		t.Errorf("the first step ran %s, want %s", got, want)
+	}
 }
 
 func TestClosedRefuses(t *testing.T) {

@@ -9,9 +9,16 @@ import (
 	"github.com/accelhq/accel/core/route"
 )
 
-// soloAfter is the number of deaths that a request was in flight at after which
-// it runs alone; one more, and it is refused (design section 6).
-const soloAfter = 2
+const (
+	// soloAfter is the number of deaths that a request was in flight at after which
+	// its sequences run alone; one more then, and it is refused (design section 6).
+	soloAfter = 2
+	// provenAfter is the number of tokens that a sequence draws alone to show that it
+	// was another's fault.
+	provenAfter = 8
+	// maxDeaths is the number of deaths at which a request is refused however often it seemed harmless.
+	maxDeaths = 12
+)
 
 // request is a Request on its way.
 type request struct {
@@ -39,6 +46,7 @@ type sequence struct {
 	pages   *kvcache.Sequence // nil: it has to be computed from the beginning
 	swapped Swapped           // nil: its pages are in the pools, or there are none
 	taken   int               // tokens in the step that is being put together
+	proven  int               // tokens drawn alone since the last death
 	fresh   bool              // nothing of it was computed since it came in
 }
 
@@ -59,7 +67,7 @@ func (q *sequence) split() []*sequence {
 	all := []*sequence{q}
 	for i := 1; i < q.r.N; i++ {
 		all = append(all, &sequence{r: q.r, choice: i, tokens: slices.Clone(q.tokens), limit: q.limit,
-			chooser: q.r.choosers[i], pages: q.pages.Fork()})
+			chooser: q.r.choosers[i], pages: q.pages.Fork(), proven: q.proven})
 	}
 	q.joint = false
 	return all
@@ -87,8 +95,11 @@ func (q *sequence) runs() bool { return q.pages != nil && q.swapped == nil }
 // alone reports whether a sequence's steps are its own: because its logits must not depend on
 // others, or because it may take others down with it.
 func (q *sequence) alone() bool {
-	return q.r.Sampling.Deterministic || len(q.r.deaths) >= soloAfter
+	return q.r.Sampling.Deterministic || q.suspect()
 }
+
+// suspect reports whether the next death would be held to be its doing.
+func (q *sequence) suspect() bool { return len(q.r.deaths) >= soloAfter && q.proven < provenAfter }
 
 // chunk is the number of tokens that it would best take in a step with so much room. A
 // deterministic sequence's tokens are computed in the same pieces always, first time or again: the prompt
