@@ -67,10 +67,12 @@ func TestAlone(t *testing.T) {
 	// Of three sequences, each has drawn provenAfter tokens alone after the second death and after the third.
 	alone, all, rejoined := 0, 0, 0
 	for _, sh := range f.shapes {
-		switch sh.sequences {
-		case 1:
+		switch {
+		case sh.alone && sh.sequences == 1:
 			alone++
-		case 3:
+		case sh.alone:
+			t.Errorf("%v had a step alone", sh.members)
+		case sh.sequences == 3:
 			all++
 			rejoined = max(rejoined, alone)
 		}
@@ -137,6 +139,25 @@ func TestIdle(t *testing.T) {
 		}
 		settled(t, s, f)
 	}
+}
+
+// TestIdleBetween: steps between such losses show that the device works.
+func TestIdleBetween(t *testing.T) {
+	f := newFake(100, 4)
+	f.stepErr = func(n int, s *Step) error {
+		if n%2 == 0 {
+			return &LostError{Device: "fake:0", Platform: "fake", Reason: "it was gone", Idle: true}
+		}
+		return nil
+	}
+	s := start(t, f, Options{})
+	r := Request{ID: "r", Prompt: prompt(1, 20), MaxTokens: 30}
+	stream := submit(t, s, r)
+	expect(t, f, stream, r)
+	if got := stream.Decision().Replays; len(got) != 0 {
+		t.Errorf("%d deaths were counted", len(got))
+	}
+	settled(t, s, f)
 }
 
 // TestLostInSwap: a device that dies while pages are moved is like one that dies in a step.

@@ -45,6 +45,7 @@ type shape struct {
 	tokens, sequences int
 	members           []Member
 	first             int64 // position of the first token
+	alone             bool
 }
 
 func newFake(pages, pageSize int) *fake {
@@ -84,7 +85,7 @@ func (f *fake) Step(ctx context.Context, s *Step) ([]float32, error) {
 	}
 	time.Sleep(f.delay)
 	size := int64(f.geometry.PageSize)
-	f.shapes = append(f.shapes, shape{len(s.InputIDs), len(s.Lengths), slices.Clone(s.Sequences), s.Positions[0]})
+	f.shapes = append(f.shapes, shape{len(s.InputIDs), len(s.Lengths), slices.Clone(s.Sequences), s.Positions[0], s.Alone})
 	from, to := map[int64]bool{}, map[int64]bool{}
 	for _, c := range s.Copies {
 		if to[c.To] || from[c.To] || to[c.From] {
