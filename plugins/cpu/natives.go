@@ -13,9 +13,9 @@ import (
 // there is a kernel for this use of the operator, and leaves it to the reference
 // operators if not. All shapes are known and no value is empty.
 var natives = map[string]func(*planner, *graph.Node, *unit){
-	"Attention": attention,
-	"MatMul":    matMul,
-	"Softmax":   softmax, "LogSoftmax": softmax,
+	"Attention": attention, "RotaryEmbedding": rotary,
+	"MatMul":  matMul,
+	"Softmax": softmax, "LogSoftmax": softmax,
 	"Gather":   gather,
 	"GatherND": gatherND, "GatherElements": gatherElements, "ScatterND": scatter, "ScatterElements": scatter,
 	"Tile": tile, "Trilu": trilu,

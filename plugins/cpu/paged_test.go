@@ -6,10 +6,13 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/sbinet/npyio/npz"
+
 	"github.com/accelhq/accel/sdk/backend"
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/reference"
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 // testPools are the types of pools and the bits that k_bits and v_bits name.
@@ -242,20 +245,7 @@ const bufferOffset = 128
 // runInPlace runs e with its pools in buffers, inputs and outputs the same ones.
 func runInPlace(t *testing.T, e *executable, in map[string]tensor.Tensor) map[string]tensor.Tensor {
 	t.Helper()
-	out := &kvBuffers{collected: collected{got: map[int]tensor.Tensor{}}, buffers: map[int]*hostBuffer{}, filled: map[int]tensor.Tensor{}}
-	values := e.values(in)
-	for i, o := range e.info.Outputs {
-		for j, v := range e.info.Inputs {
-			if v.Name+"_out" != o.Name {
-				continue
-			}
-			x := values[j].Tensor
-			b := &hostBuffer{data: alignedBytes(bufferOffset + int64(len(x.Data)))}
-			copy(b.data[bufferOffset:], x.Data)
-			out.buffers[i] = b
-			values[j].Buffer, values[j].Offset, values[j].Tensor.Data = b, bufferOffset, nil
-		}
-	}
+	values, out := e.inBuffers(in)
 	if err := e.Run(t.Context(), values, out); err != nil {
 		t.Fatal(err)
 	}
@@ -351,6 +341,63 @@ func comparePaged(t *testing.T, c *pagedCase, name string, got, want tensor.Tens
 	for i := range w {
 		if diff := g[i] - w[i]; !(diff <= 2e-5 && diff >= -2e-5) {
 			t.Fatalf("%v: %s[%d] = %g, want %g", c, name, i, g[i], w[i])
+		}
+	}
+}
+
+// TestContractVectors: the recorded vectors of the contract.
+func TestContractVectors(t *testing.T) {
+	for _, name := range []string{"plain", "softcap", "window"} {
+		f, err := npz.Open(testfiles.Shared(t, "contract", "paged_attention_"+name+".npz"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		m, err := graph.Load(testfiles.Shared(t, "contract", "paged_attention_"+name+".onnx"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		read := func(name string, d tensor.DType) tensor.Tensor {
+			var shape tensor.Shape
+			for _, n := range f.Header(name + ".npy").Descr.Shape {
+				shape = append(shape, int64(n))
+			}
+			var ints []int64
+			var numbers []float32
+			if d == tensor.Int64 {
+				err = f.Read(name+".npy", &ints)
+			} else {
+				err = f.Read(name+".npy", &numbers)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d == tensor.Int64 {
+				return tensor.Ints(shape, ints...)
+			}
+			return tensor.Floats(shape, numbers...)
+		}
+		in := map[string]tensor.Tensor{}
+		for _, v := range m.Graph.Inputs {
+			in[v.Name] = read(v.Name, v.Type.Elem)
+		}
+		for _, r := range testRunners(t) {
+			t.Run(name+"/"+r.ISA(), func(t *testing.T) {
+				e := compiled(t, m, r)
+				out := &collected{got: map[int]tensor.Tensor{}}
+				if err := e.Run(t.Context(), e.values(in), out); err != nil {
+					t.Fatal(err)
+				}
+				for i, want := range []string{"want_o", "want_kp", "want_vp"} {
+					comparePaged(t, &pagedCase{}, want[len("want_"):], out.got[i], read(want, f32))
+				}
+				for _, n := range e.plans[0].nodes {
+					if !n.Native {
+						t.Errorf("%s is not native", n.Label)
+					}
+				}
+			})
 		}
 	}
 }

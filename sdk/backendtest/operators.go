@@ -679,6 +679,10 @@ func networks() []operatorCase {
 		{name: "Attention, causal, with a mask", build: func(g *gen) []string {
 			return []string{g.Op("Attention", []string{g.f(1, 4, 6, 8), g.f(1, 4, 6, 8), g.f(1, 4, 6, 8), g.f(6, 6)}, ai("is_causal", 1), af("softcap", 5))}
 		}},
+		node("RotaryEmbedding by angles", "RotaryEmbedding", func(g *gen) []string { return []string{g.f(1, 7, 3*8), g.f(1, 7, 4), g.f(1, 7, 4)} }, ai("num_heads", 3)),
+		node("RotaryEmbedding of a part", "RotaryEmbedding", func(g *gen) []string { return []string{g.f(2, 5, 2*10), g.w(9, 3), g.w(9, 3), g.ints(-9, 9, 2, 5)} },
+			ai("num_heads", 2), ai("rotary_embedding_dim", 6)),
+		node("RotaryEmbedding, interleaved", "RotaryEmbedding", func(g *gen) []string { return []string{g.f(2, 3, 5, 8), g.f(2, 5, 4), g.f(2, 5, 4)} }, ai("interleaved", 1)),
 		{name: "RotaryEmbedding", build: func(g *gen) []string {
 			return []string{g.Op("RotaryEmbedding", []string{g.f(2, 3, 5, 8), g.w(20, 4), g.w(20, 4), g.ints(0, 20, 2, 5)})}
 		}},

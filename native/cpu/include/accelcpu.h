@@ -162,6 +162,7 @@ enum accelcpu_kind {
   ACCELCPU_OP_GROUPNORM = 16,
   ACCELCPU_OP_GRIDSAMPLE = 17,
   ACCELCPU_OP_PAGED = 18,
+  ACCELCPU_OP_ROPE = 19,
 };
 
 // Begins every operation struct. The next one stands `bytes` further on.
@@ -553,6 +554,18 @@ typedef struct {
   uint32_t k_type, v_type;
   uint32_t causal, reserved;
 } accelcpu_paged;
+
+// Rotary position embedding (J. Su et al., arXiv:2104.09864), f32: of each head [dim] the pair i < half, which is elements i
+// and i + half, or 2i and 2i + 1 if `interleaved`, is turned by an angle: (a, b) -> (a cos - b sin, a sin + b cos). Elements
+// from 2*half on stay. cos and sin are [batch, tokens, half]; with positions, I64 [batch, tokens] in [-rows, rows),
+// they are tables [rows, half]. Strides are (batch, token, head). y may be x in place.
+typedef struct {
+  accelcpu_op op;
+  accelcpu_ref x, cos, sin, positions, y;
+  int64_t batch, tokens, heads, dim, half, rows;
+  int64_t x_stride[3], y_stride[3];
+  uint32_t interleaved, reserved;
+} accelcpu_rope;
 
 // Byte offset of a field of the operation struct named `type` ("gemm", "map_operand", ...),
 // -1 where there is none; a null field asks for the struct's size. For bindings to

@@ -142,6 +142,7 @@ inline Extent dense3(int64_t a, int64_t b, int64_t c) {
 
 // Checks and runs of operations that have a file of their own.
 void run(Checker&, const Kernels&, Workers&, const accelcpu_paged&);
+void run(Checker&, const Kernels&, Workers&, const accelcpu_rope&);
 
 }  // namespace accelcpu
 #endif

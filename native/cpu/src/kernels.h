@@ -79,6 +79,8 @@ struct ResampleData { const float* x; const int32_t* index; const float* weight;
 struct GridSampleData { const float *x, *grid; float* y; };
 struct GroupNormData { const float *x, *scale, *bias; float* y; };
 
+struct RopeData { const float *x, *cos, *sin; const int64_t* positions; float* y; };
+
 // Attention over pages is cut into items, each for all key heads: a range of one sequence's queries, counted as
 // (token, query head of those that share a key head), and a range of its keys.
 struct PagedItem {
@@ -125,6 +127,7 @@ struct Kernels {
   void (*resample)(Workers&, const accelcpu_resample&, const ResampleData&);
   void (*groupnorm)(Workers&, const accelcpu_groupnorm&, const GroupNormData&);
   void (*paged)(Workers&, const accelcpu_paged&, const PagedData&);
+  void (*rope)(Workers&, const accelcpu_rope&, const RopeData&);
 };
 
 extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512, kernels_neon, kernels_wide16_test;

@@ -57,6 +57,8 @@ const Field kFields[] = {
     AT(groupnorm, groups), AT(groupnorm, channels), AT(groupnorm, inner), AT(groupnorm, eps), AT(groupnorm, activation),
     SIZE(gridsample), AT(gridsample, op), AT(gridsample, x), AT(gridsample, grid), AT(gridsample, y), AT(gridsample, batch), AT(gridsample, channels),
     AT(gridsample, points), AT(gridsample, in), AT(gridsample, rank), AT(gridsample, mode), AT(gridsample, padding), AT(gridsample, align_corners),
+    SIZE(rope), AT(rope, op), AT(rope, x), AT(rope, cos), AT(rope, sin), AT(rope, positions), AT(rope, y), AT(rope, batch), AT(rope, tokens),
+    AT(rope, heads), AT(rope, dim), AT(rope, half), AT(rope, rows), AT(rope, x_stride), AT(rope, y_stride), AT(rope, interleaved),
     SIZE(paged), AT(paged, op), AT(paged, q), AT(paged, k), AT(paged, v), AT(paged, k_pages), AT(paged, v_pages), AT(paged, slots),
     AT(paged, page_tables), AT(paged, lengths), AT(paged, starts), AT(paged, k_scales), AT(paged, v_scales), AT(paged, bias), AT(paged, o),
     AT(paged, tokens), AT(paged, heads), AT(paged, kv_heads), AT(paged, head_dim), AT(paged, v_dim), AT(paged, page_size), AT(paged, ldq),

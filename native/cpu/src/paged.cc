@@ -166,6 +166,8 @@ void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_paged& o) {
     c.require(o.heads % o.kv_heads == 0, ACCELCPU_INVALID, "heads is no multiple of kv_heads", o.heads);
     s.count = o.sequences < 0 ? c.available(o.lengths) / 8 : o.sequences;
     s.width = o.table_width < 0 ? (s.count == 0 ? 0 : c.available(o.page_tables) / 8 / s.count) : o.table_width;
+    c.require(o.sequences >= 0 || c.available(o.starts) / 8 == s.count + 1, ACCELCPU_INDEX, "starts has not one number more than lengths, which has", s.count);
+    c.require(o.table_width >= 0 || c.available(o.page_tables) / 8 == s.count * s.width, ACCELCPU_INDEX, "page_tables has not a row for each of lengths, which has", s.count);
     s.tables = c.required<const int64_t>("page_tables", o.page_tables, dense3(s.count, s.width, 1));
     s.lengths = c.required<const int64_t>("lengths", o.lengths, dense(s.count));
     s.starts = c.required<const int64_t>("starts", o.starts, dense(s.count + 1));

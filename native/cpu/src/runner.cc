@@ -484,7 +484,7 @@ struct Kind {
 };
 #define KIND(type) {#type, sizeof(accelcpu_##type), run_as<accelcpu_##type>}
 // At kind - 1.
-const Kind kKinds[] = {KIND(pack), KIND(gemm), KIND(matmul), KIND(attention), KIND(norm), KIND(softmax), KIND(map), KIND(cast), KIND(copy), KIND(gather), KIND(embed), KIND(reduce), KIND(conv), KIND(pool), KIND(resample), KIND(groupnorm), KIND(gridsample), KIND(paged)};
+const Kind kKinds[] = {KIND(pack), KIND(gemm), KIND(matmul), KIND(attention), KIND(norm), KIND(softmax), KIND(map), KIND(cast), KIND(copy), KIND(gather), KIND(embed), KIND(reduce), KIND(conv), KIND(pool), KIND(resample), KIND(groupnorm), KIND(gridsample), KIND(paged), KIND(rope)};
 constexpr uint32_t kKindCount = sizeof kKinds / sizeof kKinds[0];
 
 int64_t now_ns() {

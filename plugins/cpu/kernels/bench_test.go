@@ -2,7 +2,9 @@ package kernels
 
 import (
 	"fmt"
+	"math"
 	"testing"
+	"time"
 )
 
 // Shapes of BERT: one sequence of 128 tokens, and eight.
@@ -81,6 +83,89 @@ func BenchmarkAttention(b *testing.B) {
 				})
 			}
 		}
+	}
+}
+
+// pagedBench is a batch over pools of one type, with the heads of a model: 9 over 3 of 64 is SmolLM2-135M, 32 over 8 of 128 LLaMA 3 8B.
+type pagedBench struct {
+	heads, kv, d      int64
+	sequences, length int64
+	tokens            int64 // new ones of each sequence
+	dtype             uint32
+}
+
+// program lays out the batch; bytes are those of keys and values that it reads.
+func (p pagedBench) program() (prog *Program, buffers []Buffer, bytes int64) {
+	const size = 16
+	width := (p.length + size - 1) / size
+	pages := p.sequences*width + 1
+	row := map[uint32]int64{1: 4 * p.d, 10: 2 * p.d, 16: 2 * p.d, 3: p.d, 2: p.d / 2}[p.dtype]
+	tokens := p.sequences * p.tokens
+	var tables, lengths, slots []int64
+	starts := []int64{0}
+	for s := range p.sequences {
+		for i := range width {
+			tables = append(tables, 1+(s*width+i)*37%(pages-1)) // out of order
+		}
+		lengths = append(lengths, p.length)
+		starts = append(starts, starts[s]+p.tokens)
+		for t := range p.tokens {
+			at := p.length - p.tokens + t
+			slots = append(slots, tables[s*width+at/size]*size+at%size)
+		}
+	}
+	buffers = []Buffer{{}, BufferOf(fill(tokens*p.heads*p.d, 0.1)), BufferOf(fill(tokens*p.kv*p.d, 0.1)), BufferOf(make([]byte, pages*size*p.kv*row)), BufferOf(make([]byte, pages*size*p.kv*row)),
+		BufferOf(slots), BufferOf(tables), BufferOf(lengths), BufferOf(starts), BufferOf(make([]float32, tokens*p.heads*p.d)), BufferOf(make([]uint16, pages*size*p.kv)), BufferOf(make([]uint16, pages*size*p.kv))}
+	op := &Paged{Q: Ref{Buffer: 1}, K: Ref{Buffer: 2}, V: Ref{Buffer: 2}, KPages: Ref{Buffer: 3}, VPages: Ref{Buffer: 4}, Slots: Ref{Buffer: 5}, PageTables: Ref{Buffer: 6}, Lengths: Ref{Buffer: 7},
+		Starts: Ref{Buffer: 8}, O: Ref{Buffer: 9}, Tokens: tokens, Heads: p.heads, KVHeads: p.kv, HeadDim: p.d, VDim: p.d, PageSize: size, LDQ: p.heads * p.d, LDK: p.kv * p.d, LDV: p.kv * p.d,
+		Pages: AsMany, Sequences: AsMany, TableWidth: AsMany, Scale: 0.1, KType: p.dtype, VType: p.dtype, Causal: 1}
+	bytes = p.sequences * p.length * p.kv * row * 2
+	if p.dtype == 2 || p.dtype == 3 {
+		op.KScales, op.VScales = Ref{Buffer: 10}, Ref{Buffer: 11}
+		bytes += p.sequences * p.length * p.kv * 4
+	}
+	prog = &Program{}
+	prog.Add(op)
+	return prog, buffers, bytes
+}
+
+// Decoding one token of each of some sequences: what is read of keys and values in the best run, for the machine may be shared.
+func BenchmarkPagedDecode(b *testing.B) {
+	for _, threads := range []int{1, 2} {
+		r := newRunner(b, Config{Threads: threads})
+		for _, m := range []struct {
+			name         string
+			heads, kv, d int64
+		}{{"smollm2-135m", 9, 3, 64}, {"llama3-8b", 32, 8, 128}} {
+			for _, shape := range [][2]int64{{1, 2048}, {1, 8192}, {8, 2048}} {
+				for name, dtype := range map[string]uint32{"f32": 1, "f16": 10, "bf16": 16, "int8": 3, "int4": 2} {
+					b.Run(fmt.Sprintf("%s/%dthreads/%s/%dx%d/%s", r.ISA(), threads, m.name, shape[0], shape[1], name), func(b *testing.B) {
+						p, buffers, bytes := pagedBench{m.heads, m.kv, m.d, shape[0], shape[1], 1, dtype}.program()
+						best := time.Duration(math.MaxInt64)
+						for b.Loop() {
+							begin := time.Now()
+							if err := r.Run(p, buffers, nil); err != nil {
+								b.Fatal(err)
+							}
+							best = min(best, time.Since(begin))
+						}
+						b.ReportMetric(float64(bytes)/float64(best.Nanoseconds()), "GB/s-best")
+					})
+				}
+			}
+		}
+	}
+}
+
+// A prompt of 512 tokens.
+func BenchmarkPagedPrompt(b *testing.B) {
+	r := newRunner(b, Config{Threads: 2})
+	for name, dtype := range map[string]uint32{"f32": 1, "f16": 10, "int8": 3, "int4": 2} {
+		b.Run(fmt.Sprintf("%s/%s", r.ISA(), name), func(b *testing.B) {
+			const n = 512
+			p, buffers, _ := pagedBench{9, 3, 64, 1, n, n, dtype}.program()
+			benchmark(b, r, p, buffers, 4*9*64*n*(n+1)/2)
+		})
 	}
 }
 

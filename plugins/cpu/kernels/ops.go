@@ -405,6 +405,16 @@ type Paged struct {
 	_                                               uint32
 }
 
+// Rope turns pairs of elements of heads by angles.
+type Rope struct {
+	Op                                    opHead
+	X, Cos, Sin, Positions, Y             Ref
+	Batch, Tokens, Heads, Dim, Half, Rows int64
+	XStride, YStride                      [3]int64
+	Interleaved                           uint32
+	_                                     uint32
+}
+
 func (o *Pack) raw() (uint32, uintptr, *opHead)       { return 1, unsafe.Sizeof(*o), &o.Op }
 func (o *Gemm) raw() (uint32, uintptr, *opHead)       { return 2, unsafe.Sizeof(*o), &o.Op }
 func (o *MatMul) raw() (uint32, uintptr, *opHead)     { return 3, unsafe.Sizeof(*o), &o.Op }
@@ -423,6 +433,7 @@ func (o *Resample) raw() (uint32, uintptr, *opHead)   { return 15, unsafe.Sizeof
 func (o *GroupNorm) raw() (uint32, uintptr, *opHead)  { return 16, unsafe.Sizeof(*o), &o.Op }
 func (o *GridSample) raw() (uint32, uintptr, *opHead) { return 17, unsafe.Sizeof(*o), &o.Op }
 func (o *Paged) raw() (uint32, uintptr, *opHead)      { return 18, unsafe.Sizeof(*o), &o.Op }
+func (o *Rope) raw() (uint32, uintptr, *opHead)       { return 19, unsafe.Sizeof(*o), &o.Op }
 
 // Program is a list of operations that Runner.Run executes in one call. It holds
 // no pointers: one Program serves any number of runs at a time, each with its

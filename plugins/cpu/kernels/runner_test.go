@@ -29,7 +29,7 @@ func TestLayout(t *testing.T) {
 		"pack": Pack{}, "gemm": Gemm{}, "matmul": MatMul{}, "attention": Attention{}, "norm": Norm{}, "softmax": Softmax{},
 		"step": Step{}, "map_operand": MapOperand{}, "map": Map{}, "cast": Cast{}, "copy": Copy{}, "gather": Gather{},
 		"embed": Embed{}, "reduce": Reduce{}, "conv": Conv{}, "pool": Pool{}, "resample": Resample{}, "groupnorm": GroupNorm{}, "gridsample": GridSample{},
-		"paged": Paged{},
+		"paged": Paged{}, "rope": Rope{},
 	}
 	for name, mirror := range mirrors {
 		typ := reflect.TypeOf(mirror)
@@ -400,7 +400,7 @@ func TestRunnersComeAndGo(t *testing.T) {
 // Programs of arbitrary fields either run or are refused; they never reach outside their buffers.
 func FuzzProgram(f *testing.F) {
 	r := newRunner(f, Config{Threads: 2})
-	for kind := range byte(17) {
+	for kind := range byte(19) {
 		f.Add([]byte{kind, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20})
 	}
 	kinds := []func() Op{
@@ -408,6 +408,7 @@ func FuzzProgram(f *testing.F) {
 		func() Op { return new(Norm) }, func() Op { return new(Softmax) }, func() Op { return new(Map) }, func() Op { return new(Cast) },
 		func() Op { return new(Copy) }, func() Op { return new(Gather) }, func() Op { return new(Embed) }, func() Op { return new(Reduce) },
 		func() Op { return new(Conv) }, func() Op { return new(Pool) }, func() Op { return new(Resample) }, func() Op { return new(GroupNorm) }, func() Op { return new(GridSample) },
+		func() Op { return new(Paged) }, func() Op { return new(Rope) },
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) == 0 {
@@ -427,6 +428,14 @@ func FuzzProgram(f *testing.F) {
 		mem := newMemory()
 		for range 4 {
 			put(mem, make([]int64, 600))
+		}
+		if o, ok := op.(*Paged); ok { // what it writes overlaps nothing that it reads: the caller's duty
+			for _, ref := range []*Ref{&o.KPages, &o.VPages, &o.KScales, &o.VScales, &o.O} {
+				if ref.Buffer != 0 {
+					own, _ := put(mem, make([]int64, 600))
+					ref.Buffer = own.Buffer
+				}
+			}
 		}
 		var p Program
 		p.Add(op)

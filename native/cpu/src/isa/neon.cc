@@ -8,10 +8,11 @@
 #include "../kernels/image.h"
 #include "../kernels/map.h"
 #include "../kernels/paged.h"
+#include "../kernels/rope.h"
 #include "../kernels/rows.h"
 
 namespace accelcpu {
 
-const Kernels kernels_neon = {"neon", "f32-p16", kPanel, pack, gemm, matmul, attention, norm, softmax, map, embed, reduce, conv, pool, resample, groupnorm, paged};
+const Kernels kernels_neon = {"neon", "f32-p16", kPanel, pack, gemm, matmul, attention, norm, softmax, map, embed, reduce, conv, pool, resample, groupnorm, paged, rope};
 
 }  // namespace accelcpu

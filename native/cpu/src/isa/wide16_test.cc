@@ -8,10 +8,11 @@
 #include "../kernels/image.h"
 #include "../kernels/map.h"
 #include "../kernels/paged.h"
+#include "../kernels/rope.h"
 #include "../kernels/rows.h"
 
 namespace accelcpu {
 
-const Kernels kernels_wide16_test = {"wide16-test", "f32-p32", kPanel, pack, gemm, matmul, attention, norm, softmax, map, embed, reduce, conv, pool, resample, groupnorm, paged};
+const Kernels kernels_wide16_test = {"wide16-test", "f32-p32", kPanel, pack, gemm, matmul, attention, norm, softmax, map, embed, reduce, conv, pool, resample, groupnorm, paged, rope};
 
 }  // namespace accelcpu

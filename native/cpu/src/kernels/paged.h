@@ -69,9 +69,9 @@ INLINE void score_some(const float* q, int64_t ldq, int64_t d, const char* const
     }
   }
   if (i < d) {
-    for (int t = 0; t < Tokens; t++) {
+    UNROLL for (int t = 0; t < Tokens; t++) {
       const Vec k = page_load_n<P>(key[t], i, static_cast<int>(d - i));
-      for (int h = 0; h < H; h++) sum[h * Tokens + t] = fma(load(q + h * ldq + i), k, sum[h * Tokens + t]);
+      UNROLL for (int h = 0; h < H; h++) sum[h * Tokens + t] = fma(load(q + h * ldq + i), k, sum[h * Tokens + t]);
     }
   }
   float folded[kSums < kLanes ? kLanes : kSums];
