@@ -16,8 +16,8 @@ import (
 )
 
 // maxPlans bounds the shapes whose plans an executable keeps; the longest unused
-// goes.
-const maxPlans = 32
+// goes. A plan of a decoder of 24 layers has about 250 KB.
+const maxPlans = 128
 
 // executable is a graph that plans itself for each set of shapes it meets.
 type executable struct {

@@ -110,14 +110,16 @@ func (p *planner) poolsFree(a *pagedNode) bool {
 // graph that only paged nodes read, as such.
 func (p *planner) tablesFree(a *pagedNode) bool {
 	for _, name := range a.indexed() {
-		if !p.isInput(name) || p.index.IsOutput(name) {
-			return false
+		only, known := p.pagedOnly[name]
+		if !known {
+			only = p.isInput(name) && !p.index.IsOutput(name) && !slices.ContainsFunc(p.index.Uses(name), func(use graph.Use) bool {
+				other, ok := pagedOf(use.Node)
+				return !ok || other.q == "" || use.Input < 6 || use.Input > 8 || !p.pagedTypes(other)
+			})
+			p.pagedOnly[name] = only
 		}
-		for _, use := range p.index.Uses(name) {
-			other, ok := pagedOf(use.Node)
-			if !ok || use.Input < 6 || use.Input > 8 || !p.pagedTypes(other) {
-				return false
-			}
+		if !only {
+			return false
 		}
 	}
 	return true

@@ -87,6 +87,8 @@ type planner struct {
 
 	aliases map[string]string // output that updates an input in place -> the input
 	free    map[string][]int  // dimensions of an input that the plan does not depend on
+
+	pagedOnly map[string]bool // inputs that paged nodes alone read, as far as it was asked
 }
 
 // newPlanner begins to plan model, a bound graph.
@@ -97,7 +99,7 @@ func newPlanner(model *graph.Model, runner *kernels.Runner, weights *packedWeigh
 		index: graph.NewIndex(model.Graph), position: map[*graph.Node]int{}, pieces: map[*graph.Node][]*graph.Node{},
 		done: map[*graph.Node]bool{}, refs: map[string]kernels.Ref{}, heap: map[string]bool{},
 		plan:   &plan{buffers: make([]kernels.Buffer, arenaBuffer+1), heap: map[string]graph.Datum{}},
-		opened: map[string]uint32{}, aliases: map[string]string{}, free: map[string][]int{},
+		opened: map[string]uint32{}, aliases: map[string]string{}, free: map[string][]int{}, pagedOnly: map[string]bool{},
 	}
 	for _, in := range model.Graph.Initializers {
 		p.constants[in.Name] = in

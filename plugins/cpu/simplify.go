@@ -16,8 +16,8 @@ import (
 func (p *planner) simplify() {
 	p.fold()
 	p.dropNothings()
+	p.reindex()
 	for _, rule := range []func(*graph.Node) *rewriting{p.gelu, p.silu, p.layerNorm, p.rmsNorm} {
-		p.reindex()
 		replaced, gone := map[*graph.Node]*graph.Node{}, map[*graph.Node]bool{}
 		for _, n := range p.model.Graph.Nodes {
 			r := rule(n)
@@ -47,8 +47,8 @@ func (p *planner) simplify() {
 			}
 		}
 		p.model.Graph.Nodes = nodes
+		p.reindex()
 	}
-	p.reindex()
 }
 
 // rewriting is one operator in the place of several.
