@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/accelhq/accel/core/checkpoint"
 	"github.com/accelhq/accel/sdk/graph"
@@ -110,8 +111,8 @@ func (v *family) config(f checkpoint.Fields) decoderConfig {
 		act:       activation(f, "hidden_act", "silu"),
 		eps:       float32(f.FloatOr("rms_norm_eps", 1e-6, 0, 1)),
 		tied:      f.BoolOr("tie_word_embeddings", false),
-		pad:       f.IntOr("pad_token_id", 0, 0, maxVocab),
-		bos:       f.IntOr("bos_token_id", -1, 0, maxVocab),
+		pad:       max(f.IntOr("pad_token_id", 0, -1, maxVocab), 0), // -1: none, of which any will do
+		bos:       f.IntOr("bos_token_id", -1, -1, maxVocab),
 		eos:       f.Ints("eos_token_id", 0, maxVocab),
 		qkvBias:   v.qkvBias,
 	}
@@ -192,8 +193,28 @@ func (v *family) load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 	if err := m.add(Decode, b.net); err != nil {
 		return nil, err
 	}
+	if err := w.wholeLayers(c.layers); err != nil {
+		return nil, err
+	}
 	m.Unused = w.unused()
 	return m, nil
+}
+
+// wholeLayers refuses a checkpoint whose layers have weights that the graph does not
+// read: what they do would be missing from the numbers.
+func (w *weights) wholeLayers(layers int64) error {
+	for _, name := range w.unused() {
+		rest, ok := strings.CutPrefix(strings.TrimPrefix(name, w.prefix), "layers.")
+		if !ok {
+			continue
+		}
+		number, _, _ := strings.Cut(rest, ".")
+		if i, err := strconv.ParseInt(number, 10, 64); err == nil && i < layers {
+			return &checkpoint.Error{File: w.ck.Dir, Field: "tensor " + strconv.Quote(name), Found: "it is there",
+				Wanted: "the weights of a model of type " + w.ck.ModelType + " alone", Remedy: "config.json describes another model than the weights are of"}
+		}
+	}
+	return nil
 }
 
 // decoder is Decode while it is built.

@@ -380,7 +380,17 @@ func TestDecoderConfigErrors(t *testing.T) {
 			t.Errorf("found %v, wanted %q", err, c.want)
 		}
 	}
-	_, err := Load(open(t, copied(t, filepath.Join("testdata", "decoders", "mistral"), set("layer_types", []string{"full_attention", "full_attention"}), nil)), Options{})
+	extra := func(w map[string]tensor.Tensor) {
+		w["model.layers.1.self_attn.q_proj.bias"] = tensor.Floats(tensor.Shape{1}, 1)
+	}
+	_, err := Load(open(t, copied(t, tiny("llama"), nil, extra)), Options{})
+	if err == nil || !strings.Contains(err.Error(), `tensor "model.layers.1.self_attn.q_proj.bias": it is there`) {
+		t.Errorf("found %v", err)
+	}
+	if m, err := Load(open(t, copied(t, tiny("llama"), set("num_hidden_layers", 2, "pad_token_id", -1), nil)), Options{}); err != nil || len(m.Unused) != 9 || m.PadToken != 0 {
+		t.Errorf("a model cut short: %v", err)
+	}
+	_, err = Load(open(t, copied(t, filepath.Join("testdata", "decoders", "mistral"), set("layer_types", []string{"full_attention", "full_attention"}), nil)), Options{})
 	if err == nil || !strings.Contains(err.Error(), "layer_types: it is there") {
 		t.Errorf("found %v", err)
 	}
