@@ -208,7 +208,7 @@ func (d *device) compile(m *graph.Model, spec backend.CompileSpec) (*executable,
 	// Operators need room to work in, besides what is held between them.
 	room := max(d.memory.limit-holds.Weights, 1)
 	var err error
-	if e.program, err = reference.New(m, reference.Options{MaxBytes: room}); err != nil {
+	if e.program, err = reference.New(m, reference.Options{MaxBytes: room, RoundLate: true}); err != nil {
 		return nil, backend.Unsupported(err.Error())
 	}
 	if err := d.memory.reserve("the graph", e.memory, spec.MemoryBudget); err != nil {

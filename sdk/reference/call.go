@@ -23,6 +23,7 @@ type call struct {
 	out  []graph.Datum // one for each output of the node
 	mem  *meter
 
+	wide    widening
 	scratch int64 // bytes reserved for the time of the call
 
 	// For operators with graphs inside.
@@ -48,7 +49,7 @@ func (c *call) eval() (err error) {
 			continue
 		}
 		p, _ := c.op.input(i)
-		if why := p.accepts(v.Kind, v.Tensor.DType, bound); why != "" {
+		if why := p.accepts(v.Kind, c.declared(i), bound); why != "" {
 			return badInput(i, "%s", why)
 		}
 		if err := checkEmpty(v.Tensor.Shape); err != nil {
@@ -172,7 +173,7 @@ func (c *call) giveValue(i int, v graph.Datum) {
 
 // make makes a zeroed tensor and gives it as output i.
 func (c *call) make(i int, d tensor.DType, s tensor.Shape) (tensor.Tensor, error) {
-	t, err := c.new(d, s)
+	t, err := c.new(c.stored(i, d), s)
 	if err == nil {
 		c.give(i, t)
 	}

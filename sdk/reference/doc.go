@@ -8,6 +8,7 @@
 // when an operator's result is stored; sums of any length are taken in order, so
 // results do not depend on the number of goroutines. Integers wrap as two's
 // complement. What ONNX leaves open is stated where it is decided.
+// Options.RoundLate rounds less often.
 //
 // Operators are rows of tables, a file a family: name, versions, signature,
 // attributes, and the function that computes them. Of ONNX's default domain there

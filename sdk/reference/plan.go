@@ -57,6 +57,7 @@ func (s *step) uses(f func(slot int)) {
 type schedule struct {
 	steps []*step
 	free  [][]int
+	links []bool // by slot: see plan.links
 }
 
 func (p *plan) schedule(wanted []int) *schedule {
@@ -65,6 +66,7 @@ func (p *plan) schedule(wanted []int) *schedule {
 		needed[s] = true
 	}
 	// Wanted values are kept until the end.
+	kept := append([]bool(nil), needed...)
 	seen := append([]bool(nil), needed...)
 	s := &schedule{}
 	for i := len(p.steps) - 1; i >= 0; i-- {
@@ -95,6 +97,7 @@ func (p *plan) schedule(wanted []int) *schedule {
 	}
 	reverse(s.steps)
 	reverse(s.free)
+	s.links = p.links(s.steps, kept)
 	return s
 }
 

@@ -20,6 +20,11 @@ type Options struct {
 	// Seed makes the random numbers of operators without a seed of their own the
 	// same in every Run; 0 stands for others each time.
 	Seed uint64
+	// RoundLate rounds a float32 sum of products (MatMul, Gemm, Conv, ConvTranspose)
+	// after the bias, residual or scale that alone reads it, as backends that fuse
+	// such nodes do. Results are nearer the truth, but depend on how nodes stand
+	// together: without it each node's result is rounded, whatever reads it.
+	RoundLate bool
 }
 
 // Program is a model that is ready to run. It may be run by several goroutines
@@ -105,7 +110,7 @@ func (p *Program) RunInPlace(ctx context.Context, inputs map[string]graph.Datum,
 		}
 		slots[i] = slot
 	}
-	r := &run{ctx: ctx, mem: newMeter(p.opts.MaxBytes), trips: newTrips(p.opts.MaxTrips), random: generators{seed: p.opts.Seed}}
+	r := &run{ctx: ctx, mem: newMeter(p.opts.MaxBytes), trips: newTrips(p.opts.MaxTrips), random: generators{seed: p.opts.Seed}, late: p.opts.RoundLate}
 	for _, name := range writable {
 		if t := inputs[name].Tensor; len(t.Data) > 0 && !slices.Contains(wanted, name) && p.readers(name) == 1 {
 			r.writable = append(r.writable, &t.Data[0])
@@ -214,6 +219,7 @@ type run struct {
 	random generators
 	// writable are where the inputs begin that operators may write to.
 	writable []*byte
+	late     bool // as Options.RoundLate
 	// free finds values that no graph defines, where a node is evaluated alone.
 	free func(name string) (graph.Datum, bool)
 }
@@ -222,12 +228,17 @@ type run struct {
 type frame struct {
 	plan   *plan
 	values []graph.Datum
+	links  []bool // slots that may hold float64 for float32; nil: none
+	wide   []bool // slots that do
 }
 
 // exec runs a plan. The wanted values are returned retained: the caller releases
 // them.
 func (r *run) exec(p *plan, s *schedule, wanted []int, inputs []graph.Datum, outer *frame) ([]graph.Datum, error) {
-	f := &frame{plan: p, values: make([]graph.Datum, len(p.names))}
+	f := &frame{plan: p, values: make([]graph.Datum, len(p.names)), wide: make([]bool, len(p.names))}
+	if r.late {
+		f.links = s.links
+	}
 	set := func(slot int, v graph.Datum) {
 		r.mem.retain(v)
 		f.values[slot] = v
@@ -305,8 +316,11 @@ func (r *run) step(st *step, f *frame) (out, held []graph.Datum, err error) {
 		return out, out, err
 	}
 	c := &call{ctx: r.ctx, op: st.op, node: st.node, in: in, out: make([]graph.Datum, len(st.node.Outputs)),
-		mem: r.mem, run: r, frame: f, step: st}
+		mem: r.mem, run: r, frame: f, step: st, wide: f.widening(st)}
 	err = c.eval()
+	if c.wide.done {
+		f.wide[st.out[0]] = true
+	}
 	return c.out, c.held, err
 }
 
