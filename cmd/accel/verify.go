@@ -24,7 +24,8 @@ func newVerify(a *app) *cobra.Command {
 or an ONNX test folder: model.onnx with test_data_set_0 and so on. Each is run whole on each
 platform; none falls back to another. With --split the CPU runs the nodes that a platform does
 not take; such results are counted apart from whole ones. The error of an output is its largest
-absolute difference over the largest recorded magnitude.
+absolute difference over the largest recorded magnitude. Where scores that a TopK orders tie, their
+rows may stand in another order than was recorded, the same in all outputs; the result says so.
 
 The exit status is 1 if anything was refused, off or broken.`,
 		Example: "  accel verify testdata/tiny/bert --platform cpu,simulation:static",
@@ -102,6 +103,9 @@ func summary(r verify.Report, split bool) string {
 	if split {
 		text += fmt.Sprintf("; %d ran whole, %d split", r.Whole, r.Split)
 	}
+	if r.Tied > 0 {
+		text += fmt.Sprintf("; %d passed with rows of tied scores exchanged", r.Tied)
+	}
 	if len(r.Parts) > 0 {
 		passed, all := r.Passed, len(r.Results)
 		var parts []string
@@ -152,6 +156,9 @@ func (a *app) printResult(s style, r verify.Result) {
 		default:
 			fmt.Fprintf(a.out, "         %s: error %.2e, tolerance %.0e\n", o.Name, *o.MaxRel, o.Tolerance)
 		}
+	}
+	for _, t := range r.Ties {
+		fmt.Fprintf(a.out, "         %s: as recorded once %s\n", strings.Join(t.Outputs, ", "), t)
 	}
 	if r.Error != "" {
 		fmt.Fprintln(a.out, indent(strings.TrimSpace(r.Error), "         "))

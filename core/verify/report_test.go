@@ -10,11 +10,11 @@ func TestReportCountsApart(t *testing.T) {
 	var r Report
 	for _, x := range []Result{
 		{Status: Whole, OK: true}, {Status: Whole, OK: true, Parts: "text"}, {Status: Split, OK: true}, {Status: Split, OK: true, Parts: "text"},
-		{Status: Wrong, Parts: "text"}, {Status: Refused}, {Status: Failed},
+		{Status: Wrong, Parts: "text"}, {Status: Refused}, {Status: Failed}, {Status: Split, OK: true, Ties: []Tie{{}}}, {Status: Wrong, Ties: []Tie{{}}},
 	} {
 		r.Add(x)
 	}
-	if r.Count != (Count{Passed: 4, Failed: 2, Refused: 1}) || r.Whole != 2 || r.Split != 2 || r.Parts["text"] != (Count{Passed: 2, Failed: 1}) {
+	if r.Count != (Count{Passed: 5, Failed: 3, Refused: 1}) || r.Whole != 2 || r.Split != 3 || r.Tied != 1 || r.Parts["text"] != (Count{Passed: 2, Failed: 1}) {
 		t.Errorf("%+v", r)
 	}
 }

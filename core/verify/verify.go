@@ -40,6 +40,7 @@ type Output struct {
 	MaxRel    *float64 `json:"max_rel"`
 	Tolerance float64  `json:"tolerance"`
 	OK        bool     `json:"ok"`
+	Tied      bool     `json:"tied,omitempty"` // it agrees once rows of tied scores change places
 	Problem   string   `json:"problem,omitempty"`
 }
 
@@ -56,6 +57,7 @@ type Result struct {
 	Pieces    []route.Piece          `json:"pieces,omitempty"` // of a graph that was split, as its last test ran
 	Parts     string                 `json:"parts,omitempty"`  // "text": the export of a part of the architecture; see partsOf
 	Outputs   []Output               `json:"outputs,omitempty"`
+	Ties      []Tie                  `json:"ties,omitempty"` // without which outputs would be off
 	Error     string                 `json:"error,omitempty"`
 }
 
@@ -84,6 +86,7 @@ type Report struct {
 	Count
 	Whole int              `json:"whole"`
 	Split int              `json:"split"`
+	Tied  int              `json:"tied"`            // passed with Ties
 	Parts map[string]Count `json:"parts,omitempty"` // "text": exports of parts, which Count includes
 }
 
@@ -96,6 +99,9 @@ func (r *Report) Add(res Result) {
 		r.Whole++
 	case Split:
 		r.Split++
+	}
+	if res.OK && len(res.Ties) > 0 {
+		r.Tied++
 	}
 	if res.Parts != "" {
 		if r.Parts == nil {
@@ -229,14 +235,31 @@ func runTest(ctx context.Context, s *engine.Session, t test, res *Result, tolera
 		nodes[p.Platform] += p.Nodes
 		res.Placed[p.Platform] = engine.Cost{Nodes: nodes[p.Platform], FLOPs: res.Placed[p.Platform].FLOPs + p.FLOPs}
 	}
-	for _, o := range t.outputs {
-		out := compareValues(got[o.name], o.value, t.inputs["attention_mask"].Tensor, tolerance)
-		out.Name = o.name
+	mask := t.inputs["attention_mask"].Tensor
+	outs := make([]Output, len(t.outputs))
+	for i, o := range t.outputs {
+		outs[i] = compareValues(got[o.name], o.value, mask, tolerance)
+		outs[i].Name = o.name
 		if t.name != "" {
-			out.Name = t.name + "." + o.name
+			outs[i].Name = t.name + "." + o.name
 		}
-		res.Outputs = append(res.Outputs, out)
 	}
+	feeds, err := s.Feeds(t.inputs)
+	if err != nil {
+		return err
+	}
+	ties, err := settle(ctx, s.Source, feeds, t.outputs, got, mask, outs)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		// The outputs stay off.
+		res.Error = fmt.Sprintf("whether scores of a TopK tie is not known: %v", err)
+	}
+	for i := range ties {
+		ties[i].Test = t.name
+	}
+	res.Outputs, res.Ties = append(res.Outputs, outs...), append(res.Ties, ties...)
 	return nil
 }
 
