@@ -30,7 +30,7 @@ func newInspect(a *app) *cobra.Command {
 		Use:   "inspect MODEL",
 		Short: "Say what is in a model: inputs, outputs, operators, weights, cost",
 		Long: `Say what is in a model: inputs and outputs, operators, weights, and what a run costs in
-operations and memory at the sizes of --dim. MODEL is an .onnx file, a model's folder, or a name
+operations and memory at the sizes of --dim. MODEL is an .onnx or .gguf file, a model's folder, or a name
 of the configuration. Nothing is run and no backend started, unless --nodes asks one: then each
 node of the graph is listed with what would compute it on --platform, or why it is refused.`,
 		Example: `  accel inspect model.onnx
@@ -38,7 +38,7 @@ node of the graph is listed with what would compute it on --platform, or why it 
   accel inspect model.onnx --nodes --platform cpu`,
 		Args: cobra.ExactArgs(1),
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			return []string{"onnx"}, cobra.ShellCompDirectiveFilterFileExt
+			return []string{"onnx", "gguf"}, cobra.ShellCompDirectiveFilterFileExt
 		},
 	}
 	f := c.Flags()

@@ -103,7 +103,8 @@ func typeOf(t *testing.T, name string) checkpoint.GGUFType {
 }
 
 // compare holds repacked weights against what the blocks mean: equal bit for bit, or
-// within 1e-3 of the largest magnitude in the block.
+// within 1e-3 of the block's range, which is what its largest code adds, or its min
+// where that is larger.
 func compare(t *testing.T, kind string, w weight, want []float32) {
 	t.Helper()
 	codes, scales, mins, bad := w.repack(0, w.rows())
@@ -116,27 +117,28 @@ func compare(t *testing.T, kind string, w weight, want []float32) {
 		t.Fatalf("%s: %d weights, wanted %d", kind, len(got), len(want))
 	}
 	worst := 0.0
-	for from := 0; from < len(want); from += int(q.Block) {
-		largest := 0.0
-		for _, v := range want[from : from+int(q.Block)] {
-			largest = max(largest, math.Abs(float64(v)))
+	for i := range want {
+		if exact[kind] {
+			if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
+				t.Fatalf("%s: weight %d is %g, wanted %g", kind, i, got[i], want[i])
+			}
+			continue
 		}
-		for i := from; i < from+int(q.Block); i++ {
-			if exact[kind] {
-				if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
-					t.Fatalf("%s: weight %d is %g, wanted %g", kind, i, got[i], want[i])
-				}
-				continue
-			}
-			if e := math.Abs(float64(got[i]) - float64(want[i])); e > 1e-3*largest {
-				t.Fatalf("%s: weight %d is %g, wanted %g in a block up to %g", kind, i, got[i], want[i], largest)
-			} else if largest > 0 {
-				worst = max(worst, e/largest)
-			}
+		at := i / int(q.Block) * 2
+		size := math.Abs(float64(halfAt(scales, at))) * float64(int(1)<<q.Bits-1)
+		if q.Mins {
+			size = max(size, math.Abs(float64(halfAt(mins, at))))
+		}
+		e := math.Abs(float64(got[i]) - float64(want[i]))
+		if e > 1e-3*size {
+			t.Fatalf("%s: weight %d is %g, wanted %g in a block of range %g", kind, i, got[i], want[i], size)
+		}
+		if e > 0 {
+			worst = max(worst, e/size)
 		}
 	}
 	if !exact[kind] {
-		t.Logf("%s: at most %.2g of a block's largest magnitude", kind, worst)
+		t.Logf("%s: at most %.2g of a block's range", kind, worst)
 	}
 }
 
