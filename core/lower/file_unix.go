@@ -13,11 +13,15 @@ func isNoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-func links(info fs.FileInfo) uint64 {
+// fileID tells a file from all others.
+type fileID struct{ device, inode uint64 }
+
+// links counts the names that a file has.
+func links(info fs.FileInfo) (fileID, uint64) {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return uint64(st.Nlink)
+		return fileID{uint64(st.Dev), uint64(st.Ino)}, uint64(st.Nlink)
 	}
-	return 1
+	return fileID{}, 1
 }
 
 func syncDir(dir string) (err error) {

@@ -220,21 +220,21 @@ func (s *Store) evict(keep string) error {
 		size int64
 		used time.Time
 	}
+	var keys []string
+	for _, e := range entries {
+		if e.IsDir() && !strings.HasPrefix(e.Name(), tmpPrefix) {
+			keys = append(keys, e.Name())
+		}
+	}
+	sizes, err := s.sizes(keys)
+	if err != nil {
+		return err
+	}
 	var items []item
 	var total int64
-	for _, e := range entries {
-		if !e.IsDir() || strings.HasPrefix(e.Name(), tmpPrefix) {
-			continue
-		}
-		size, err := ownBytes(filepath.Join(s.dir, e.Name()))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // another process evicts it
-		}
-		if err != nil {
-			return s.fail("measure "+e.Name(), err)
-		}
-		it := item{key: e.Name(), size: size}
-		if info, err := os.Stat(s.lockPath(e.Name())); err == nil {
+	for key, size := range sizes {
+		it := item{key: key, size: size}
+		if info, err := os.Stat(s.lockPath(key)); err == nil {
 			it.used = info.ModTime()
 		}
 		items = append(items, it)
@@ -271,24 +271,68 @@ func (s *Store) evict(keep string) error {
 	return nil
 }
 
-// ownBytes is the size of the files in dir that exist nowhere else: a weight file
-// that is linked from a checkpoint costs nothing.
-func ownBytes(dir string) (int64, error) {
-	var total int64
+// files lists the regular files in dir.
+func files(dir string) ([]fs.FileInfo, error) {
+	var list []fs.FileInfo
 	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
 		info, err := d.Info()
-		if err != nil {
-			return err
+		if err == nil {
+			list = append(list, info)
 		}
-		if links(info) == 1 {
+		return err
+	})
+	return list, err
+}
+
+// ownBytes is the size of the files in dir that exist nowhere else: a weight file
+// that is linked from a checkpoint costs nothing.
+func ownBytes(dir string) (int64, error) {
+	list, err := files(dir)
+	var total int64
+	for _, info := range list {
+		if _, n := links(info); n == 1 {
 			total += info.Size()
 		}
-		return nil
-	})
+	}
 	return total, err
+}
+
+// sizes are the bytes that the folders of some keys take. What several of them link and
+// nobody else, as lowered folders link an imported model's weights, they share.
+func (s *Store) sizes(keys []string) (map[string]int64, error) {
+	held := map[string][]fs.FileInfo{}
+	within := map[fileID]uint64{}
+	for _, key := range keys {
+		list, err := files(filepath.Join(s.dir, key))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // another process evicts it
+		}
+		if err != nil {
+			return nil, s.fail("measure "+key, err)
+		}
+		held[key] = list
+		for _, info := range list {
+			if id, n := links(info); n > 1 {
+				within[id]++
+			}
+		}
+	}
+	sizes := map[string]int64{}
+	for key, list := range held {
+		sizes[key] = 0
+		for _, info := range list {
+			switch id, n := links(info); {
+			case n == 1:
+				sizes[key] += info.Size()
+			case n == within[id]:
+				sizes[key] += info.Size() / int64(n)
+			}
+		}
+	}
+	return sizes, nil
 }
 
 // place puts the file at path into the folder under name: linked where the file

@@ -5,6 +5,7 @@ package lower
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -132,9 +133,51 @@ func TestLinkedWeightsCostNothing(t *testing.T) {
 	if !info.Mode().IsRegular() {
 		t.Errorf("placed as %v; runtimes refuse symbolic links", info.Mode())
 	}
-	if n, err := ownBytes(f.Dir); err != nil || (n != 0 && links(info) > 1) {
+	if n, err := ownBytes(f.Dir); err != nil || (n != 0 && names(info) > 1) {
 		t.Errorf("own bytes %d, %v; want 0 for a link", n, err)
 	}
+}
+
+// names is how many names a file has.
+func names(info os.FileInfo) uint64 {
+	_, n := links(info)
+	return n
+}
+
+// TestSharedFilesCount: what two folders of the store link and nobody else counts
+// towards its bound, once.
+func TestSharedFilesCount(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, 0)
+	first, err := s.Get(t.Context(), "first", fill(1000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Release()
+	list, err := files(first.Dir)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("found %v, %v", list, err)
+	}
+	file := filepath.Join(first.Dir, list[0].Name())
+	second, err := s.Get(t.Context(), "second", func(d string) error { return place(file, d, "w") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Release()
+	if info, err := os.Stat(file); err != nil || names(info) < 2 {
+		t.Skip("no hard links here:", err)
+	}
+	check := func(want map[string]int64) {
+		t.Helper()
+		if got, err := s.sizes([]string{"first", "second", "gone"}); err != nil || !maps.Equal(got, want) {
+			t.Errorf("found %v, %v, wanted %v", got, err, want)
+		}
+	}
+	check(map[string]int64{"first": 500, "second": 500})
+	if err := os.Link(file, filepath.Join(t.TempDir(), "elsewhere")); err != nil {
+		t.Fatal(err)
+	}
+	check(map[string]int64{"first": 0, "second": 0})
 }
 
 func TestFailedWriteLeavesNothing(t *testing.T) {
