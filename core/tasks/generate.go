@@ -1,0 +1,320 @@
+package tasks
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+
+	"github.com/accelhq/accel/core/processors"
+	"github.com/accelhq/accel/core/route"
+	"github.com/accelhq/accel/core/schedule"
+)
+
+// ToolChoice says whether a model may, must or must not call tools.
+type ToolChoice struct {
+	Mode string // ToolsAuto (or empty), ToolsNone, ToolsRequired
+	Name string // of the one that must be called; Mode is ToolsRequired then
+}
+
+// Modes of ToolChoice.
+const (
+	ToolsAuto     = "auto"
+	ToolsNone     = "none"
+	ToolsRequired = "required"
+)
+
+// GenerateRequest asks for what comes after a prompt. Exactly one of Messages, Prompt and
+// Tokens is set.
+type GenerateRequest struct {
+	ID       string // for logs and errors
+	Messages []processors.Message
+	Prompt   string
+	Tokens   []int64
+
+	Tools      []processors.Tool // with Messages only
+	ToolChoice ToolChoice
+	// Template are more variables of the chat template, such as enable_thinking.
+	Template map[string]any
+
+	MaxTokens int // of each choice; 0: as many as there is room for
+	N         int // choices; 0: 1
+	Sampling  schedule.Sampling
+	Stop      []string // texts that end a choice; they are not given out
+	// Schema is a JSON schema that each choice's text satisfies when it ends by itself.
+	Schema json.RawMessage
+	// Logprobs asks for the tokens themselves in the events.
+	Logprobs bool
+	Salt     string // prefixes are shared with requests of the same salt only
+	Priority int    // higher goes first
+}
+
+// GenerateEvent is what is new of one choice.
+type GenerateEvent struct {
+	Choice int
+	// Text never ends inside a character, and holds no part of a stop text or a tool call.
+	Text   string
+	Call   *processors.ToolCall
+	Tokens []GeneratedToken // if Logprobs were asked for: those drawn since the last event
+	Finish string           // of the choice's last event: FinishStop, FinishLength, FinishTools
+	// First is what is known as the first event of all comes; else nil.
+	First *GenerateResult
+}
+
+// Reasons for a choice to end.
+const (
+	FinishStop   = "stop"
+	FinishLength = "length"
+	FinishTools  = "tool_calls"
+)
+
+// GeneratedToken is a token with its probability.
+type GeneratedToken struct {
+	ID      int64
+	Bytes   []byte // what it stands for; perhaps part of a character
+	Logprob float32
+	Top     []GeneratedToken // the most probable ones at its place
+}
+
+// GenerateResult counts what a request took.
+type GenerateResult struct {
+	PromptTokens, CachedTokens, CompletionTokens int
+	Decision                                     route.Decision
+}
+
+// ContextError says that a prompt, with what is to be generated, does not fit the model.
+type ContextError struct {
+	Model     string
+	Prompt    int // tokens
+	MaxTokens int // that were asked for; 0: any
+	Limit     int // tokens, both together
+}
+
+func (e *ContextError) Error() string {
+	if e.MaxTokens == 0 {
+		return fmt.Sprintf("the prompt has %d tokens; model %q takes %d, what it generates included: shorten the prompt", e.Prompt, e.Model, e.Limit)
+	}
+	return fmt.Sprintf("the prompt has %d tokens and up to %d are asked for; model %q takes %d together: shorten the prompt, or ask for fewer",
+		e.Prompt, e.MaxTokens, e.Model, e.Limit)
+}
+
+// Scheduler runs sequences of tokens; *schedule.Scheduler is one.
+type Scheduler interface {
+	Submit(ctx context.Context, r schedule.Request) (*schedule.Stream, error)
+}
+
+// Completer answers with one decoder.
+type Completer struct {
+	Model     string
+	Tokenizer *processors.Tokenizer
+	Template  *processors.Template // nil: the model has none, and takes no messages
+	Scheduler Scheduler
+	MaxTokens int     // prompt and output together
+	End       []int64 // tokens that end a text
+	// Constrain makes the constraint of a schema; nil: schemas are refused.
+	Constrain func(schema json.RawMessage) (func() schedule.Constraint, error)
+	// Private: the cache holds nothing that another request may share.
+	Private bool
+	// Deterministic is the default of Sampling.Deterministic.
+	Deterministic bool
+
+	once   sync.Once
+	silent map[int64]bool // tokens that stand for no text
+}
+
+// Prompt returns the tokens of a request's prompt, and the form in which the model would call tools.
+func (g *Completer) Prompt(req *GenerateRequest) ([]int64, processors.ToolFormat, error) {
+	invalid := func(field, problem, remedy string) error {
+		return &InvalidInputError{Field: field, Input: -1, Problem: problem, Remedy: remedy}
+	}
+	given := 0
+	for _, is := range []bool{len(req.Messages) > 0, req.Prompt != "", len(req.Tokens) > 0} {
+		if is {
+			given++
+		}
+	}
+	if given != 1 {
+		return nil, "", invalid("prompt", "it is empty, or given in more than one form", "give messages, a text, or token ids")
+	}
+	switch {
+	case len(req.Messages) > 0:
+		return g.chat(req)
+	case len(req.Tools) > 0:
+		return nil, "", invalid("tools", "they go with messages", "")
+	case len(req.Tokens) > 0:
+		for i, id := range req.Tokens {
+			if _, ok := g.Tokenizer.IDToToken(id); !ok {
+				return nil, "", invalid("prompt", fmt.Sprintf("token %d is %d, which model %q does not have", i, id, g.Model), "")
+			}
+		}
+		return req.Tokens, "", nil
+	}
+	e, err := g.Tokenizer.Encode(req.Prompt, processors.EncodeOptions{})
+	if err != nil {
+		return nil, "", invalid("prompt", err.Error(), "")
+	}
+	return e.IDs, "", nil
+}
+
+func (g *Completer) chat(req *GenerateRequest) ([]int64, processors.ToolFormat, error) {
+	invalid := func(field, problem, remedy string) error {
+		return &InvalidInputError{Field: field, Input: -1, Problem: problem, Remedy: remedy}
+	}
+	if g.Template == nil {
+		return nil, "", invalid("messages", fmt.Sprintf("model %q has no chat template", g.Model), "give a prompt instead, or a chat_template.jinja beside the model")
+	}
+	in := processors.TemplateInput{Messages: req.Messages, AddGenerationPrompt: true, Extra: req.Template}
+	var format processors.ToolFormat
+	if len(req.Tools) > 0 && req.ToolChoice.Mode != ToolsNone {
+		in.Tools = req.Tools
+		var err error
+		if format, err = g.Template.ToolFormat(""); err != nil {
+			return nil, "", invalid("tools", err.Error(), "")
+		}
+		if format == processors.NoTools {
+			return nil, "", invalid("tools", fmt.Sprintf("the chat template of model %q knows no tools", g.Model), "leave them out, or describe them in a message")
+		}
+	}
+	text, err := g.Template.Render(in)
+	if err != nil {
+		return nil, "", invalid("messages", err.Error(), "")
+	}
+	// The template writes the special tokens.
+	e, err := g.Tokenizer.Encode(text, processors.EncodeOptions{NoSpecial: true})
+	if err != nil {
+		return nil, "", invalid("messages", err.Error(), "")
+	}
+	if len(e.IDs) == 0 {
+		return nil, "", invalid("messages", "the chat template makes nothing of them", "")
+	}
+	return e.IDs, format, nil
+}
+
+// Generate hands what comes to emit, in one goroutine; an error of emit ends it and is
+// returned. Other errors: *InvalidInputError, *ContextError, and those of the scheduler.
+func (g *Completer) Generate(ctx context.Context, req GenerateRequest, emit func(GenerateEvent) error) (GenerateResult, error) {
+	r, format, err := g.request(&req)
+	if err != nil {
+		return GenerateResult{}, err
+	}
+	res := GenerateResult{PromptTokens: len(r.Prompt)}
+	stream, err := g.Scheduler.Submit(ctx, r)
+	if err != nil {
+		var long *schedule.TooLongError
+		if errors.As(err, &long) {
+			return res, &ContextError{Model: g.Model, Prompt: long.Prompt, MaxTokens: long.MaxTokens, Limit: long.Limit}
+		}
+		return res, err
+	}
+	defer stream.Close()
+	choices := make([]*choice, max(1, r.N))
+	for i := range choices {
+		choices[i] = newChoice(g, &req, r.Prompt, format, i)
+	}
+	open, begun := len(choices), false
+	for open > 0 {
+		token, err := stream.Next(ctx)
+		res.CachedTokens, res.Decision = stream.Cached(), stream.Decision()
+		if errors.Is(err, io.EOF) {
+			return res, errors.New("the scheduler ended a request before its choices had ended")
+		}
+		if err != nil {
+			return res, err
+		}
+		c := choices[token.Choice]
+		if c.ended {
+			continue // its stop text came; the others go on
+		}
+		res.CompletionTokens++
+		events, err := c.push(token)
+		if err != nil {
+			return res, err
+		}
+		for _, e := range events {
+			if !begun {
+				begun = true
+				first := res
+				e.First = &first
+			}
+			if err := emit(e); err != nil {
+				return res, err
+			}
+		}
+		if c.ended {
+			open--
+			stream.Drop(token.Choice)
+		}
+	}
+	return res, nil
+}
+
+// request is what the scheduler is asked for.
+func (g *Completer) request(req *GenerateRequest) (schedule.Request, processors.ToolFormat, error) {
+	prompt, format, err := g.Prompt(req)
+	if err != nil {
+		return schedule.Request{}, "", err
+	}
+	if len(prompt)+max(1, req.MaxTokens) > g.MaxTokens {
+		return schedule.Request{}, "", &ContextError{Model: g.Model, Prompt: len(prompt), MaxTokens: req.MaxTokens, Limit: g.MaxTokens}
+	}
+	r := schedule.Request{ID: req.ID, Prompt: prompt, MaxTokens: req.MaxTokens, N: req.N, Sampling: req.Sampling, Salt: g.Model + "\x00" + req.Salt, Priority: req.Priority}
+	if g.Private {
+		r.Salt += "\x00" + rand.Text()
+	}
+	r.Sampling.Logprobs = r.Sampling.Logprobs || req.Logprobs
+	r.Sampling.Deterministic = r.Sampling.Deterministic || g.Deterministic
+	for _, id := range g.End {
+		r.Stop = append(r.Stop, []int64{id})
+	}
+	for i, s := range req.Stop {
+		if s == "" {
+			return r, "", &InvalidInputError{Field: "stop", Input: i, Problem: "it is empty"}
+		}
+	}
+	schema := req.Schema
+	if req.ToolChoice.Mode == ToolsRequired {
+		if schema != nil {
+			return r, "", &InvalidInputError{Field: "tool_choice", Input: -1, Problem: "a call of a tool can't be required together with a schema for the answer"}
+		}
+		if schema, err = callSchema(req); err != nil {
+			return r, "", err
+		}
+	}
+	if schema != nil {
+		if g.Constrain == nil {
+			return r, "", &InvalidInputError{Field: "response_format", Input: -1, Problem: fmt.Sprintf("model %q can't be held to a schema", g.Model)}
+		}
+		if r.Constraint, err = g.Constrain(schema); err != nil {
+			return r, "", &InvalidInputError{Field: "response_format", Input: -1, Problem: err.Error()}
+		}
+	}
+	return r, format, nil
+}
+
+// callSchema is the schema of a call of one of the tools: what a model that must call one is held to.
+func callSchema(req *GenerateRequest) (json.RawMessage, error) {
+	type object = map[string]any
+	var any []object
+	var names []string
+	for _, t := range req.Tools {
+		names = append(names, t.Function.Name)
+		if req.ToolChoice.Name != "" && t.Function.Name != req.ToolChoice.Name {
+			continue
+		}
+		arguments := t.Function.Parameters
+		if arguments == nil {
+			arguments = json.RawMessage(`{"type":"object"}`)
+		}
+		any = append(any, object{"type": "object", "additionalProperties": false, "required": []string{"name", "arguments"},
+			"properties": object{"name": object{"const": t.Function.Name}, "arguments": arguments}})
+	}
+	if len(any) == 0 {
+		return nil, &InvalidInputError{Field: "tool_choice", Input: -1, Problem: fmt.Sprintf("a call of %q is required", req.ToolChoice.Name),
+			Remedy: "the tools are " + strings.Join(names, ", ")}
+	}
+	return json.Marshal(object{"anyOf": any})
+}
