@@ -28,6 +28,8 @@ type Config struct {
 	Split    string              `koanf:"split" enum:"off,auto,force" doc:"Whether a device that takes only part of a graph runs that part, and the CPU the rest. off: the next platform runs it whole. auto: where it is worth carrying values over, and fallback is not denied. force: wherever the device takes anything."`
 	Backends map[string]Backend  `koanf:"backends" doc:"Backends by name. Those found on the search path need no entry here."`
 	Hosts    Hosts               `koanf:"hosts" doc:"How backend processes are found, started and restarted."`
+	KVCache  KVCache             `koanf:"kv_cache" doc:"Where models that generate keep the keys and values of the tokens before."`
+	Generate Generate            `koanf:"generate" doc:"How requests to generate share a model."`
 	Cache    Cache               `koanf:"cache" doc:"Where lowered models are kept."`
 	Server   Server              `koanf:"server" doc:"The HTTP server of 'accel serve'."`
 	Log      Log                 `koanf:"log" doc:"What is logged, to standard error."`
@@ -36,10 +38,31 @@ type Config struct {
 // Model says where a model lies and what is wanted of it.
 type Model struct {
 	Path      string `koanf:"path" path:"true" required:"true" doc:"Folder of the model."`
-	Task      string `koanf:"task" enum:"embed" doc:"What the model is for; empty: as its files say."`
+	Task      string `koanf:"task" enum:"embed,generate" doc:"What the model is for; empty: as its files say."`
 	Platform  string `koanf:"platform" format:"platform" doc:"Preferred platform or device, such as cpu or simulation:static; empty: as the route says."`
 	Precision string `koanf:"precision" enum:"f32" doc:"Precision to run in; empty: as the policy says."`
 	Fallback  string `koanf:"fallback" enum:"deny,warn,allow" doc:"Overrides fallback.policy for this model."`
+	// What quantised weights are multiplied with.
+	Activations string `koanf:"activations" enum:"f32,int8" doc:"What weights of 8 bits and fewer are multiplied with. f32: exact. int8: faster, with one scale a block. Empty: f32."`
+}
+
+// KVCache says how large and of what the pools of keys and values are.
+type KVCache struct {
+	Memory   Bytes  `koanf:"memory" min:"0" doc:"Bytes of a model's pools on its device. 0: what its requests can use, at most half of the device's free memory."`
+	PageSize int    `koanf:"page_size" min:"1" doc:"Tokens a page."`
+	Key      string `koanf:"key" enum:"f32,f16,bf16,int8,int4" doc:"Element type of keys."`
+	Value    string `koanf:"value" enum:"f32,f16,bf16,int8,int4" doc:"Element type of values."`
+	Swap     Bytes  `koanf:"swap" min:"0" doc:"Host memory for the pages of requests that had to make room for others. 0: they are computed again."`
+}
+
+// Generate says how requests to generate share a model.
+type Generate struct {
+	MaxLength     int    `koanf:"max_length" min:"0" doc:"Most tokens of a request, prompt and output together. 0: what the model takes."`
+	StepTokens    int    `koanf:"step_tokens" min:"1" doc:"Most tokens that a model computes at a time: one for each request that generates, the rest for prompts."`
+	MaxSequences  int    `koanf:"max_sequences" min:"1" doc:"Most texts in the KV cache at a time; others wait."`
+	MaxWaiting    int    `koanf:"max_waiting" min:"1" doc:"Most requests that wait for a model; more are answered 429."`
+	Preemption    string `koanf:"preemption" enum:"auto,swap,recompute" doc:"What becomes of a request's pages when others need the room. auto: whichever is faster."`
+	Deterministic bool   `koanf:"deterministic" doc:"Make answers independent of what else runs. It costs throughput."`
 }
 
 // Fallback says what may happen when a wanted platform can't serve.
@@ -101,6 +124,7 @@ type Timeouts struct {
 	ReadHeader time.Duration `koanf:"read_header" min:"1" doc:"For a client to send its request's header."`
 	ReadBody   time.Duration `koanf:"read_body" min:"1" doc:"For a client to send its request's body."`
 	Request    time.Duration `koanf:"request" min:"1" doc:"For a request to be answered, waiting included; then 504."`
+	Generate   time.Duration `koanf:"generate" min:"1" doc:"For a text to be generated, waiting included; then 504, or the end of the stream."`
 	Write      time.Duration `koanf:"write" min:"1" doc:"For a client to take its answer."`
 	Idle       time.Duration `koanf:"idle" min:"1" doc:"For an idle connection to be kept."`
 	DrainDelay time.Duration `koanf:"drain_delay" min:"0" doc:"Between SIGTERM, when /readyz begins to fail, and the listener's closing; load balancers need some."`
@@ -162,7 +186,9 @@ func Default() Config {
 			StartTimeout: 15 * time.Second,
 			Backoff:      Backoff{First: 100 * time.Millisecond, Max: 30 * time.Second},
 		},
-		Cache: Cache{Dir: cache, MaxBytes: 50 << 30},
+		KVCache:  KVCache{PageSize: 16, Key: "f16", Value: "f16", Swap: 1 << 30},
+		Generate: Generate{StepTokens: 512, MaxSequences: 64, MaxWaiting: 256, Preemption: "auto"},
+		Cache:    Cache{Dir: cache, MaxBytes: 50 << 30},
 		Server: Server{
 			Listen:       "127.0.0.1:8399",
 			MaxBodyBytes: 32 << 20,
@@ -172,6 +198,7 @@ func Default() Config {
 				ReadHeader: 5 * time.Second,
 				ReadBody:   30 * time.Second,
 				Request:    60 * time.Second,
+				Generate:   30 * time.Minute,
 				Write:      30 * time.Second,
 				Idle:       120 * time.Second,
 				DrainDelay: time.Second,

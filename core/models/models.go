@@ -214,6 +214,17 @@ func Load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 	return m, nil
 }
 
+// Serving is the component that requests are answered with; empty: none is known.
+func (m *Model) Serving() string {
+	switch {
+	case m.Embedding != nil:
+		return Encode
+	case m.Decoder != nil:
+		return Decode
+	}
+	return ""
+}
+
 // Component returns the graph of that name.
 func (m *Model) Component(name string) (*graph.Model, error) {
 	var names []string
