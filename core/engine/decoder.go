@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/accelhq/accel/core/kvcache"
@@ -42,6 +44,7 @@ type decoder struct {
 	pages  int64
 	pools  []Pool             // as model.Pools
 	page   []int64            // bytes of a page in each
+	mu     sync.Mutex         // of placed, for those who ask from elsewhere
 	placed map[sizes]*graphOn // by padded sizes; dynamic shapes: by none
 	frame  frame
 	result func() // lets go of the last logits
@@ -173,7 +176,9 @@ func (x *decoder) leave() {
 			x.runner.freePiece(p)
 		}
 	}
+	x.mu.Lock()
 	clear(x.placed)
+	x.mu.Unlock()
 	x.at = route.Device{}
 }
 
@@ -227,8 +232,22 @@ func (x *decoder) graph(ctx context.Context, z sizes) (*graphOn, error) {
 		r.freePiece(*piece)
 		return nil, &pieceError{device: x.at, compiling: true, err: err}
 	}
+	x.mu.Lock()
 	x.placed[key] = g
+	x.mu.Unlock()
 	return g, nil
+}
+
+// Placements lists where Decode is now. It may be called from any goroutine.
+func (x *decoder) Placements() []Placement {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var out []Placement
+	for _, g := range x.placed {
+		out = append(out, g.describe()...)
+	}
+	slices.SortFunc(out, func(a, b Placement) int { return cmp.Compare(a.Shapes, b.Shapes) })
+	return out
 }
 
 // smoke is a step of nothing but padding, over pools of so many pages.

@@ -110,6 +110,9 @@ func (e *Engine) Close(ctx context.Context) error {
 	e.loading.Wait()
 	var errs []error
 	for _, m := range e.models {
+		if m.scheduler != nil {
+			errs = append(errs, m.scheduler.Close())
+		}
 		if m.session != nil {
 			errs = append(errs, m.session.Close())
 		}

@@ -9,7 +9,6 @@ import (
 	"github.com/accelhq/accel/core/lower"
 	"github.com/accelhq/accel/core/models"
 	"github.com/accelhq/accel/core/route"
-	"github.com/accelhq/accel/core/tasks"
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
 )
@@ -58,13 +57,17 @@ func (e *Engine) Explain(ctx context.Context, name string) (Explanation, error) 
 	if err != nil {
 		return Explanation{}, err
 	}
-	res, err := m.embed(ctx, tasks.EmbedRequest{Texts: []string{"ready"}})
+	decision, err := m.try(ctx)
 	if err != nil {
 		return Explanation{}, err
 	}
 	cm := m.session.Model
-	x := Explanation{ModelInfo: m.info(), ModelType: cm.ModelType, Normalized: cm.Embedding.Normalize, Notes: cm.Notes, Unused: cm.Unused,
-		Decision: res.Decision, Placements: m.session.Placements(), CostTokens: m.embedder.MaxTokens}
+	x := Explanation{ModelInfo: m.info(), ModelType: cm.ModelType, Notes: cm.Notes, Unused: cm.Unused, Decision: decision}
+	if m.completer != nil {
+		x.Placements = m.executor.Placements()
+		return x, x.weigh(m.session.Source.Graph)
+	}
+	x.Normalized, x.Placements, x.CostTokens = cm.Embedding.Normalize, m.session.Placements(), m.embedder.MaxTokens
 	for _, p := range cm.Embedding.Pooling {
 		x.Pooling = append(x.Pooling, string(p))
 	}

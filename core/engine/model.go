@@ -12,6 +12,7 @@ import (
 	"github.com/accelhq/accel/core/models"
 	"github.com/accelhq/accel/core/processors"
 	"github.com/accelhq/accel/core/route"
+	"github.com/accelhq/accel/core/schedule"
 	"github.com/accelhq/accel/core/tasks"
 )
 
@@ -22,9 +23,13 @@ type model struct {
 	config config.Model
 	opened chan struct{} // closed when session and embedder, or err, are set
 
-	session  *Session
-	embedder *tasks.Embedder
-	err      error
+	session   *Session
+	tokenizer *processors.Tokenizer
+	embedder  *tasks.Embedder // one of these two
+	completer *tasks.Completer
+	scheduler *schedule.Scheduler // the completer's
+	executor  *decoder            // the scheduler's
+	err       error
 
 	mu     sync.Mutex
 	last   error        // how the last placing ended
@@ -34,25 +39,45 @@ type model struct {
 
 // open reads the checkpoint and the tokenizer and holds one against the other.
 func (m *model) open(e *Engine) error {
-	s, err := e.Open(m.config.Path, SessionOptions{Name: m.name, Component: models.Encode, Preferred: m.config.Platform, Policy: m.policy(e), Split: e.split()})
+	kv, err := kvTypes(e.config.KVCache)
 	if err != nil {
 		return err
 	}
-	if s.Model == nil || s.Model.Embedding == nil {
-		err := error(&noTaskError{s.Class})
-		if s.Model != nil {
-			err = fmt.Errorf("a model of class %q does not embed, and no other task is known", s.Class)
-		}
+	s, err := e.Open(m.config.Path, SessionOptions{Name: m.name, Preferred: m.config.Platform, Policy: m.policy(e), Split: e.split(),
+		Models: models.Options{KV: kv, Activations: m.config.Activations}})
+	if err != nil {
+		return err
+	}
+	if err := m.serve(e, s); err != nil {
 		return errors.Join(err, s.Close())
+	}
+	m.session = s
+	return nil
+}
+
+// serve makes of a session what answers requests.
+func (m *model) serve(e *Engine, s *Session) error {
+	if s.Model == nil {
+		return &noTaskError{s.Class}
 	}
 	tok, err := processors.OpenTokenizer(s.Dir)
 	if err != nil {
-		return errors.Join(err, s.Close())
+		return err
 	}
 	if n := int64(tok.VocabSize()); n > s.Model.VocabSize {
-		return errors.Join(fmt.Errorf("the tokenizer has %d tokens and the model %d: it is another model's tokenizer", n, s.Model.VocabSize), s.Close())
+		return fmt.Errorf("the tokenizer has %d tokens and the model %d: it is another model's tokenizer", n, s.Model.VocabSize)
 	}
-	m.session = s
+	m.tokenizer = tok
+	task := taskEmbed
+	if s.Model.Embedding == nil {
+		task = taskGenerate
+	}
+	if want := m.config.Task; want != "" && want != task {
+		return fmt.Errorf("task %q was asked for; a model of class %q can %s", want, s.Class, task)
+	}
+	if task == taskGenerate {
+		return m.decode(e, s, tok)
+	}
 	emb := s.Model.Embedding
 	m.embedder = &tasks.Embedder{
 		Model: m.name, Encoder: textEncoder{tok, emb.Prompt, emb.Lowercase}, Runner: s.Runner, Feeds: s.Model.Feeds,
@@ -100,12 +125,32 @@ func (t textEncoder) Encode(text string, max int) ([]int64, int, error) {
 
 // place brings the model onto its first device, so that the first request need not.
 func (m *model) place(ctx context.Context) error {
-	_, err := m.embed(ctx, tasks.EmbedRequest{Texts: []string{"ready"}})
+	_, err := m.try(ctx)
 	return err
 }
 
+// try runs as little as can be, and says where.
+func (m *model) try(ctx context.Context) (route.Decision, error) {
+	if m.completer != nil {
+		res, err := m.generate(ctx, tasks.GenerateRequest{ID: "ready", Tokens: []int64{max(0, m.session.Model.Decoder.BOS)}, MaxTokens: 1},
+			func(tasks.GenerateEvent) error { return nil })
+		return res.Decision, err
+	}
+	res, err := m.embed(ctx, tasks.EmbedRequest{Texts: []string{"ready"}})
+	return res.Decision, err
+}
+
 func (m *model) embed(ctx context.Context, req tasks.EmbedRequest) (tasks.EmbedResult, error) {
+	if m.embedder == nil {
+		return tasks.EmbedResult{}, &TaskError{Model: m.name, Class: m.session.Class, Asked: taskEmbed, Serves: taskGenerate}
+	}
 	res, err := m.embedder.Embed(ctx, req)
+	m.note(&res.Decision, err)
+	return res, err
+}
+
+// note takes in how a request ended.
+func (m *model) note(d *route.Decision, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var none *NoPlatformError
@@ -114,15 +159,14 @@ func (m *model) embed(ctx context.Context, req tasks.EmbedRequest) (tasks.EmbedR
 		if m.last != nil || m.ready.IsZero() {
 			m.ready = time.Now()
 		}
-		m.last, m.chosen = nil, res.Decision.Chosen
+		m.last, m.chosen = nil, d.Chosen
 	case errors.As(err, &none) || m.ready.IsZero():
 		m.last = err
 	}
-	return res, err
 }
 
 func (m *model) info() ModelInfo {
-	i := ModelInfo{Name: m.name, Path: m.config.Path, Task: "embed", Precision: "f32", State: ModelLoading}
+	i := ModelInfo{Name: m.name, Path: m.config.Path, State: ModelLoading}
 	select {
 	case <-m.opened:
 	default:
@@ -133,7 +177,12 @@ func (m *model) info() ModelInfo {
 		return i
 	}
 	i.Class = m.session.Class
-	i.MaxTokens, i.Dimensions = m.embedder.MaxTokens, m.embedder.Hidden
+	i.Precision = "f32"
+	if m.completer != nil {
+		i.Task, i.MaxTokens = taskGenerate, m.completer.MaxTokens
+	} else {
+		i.Task, i.MaxTokens, i.Dimensions = taskEmbed, m.embedder.MaxTokens, m.embedder.Hidden
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {

@@ -20,7 +20,8 @@ const onnxClass = "onnx"
 // SessionOptions say which graph of a model is opened, and where it may run.
 type SessionOptions struct {
 	Name      string // for records; empty: the path
-	Component string // models.Full, models.Encode, ...; an ONNX model has one graph and needs none
+	Component string // models.Full, models.Encode, ...; empty: the one that answers requests. An ONNX model has one graph
+	Models    models.Options
 	Preferred string // platform or device; empty: as the route says
 	Policy    route.Policy
 	Split     route.Split // empty: off
@@ -70,10 +71,20 @@ func (e *Engine) open(ck *checkpoint.Checkpoint, o SessionOptions) (*Session, er
 		s.closers = append(s.closers, s.Source.Close)
 		s.Source.Graph.Inputs = tasks.FeedInputs(s.Source.Graph)
 	} else {
-		if s.Model, err = models.Load(ck, models.Options{}); err != nil {
+		if s.Model, err = models.Load(ck, o.Models); err != nil {
 			return nil, err
 		}
-		if s.Source, err = s.Model.Component(o.Component); err != nil {
+		component := o.Component
+		if component == "" {
+			component = s.Model.Serving()
+		}
+		if component == "" {
+			return nil, &noTaskError{s.Model.Class}
+		}
+		if component == models.Decode {
+			o.Split = route.SplitOff // pools lie on one device
+		}
+		if s.Source, err = s.Model.Component(component); err != nil {
 			return nil, err
 		}
 		s.Class = s.Model.Class

@@ -1,0 +1,133 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/accelhq/accel/core/config"
+	"github.com/accelhq/accel/core/models"
+	"github.com/accelhq/accel/core/processors"
+	"github.com/accelhq/accel/core/schedule"
+	"github.com/accelhq/accel/core/tasks"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+// Tasks that models serve.
+const (
+	taskEmbed    = "embed"
+	taskGenerate = "generate"
+)
+
+// TaskError says that a model does something else than it was asked for.
+type TaskError struct{ Model, Class, Asked, Serves string }
+
+func (e *TaskError) Error() string {
+	return fmt.Sprintf("model %q, of class %q, does not %s: it can %s", e.Model, e.Class, e.Asked, e.Serves)
+}
+
+// kvTypes are the element types of a configuration's pools.
+func kvTypes(c config.KVCache) (models.KVTypes, error) {
+	var t models.KVTypes
+	for _, p := range []struct {
+		name string
+		elem *tensor.DType
+		bits *int
+	}{{c.Key, &t.Key, &t.KeyBits}, {c.Value, &t.Value, &t.ValueBits}} {
+		switch p.name {
+		case "f32":
+			*p.elem = tensor.Float32
+		case "f16":
+			*p.elem = tensor.Float16
+		case "bf16":
+			*p.elem = tensor.BFloat16
+		case "int8":
+			*p.elem, *p.bits = tensor.Int8, 8
+		case "int4":
+			*p.elem, *p.bits = tensor.Uint8, 4
+		default:
+			return t, fmt.Errorf("kv_cache: there is no element type %q", p.name)
+		}
+	}
+	return t, nil
+}
+
+// decode makes a generator over a decoder.
+func (m *model) decode(e *Engine, s *Session, tok *processors.Tokenizer) error {
+	c, kv, d := e.config.Generate, e.config.KVCache, s.Model.Decoder
+	limit := d.MaxPositions
+	if c.MaxLength > 0 {
+		limit = min(limit, int64(c.MaxLength))
+	}
+	template, err := processors.OpenTemplate(s.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	preemption := schedule.Preemption(c.Preemption)
+	if c.Preemption == "auto" {
+		preemption = schedule.PreemptAuto
+	}
+	m.executor = newDecoder(s.Runner, d, poolOptions{PageSize: int64(kv.PageSize), Bytes: int64(kv.Memory), Useful: int64(c.MaxSequences) * limit})
+	m.scheduler, err = schedule.New(m.executor, schedule.Options{
+		Vocabulary: int(d.VocabSize), MaxLength: int(limit), StepTokens: c.StepTokens, MaxSequences: c.MaxSequences, MaxWaiting: c.MaxWaiting,
+		Preemption: preemption, SwapBytes: int64(kv.Swap),
+	})
+	if err != nil {
+		return err
+	}
+	m.completer = &tasks.Completer{Model: m.name, Tokenizer: tok, Template: template, Scheduler: m.scheduler, MaxTokens: int(limit), End: d.EOS,
+		Private: d.ByLength, Deterministic: c.Deterministic}
+	return nil
+}
+
+func (m *model) generate(ctx context.Context, req tasks.GenerateRequest, emit func(tasks.GenerateEvent) error) (tasks.GenerateResult, error) {
+	if m.completer == nil {
+		return tasks.GenerateResult{}, &TaskError{Model: m.name, Class: m.session.Class, Asked: taskGenerate, Serves: taskEmbed}
+	}
+	res, err := m.completer.Generate(ctx, req, emit)
+	var poisoned *schedule.PoisonedError
+	if errors.As(err, &poisoned) {
+		err = &PoisonedError{Model: m.name, Deaths: poisoned.Deaths, Stderr: poisoned.Stderr}
+	}
+	m.note(&res.Decision, err)
+	return res, err
+}
+
+// Generate answers with what comes after a prompt, as it comes; see tasks.Completer.
+func (e *Engine) Generate(ctx context.Context, name string, req tasks.GenerateRequest, emit func(tasks.GenerateEvent) error) (tasks.GenerateResult, error) {
+	m, err := e.model(ctx, name)
+	if err != nil {
+		return tasks.GenerateResult{}, err
+	}
+	res, err := m.generate(ctx, req, emit)
+	if err == nil {
+		e.record(&res.Decision)
+	}
+	return res, err
+}
+
+// Tokenizer is the tokenizer of a model that serves requests.
+func (e *Engine) Tokenizer(ctx context.Context, name string) (*processors.Tokenizer, error) {
+	m, err := e.model(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return m.tokenizer, nil
+}
+
+// SchedulerStats are snapshots of the models that generate, by name.
+func (e *Engine) SchedulerStats() map[string]schedule.Stats {
+	out := map[string]schedule.Stats{}
+	for name, m := range e.models {
+		select {
+		case <-m.opened:
+		default:
+			continue
+		}
+		if m.scheduler != nil {
+			out[name] = m.scheduler.Stats()
+		}
+	}
+	return out
+}
