@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/accelhq/accel/core/engine"
+	"github.com/accelhq/accel/core/schedule"
 	"github.com/accelhq/accel/core/tasks"
 	"github.com/accelhq/accel/sdk/backend"
 )
@@ -78,6 +79,19 @@ var translations = []func(error) *problem{
 	as(func(e *tasks.InvalidInputError) *problem {
 		return &problem{Status: http.StatusBadRequest, Type: invalidRequest, Code: "invalid_value", Param: e.Field, Message: e.Error()}
 	}),
+	as(func(e *tasks.ContextError) *problem {
+		return &problem{Status: http.StatusBadRequest, Type: invalidRequest, Code: "context_length_exceeded", Message: e.Error()}
+	}),
+	as(func(e *schedule.InvalidError) *problem {
+		return &problem{Status: http.StatusBadRequest, Type: invalidRequest, Code: "invalid_value", Param: e.Field, Message: e.Error()}
+	}),
+	as(func(e *schedule.BusyError) *problem {
+		return &problem{Status: http.StatusTooManyRequests, Type: rateLimit, Code: "rate_limit_exceeded",
+			Message: e.Error() + ", or raise generate.max_waiting", RetryAfter: time.Second}
+	}),
+	as(func(e *engine.TaskError) *problem {
+		return &problem{Status: http.StatusBadRequest, Type: invalidRequest, Code: "wrong_task", Param: "model", Message: e.Error()}
+	}),
 	as(func(e *engine.ModelNotFoundError) *problem {
 		return &problem{Status: http.StatusNotFound, Type: invalidRequest, Code: "model_not_found", Param: "model", Message: e.Error()}
 	}),
@@ -126,19 +140,26 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if p.Final {
 		h.Set("X-Should-Retry", "false") // OpenAI's clients ask again after a 5xx else
 	}
-	body := struct {
-		Error struct {
-			Message string  `json:"message"`
-			Type    string  `json:"type"`
-			Param   *string `json:"param"`
-			Code    string  `json:"code"`
-		} `json:"error"`
-	}{}
-	body.Error.Message, body.Error.Type, body.Error.Code = p.Message, p.Type, p.Code
+	writeJSON(w, p.Status, p.body())
+}
+
+// problemBody is an error in OpenAI's form.
+type problemBody struct {
+	Error struct {
+		Message string  `json:"message"`
+		Type    string  `json:"type"`
+		Param   *string `json:"param"`
+		Code    string  `json:"code"`
+	} `json:"error"`
+}
+
+func (p *problem) body() problemBody {
+	var b problemBody
+	b.Error.Message, b.Error.Type, b.Error.Code = p.Message, p.Type, p.Code
 	if p.Param != "" {
-		body.Error.Param = &p.Param
+		b.Error.Param = &p.Param
 	}
-	writeJSON(w, p.Status, body)
+	return b
 }
 
 // writeJSON answers with a value that encoding/json can hold.

@@ -36,13 +36,7 @@ func invalid(param, format string, args ...any) *problem {
 // refused, for encoding/json would pass or mend them in silence.
 func parseEmbeddings(body []byte, maxInputs int) (embeddingsRequest, error) {
 	var req embeddingsRequest
-	if !utf8.Valid(body) {
-		return req, invalid("", "the body is not valid UTF-8")
-	}
-	if hasLoneSurrogate(body) {
-		return req, invalid("", `the body holds half of a surrogate pair (\ud800 to \udfff) without the other half; that is no character`)
-	}
-	fields, err := splitObject(body)
+	fields, err := splitBody(body, embeddingsFields)
 	if err != nil {
 		return req, err
 	}
@@ -65,8 +59,19 @@ type field struct {
 	value json.RawMessage
 }
 
+// splitBody is splitObject for a body that has to be Unicode.
+func splitBody(body []byte, known []string) ([]field, error) {
+	if !utf8.Valid(body) {
+		return nil, invalid("", "the body is not valid UTF-8")
+	}
+	if hasLoneSurrogate(body) {
+		return nil, invalid("", `the body holds half of a surrogate pair (\ud800 to \udfff) without the other half; that is no character`)
+	}
+	return splitObject(body, known)
+}
+
 // splitObject returns the fields of a JSON object, each name known and given once.
-func splitObject(body []byte) ([]field, error) {
+func splitObject(body []byte, known []string) ([]field, error) {
 	dec := json.NewDecoder(bytes.NewReader(body))
 	if t, err := dec.Token(); err != nil {
 		return nil, syntaxProblem(err, dec)
@@ -80,8 +85,8 @@ func splitObject(body []byte) ([]field, error) {
 			return nil, syntaxProblem(err, dec)
 		}
 		name := t.(string)
-		if !slices.Contains(embeddingsFields, name) {
-			return nil, unknownField(name)
+		if !slices.Contains(known, name) {
+			return nil, unknownField(name, known)
 		}
 		if slices.ContainsFunc(fields, func(f field) bool { return f.name == name }) {
 			return nil, invalid(name, "%s: it is given twice", name)
@@ -101,12 +106,12 @@ func splitObject(body []byte) ([]field, error) {
 	return fields, nil
 }
 
-func unknownField(name string) *problem {
+func unknownField(name string, known []string) *problem {
 	if len(name) > 64 {
 		name = name[:64] + "..."
 	}
-	hint := "known are: " + strings.Join(embeddingsFields, ", ")
-	if near := config.Nearest(name, embeddingsFields); near != "" {
+	hint := "known are: " + strings.Join(known, ", ")
+	if near := config.Nearest(name, known); near != "" {
 		hint = fmt.Sprintf("did you mean %q?", near)
 	}
 	p := invalid(name, "unknown field %q; %s", name, hint)

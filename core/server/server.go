@@ -32,6 +32,8 @@ import (
 
 	"github.com/accelhq/accel/core/config"
 	"github.com/accelhq/accel/core/engine"
+	"github.com/accelhq/accel/core/processors"
+	"github.com/accelhq/accel/core/schedule"
 	"github.com/accelhq/accel/core/tasks"
 )
 
@@ -40,6 +42,12 @@ import (
 type Engine interface {
 	// Embed returns one vector an input, in their order. It ends soon after ctx.
 	Embed(ctx context.Context, model string, req tasks.EmbedRequest) (tasks.EmbedResult, error)
+	// Generate hands what a model generates to emit, as it comes. It ends soon after ctx.
+	Generate(ctx context.Context, model string, req tasks.GenerateRequest, emit func(tasks.GenerateEvent) error) (tasks.GenerateResult, error)
+	// Tokenizer is that of a model.
+	Tokenizer(ctx context.Context, model string) (*processors.Tokenizer, error)
+	// SchedulerStats are snapshots of the models that generate, by name.
+	SchedulerStats() map[string]schedule.Stats
 	// Models lists all models that were configured, loaded or not.
 	Models() []engine.ModelInfo
 	// Ready reports whether every model can be served, and on what that hangs.
@@ -96,7 +104,7 @@ func (s *Server) routes() http.Handler {
 	r := chi.NewRouter()
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, &problem{Status: http.StatusNotFound, Type: invalidRequest, Code: "unknown_url",
-			Message: fmt.Sprintf("there is no %s %s; there are POST /v1/embeddings, GET /v1/models, /healthz, /readyz and /metrics", r.Method, r.URL.Path)})
+			Message: fmt.Sprintf("there is no %s %s; there are POST /v1/embeddings, /v1/chat/completions, /v1/completions, /tokenize and /detokenize, GET /v1/models, /healthz, /readyz and /metrics", r.Method, r.URL.Path)})
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, &problem{Status: http.StatusMethodNotAllowed, Type: invalidRequest, Code: "method_not_allowed",
@@ -107,6 +115,10 @@ func (s *Server) routes() http.Handler {
 	r.Group(func(r chi.Router) {
 		r.Use(s.authenticate)
 		r.Post("/v1/embeddings", s.embeddings)
+		r.Post("/v1/chat/completions", s.chatCompletions)
+		r.Post("/v1/completions", s.completions)
+		r.Post("/tokenize", s.tokenize)
+		r.Post("/detokenize", s.detokenize)
 		r.Get("/v1/models", s.models)
 		r.Get("/v1/models/*", s.model)
 		r.Method(http.MethodGet, "/metrics", s.metrics.handler())

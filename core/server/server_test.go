@@ -21,7 +21,9 @@ import (
 
 	"github.com/accelhq/accel/core/config"
 	"github.com/accelhq/accel/core/engine"
+	"github.com/accelhq/accel/core/processors"
 	"github.com/accelhq/accel/core/route"
+	"github.com/accelhq/accel/core/schedule"
 	"github.com/accelhq/accel/core/tasks"
 	"github.com/accelhq/accel/sdk/backend"
 )
@@ -29,7 +31,23 @@ import (
 // fake is an engine whose vectors hold, for each input, its index and length.
 type fake struct {
 	embed      func(ctx context.Context, model string, req tasks.EmbedRequest) (tasks.EmbedResult, error)
+	generate   func(ctx context.Context, req tasks.GenerateRequest, emit func(tasks.GenerateEvent) error) (tasks.GenerateResult, error)
 	conditions []engine.Condition
+}
+
+func (f *fake) Generate(ctx context.Context, model string, req tasks.GenerateRequest, emit func(tasks.GenerateEvent) error) (tasks.GenerateResult, error) {
+	if model != "mini" {
+		return tasks.GenerateResult{}, &engine.ModelNotFoundError{Model: model, Known: []string{"mini"}}
+	}
+	return f.generate(ctx, req, emit)
+}
+
+func (f *fake) Tokenizer(context.Context, string) (*processors.Tokenizer, error) {
+	return processors.OpenTokenizer(filepath.Join("..", "..", "testdata", "tiny", "tokenizers", "bpe_qwen"))
+}
+
+func (f *fake) SchedulerStats() map[string]schedule.Stats {
+	return map[string]schedule.Stats{"mini": {Steps: 7}}
 }
 
 func (f *fake) Embed(ctx context.Context, model string, req tasks.EmbedRequest) (tasks.EmbedResult, error) {
@@ -202,7 +220,7 @@ func TestRefusedRequests(t *testing.T) {
 		status                   int
 		code, param, message     string
 	}{
-		{"no such page", "GET", "/v1/completions", "", 404, "unknown_url", "", "there is no GET /v1/completions"},
+		{"no such page", "GET", "/v1/complete", "", 404, "unknown_url", "", "there is no GET /v1/complete"},
 		{"wrong method", "GET", embed, "", 405, "method_not_allowed", "", "/v1/embeddings does not take GET"},
 		{"unknown model", "POST", embed, `{"model":"mimi","input":"a"}`, 404, "model_not_found", "model", `did you mean "mini"?`},
 		{"unknown model's page", "GET", "/v1/models/min", "", 404, "model_not_found", "model", `there is no model "min"; did you mean "mini"?`},
