@@ -21,7 +21,9 @@ import (
 	"github.com/accelhq/accel/core/config"
 	"github.com/accelhq/accel/core/engine"
 	"github.com/accelhq/accel/core/hosts"
+	"github.com/accelhq/accel/core/processors"
 	"github.com/accelhq/accel/core/route"
+	"github.com/accelhq/accel/core/schedule"
 	"github.com/accelhq/accel/core/tasks"
 	"github.com/accelhq/accel/sdk/backend"
 )
@@ -35,6 +37,7 @@ type fake struct {
 	backends []hosts.BackendStatus
 	devices  []hosts.DeviceStatus
 	explain  error
+	says     string // what is typed
 	requests []tasks.EmbedRequest
 	closed   int
 }
@@ -66,6 +69,26 @@ func (f *fake) Embed(ctx context.Context, model string, req tasks.EmbedRequest) 
 	}
 	return res, nil
 }
+
+func (f *fake) Generate(_ context.Context, model string, req tasks.GenerateRequest, emit func(tasks.GenerateEvent) error) (tasks.GenerateResult, error) {
+	last := req.Messages[len(req.Messages)-1].Content.Text
+	res := tasks.GenerateResult{PromptTokens: len(req.Messages), CompletionTokens: 2, Decision: route.Decision{Model: model, Chosen: route.Choice{Platform: "cpu", Device: "cpu:0", Kind: backend.Hardware}}}
+	for i, e := range []tasks.GenerateEvent{{Text: "You said "}, {Text: last, Finish: tasks.FinishStop}} {
+		if i == 0 {
+			e.First = &res
+		}
+		if err := emit(e); err != nil {
+			return res, err
+		}
+	}
+	return res, nil
+}
+
+func (f *fake) Tokenizer(context.Context, string) (*processors.Tokenizer, error) {
+	return nil, errors.New("no tokenizer")
+}
+
+func (f *fake) SchedulerStats() map[string]schedule.Stats { return nil }
 
 func (f *fake) Models() []engine.ModelInfo {
 	var out []engine.ModelInfo
@@ -140,7 +163,7 @@ func (b *buffer) String() string {
 // call runs one command line with f for an engine.
 func call(ctx context.Context, f *fake, environ []string, args ...string) (status int, out, err string) {
 	var o, e buffer
-	a := &app{out: &o, err: &e, environ: append([]string{"ACCEL_CACHE=/cache"}, environ...),
+	a := &app{in: strings.NewReader(f.says), out: &o, err: &e, environ: append([]string{"ACCEL_CACHE=/cache"}, environ...),
 		open: func(c config.Config, _ hclog.Logger) (engineAPI, error) {
 			f.config = c
 			return f, nil
@@ -282,7 +305,7 @@ func TestRunReadsFiles(t *testing.T) {
 	f.embedErr = nil
 	wrapped := &failSecond{fake: f, err: &tasks.InputTooLongError{Model: "m", Input: 3, Tokens: 9, Limit: 5}, first: &first}
 	var o, e buffer
-	a := &app{out: &o, err: &e, environ: []string{"ACCEL_CACHE=/c"}, open: func(config.Config, hclog.Logger) (engineAPI, error) { return wrapped, nil }}
+	a := &app{in: strings.NewReader(f.says), out: &o, err: &e, environ: []string{"ACCEL_CACHE=/c"}, open: func(config.Config, hclog.Logger) (engineAPI, error) { return wrapped, nil }}
 	if status := execute(t.Context(), a, []string{"run", path}); status != exitUsage || !strings.Contains(e.String(), fmt.Sprintf("input %d has 9 tokens", inputsAtATime+3)) {
 		t.Errorf("status %d: %s", status, &e)
 	}
@@ -554,5 +577,21 @@ func TestVersion(t *testing.T) {
 	var v map[string]any
 	if _, out, _ := call(t.Context(), &fake{}, nil, "version", "--json"); json.Unmarshal([]byte(out), &v) != nil || v["backend_protocol"] != 1.0 {
 		t.Errorf("got %s", out)
+	}
+}
+
+func TestChat(t *testing.T) {
+	f := &fake{says: "one\n\ntwo\n/new\nthree\n"}
+	status, out, errs := call(t.Context(), f, nil, "chat", "./model", "--system", "Be brief.")
+	if status != 0 || out != "You said one\nYou said two\nYou said three\n" {
+		t.Errorf("status %d, %q, %q", status, out, errs)
+	}
+	status, out, errs = call(t.Context(), f, nil, "chat", "./model", "hi", "--json", "--max-tokens", "4")
+	var answer chatAnswer
+	if err := json.Unmarshal([]byte(out), &answer); status != 0 || err != nil || answer.Text != "You said hi" || answer.Finish != "stop" || answer.Platform != "cpu" || answer.PromptTokens != 1 {
+		t.Errorf("status %d, %q, %q: %+v", status, out, errs, answer)
+	}
+	if status, _, errs = call(t.Context(), &fake{}, nil, "chat", "nobody"); status == 0 || !strings.Contains(errs, "nobody") {
+		t.Errorf("status %d, %q", status, errs)
 	}
 }

@@ -4,12 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/accelhq/accel/core/config"
 	"github.com/accelhq/accel/core/engine"
 	"github.com/accelhq/accel/core/route"
 )
@@ -42,23 +40,10 @@ preferred device has it.`,
 		if err != nil {
 			return err
 		}
-		cfg, name := l.Config, args[0]
-		m, ok := cfg.Models[name]
-		if !ok {
-			if !strings.ContainsAny(name, `/\.`) {
-				var known []string
-				for k := range cfg.Models {
-					known = append(known, k)
-				}
-				return &engine.ModelNotFoundError{Model: name, Known: known, Nearest: config.Nearest(name, known)}
-			}
-			m = config.Model{Path: name}
-			name = filepath.Base(filepath.Clean(name))
+		cfg, name, err := only(l.Config, args[0], platform)
+		if err != nil {
+			return err
 		}
-		if platform != "" {
-			m.Platform = platform
-		}
-		cfg.Models = map[string]config.Model{name: m}
 		return a.withEngine(c.Context(), cfg, func(e engineAPI, started error) error {
 			p := a.progress("placing " + name)
 			x, err := e.Explain(c.Context(), name)

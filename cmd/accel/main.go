@@ -17,7 +17,7 @@ func main() {
 	// The first signal ends what runs in good order, the second at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	os.Exit(execute(ctx, &app{out: os.Stdout, err: os.Stderr, environ: os.Environ(), open: openEngine}, os.Args[1:]))
+	os.Exit(execute(ctx, &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, environ: os.Environ(), open: openEngine}, os.Args[1:]))
 }
 
 // execute runs one command line and returns the exit status.
@@ -36,6 +36,7 @@ func execute(ctx context.Context, a *app, args []string) int {
 
 // app is what the commands share.
 type app struct {
+	in       io.Reader
 	out, err io.Writer
 	environ  []string
 	open     opener

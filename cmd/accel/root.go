@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -11,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/accelhq/accel/core/config"
+	"github.com/accelhq/accel/core/engine"
 )
 
 func newRoot(a *app) *cobra.Command {
@@ -36,7 +40,7 @@ Configuration: defaults < --config FILE < ACCEL_* variables < flags (accel confi
 	complete(cmd, "log-level", "trace", "debug", "info", "warn", "error", "off")
 	complete(cmd, "log-format", "auto", "json", "text")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	cmd.AddCommand(newRun(a), newServe(a), newInspect(a), newDevices(a), newBackends(a), newExplain(a), newVerify(a), newConfig(a), newVersion(a))
+	cmd.AddCommand(newRun(a), newServe(a), newChat(a), newInspect(a), newDevices(a), newBackends(a), newExplain(a), newVerify(a), newConfig(a), newVersion(a))
 	for _, c := range cmd.Commands() {
 		wrapArgs(c)
 	}
@@ -124,6 +128,26 @@ func (a *app) completeModels(*cobra.Command, []string, string) ([]string, cobra.
 	}
 	sort.Strings(out)
 	return out, cobra.ShellCompDirectiveDefault // a path will do, too
+}
+
+// only is a configuration with the one model that an argument names, or whose path it
+// is, and that model's name.
+func only(cfg config.Config, arg, platform string) (config.Config, string, error) {
+	name := arg
+	m, ok := cfg.Models[name]
+	if !ok {
+		if !strings.ContainsAny(name, `/\.`) {
+			known := slices.Sorted(maps.Keys(cfg.Models))
+			return cfg, "", &engine.ModelNotFoundError{Model: name, Known: known, Nearest: config.Nearest(name, known)}
+		}
+		m = config.Model{Path: name}
+		name = filepath.Base(filepath.Clean(name))
+	}
+	if platform != "" {
+		m.Platform = platform
+	}
+	cfg.Models = map[string]config.Model{name: m}
+	return cfg, name, nil
 }
 
 // flagValue makes a flag that was given a part of the configuration.
