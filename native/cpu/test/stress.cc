@@ -219,6 +219,79 @@ struct Lab {
     run(ACCELCPU_OP_GROUPNORM, n);
   }
 
+  // Two sequences in pages of any type; compared where those are f32 and nobody else's.
+  void paged() {
+    accelcpu_paged o = {};
+    const uint32_t types[] = {ACCELCPU_F32, ACCELCPU_F16, ACCELCPU_BF16, ACCELCPU_I8, ACCELCPU_U8};
+    o.k_type = types[pick(0, 4)], o.v_type = pick(0, 1) ? o.k_type : types[pick(0, 4)];
+    o.kv_heads = pick(1, 3), o.heads = o.kv_heads * pick(1, 5), o.head_dim = 2 * pick(1, 40), o.v_dim = 2 * pick(1, 40), o.page_size = pick(1, 9);
+    const int64_t few[] = {pick(1, 3), pick(1, 70)}, length[] = {few[0] + pick(0, 600), few[1] + pick(0, 200)};
+    o.tokens = few[0] + few[1], o.table_width = 800, o.sequences = 2, o.pages = (length[0] + length[1]) / o.page_size + 3, o.causal = 1, o.scale = 0.3f;
+    o.ldq = o.heads * o.head_dim, o.ldk = o.kv_heads * o.head_dim, o.ldv = o.kv_heads * o.v_dim;
+    if (pick(0, 2) == 0) o.window = pick(1, 300);
+    auto* table = reinterpret_cast<int64_t*>(bytes(2 * o.table_width * 8, &o.page_tables));
+    auto* lengths = reinterpret_cast<int64_t*>(bytes(2 * 8, &o.lengths));
+    auto* starts = reinterpret_cast<int64_t*>(bytes(3 * 8, &o.starts));
+    auto* slots = reinterpret_cast<int64_t*>(bytes(o.tokens * 8, &o.slots));
+    std::memset(table, 0, static_cast<size_t>(2 * o.table_width) * 8);
+    starts[0] = 0, starts[1] = few[0], starts[2] = o.tokens;
+    int64_t page = o.pages;
+    for (int64_t b = 0; b < 2; b++) {
+      lengths[b] = length[b];
+      for (int64_t i = 0; i * o.page_size < length[b]; i++) table[b * o.table_width + i] = --page;
+      for (int64_t t = 0; t < few[b]; t++) {
+        const int64_t at = length[b] - few[b] + t;
+        slots[starts[b] + t] = table[b * o.table_width + at / o.page_size] * o.page_size + at % o.page_size;
+      }
+    }
+    const auto pool = [&](uint32_t type, int64_t width, accelcpu_ref* pages, accelcpu_ref* scales) {
+      const int64_t rows = o.pages * o.page_size * o.kv_heads;
+      if (type == ACCELCPU_F32) return floats(rows * width, pages);
+      std::memset(bytes(rows * (type == ACCELCPU_I8 ? width : type == ACCELCPU_U8 ? width / 2 : width * 2), pages), 0x31, static_cast<size_t>(rows * (type == ACCELCPU_U8 ? width / 2 : width)));
+      if (type == ACCELCPU_I8 || type == ACCELCPU_U8) std::memset(bytes(rows * 2, scales), 0x20, static_cast<size_t>(rows) * 2);
+      return static_cast<float*>(nullptr);
+    };
+    const float *keys = pool(o.k_type, o.head_dim, &o.k_pages, &o.k_scales), *values = pool(o.v_type, o.v_dim, &o.v_pages, &o.v_scales);
+    const float* q = floats(o.tokens * o.ldq, &o.q);
+    floats(o.tokens * o.ldk, &o.k), floats(o.tokens * o.ldv, &o.v);
+    const float* out = floats(o.tokens * o.heads * o.v_dim, &o.o);
+    run(ACCELCPU_OP_PAGED, o);
+    if (!keys || !values) return;
+    const int64_t b = pick(0, 1), t = pick(0, few[b] - 1), h = pick(0, o.heads - 1), kv = h / (o.heads / o.kv_heads), last = length[b] - few[b] + t;
+    const auto row = [&](int64_t j) { return (table[b * o.table_width + j / o.page_size] * o.page_size + j % o.page_size) * o.kv_heads + kv; };
+    std::vector<double> weight;
+    const int64_t first = o.window > 0 && last >= o.window ? last - o.window + 1 : 0;
+    double total = 0;
+    for (int64_t j = first; j <= last; j++) {
+      double x = 0;
+      for (int64_t i = 0; i < o.head_dim; i++) x += double{q[(starts[b] + t) * o.ldq + h * o.head_dim + i]} * keys[row(j) * o.head_dim + i];
+      weight.push_back(std::exp(x * o.scale));
+      total += weight.back();
+    }
+    for (int64_t i = 0; i < o.v_dim; i++) {
+      double sum = 0;
+      for (int64_t j = first; j <= last; j++) sum += weight[static_cast<size_t>(j - first)] * values[row(j) * o.v_dim + i];
+      expect("paged", out[((starts[b] + t) * o.heads + h) * o.v_dim + i], sum / total, 1e-4);
+    }
+  }
+
+  void rope() {
+    accelcpu_rope o = {};
+    o.batch = pick(1, 2), o.tokens = pick(1, 90), o.heads = pick(1, 9), o.dim = pick(2, 70), o.half = pick(1, o.dim / 2), o.interleaved = static_cast<uint32_t>(pick(0, 1));
+    o.x_stride[0] = o.y_stride[0] = o.tokens * o.heads * o.dim, o.x_stride[1] = o.y_stride[1] = o.heads * o.dim, o.x_stride[2] = o.y_stride[2] = o.dim;
+    const float *x = floats(o.batch * o.x_stride[0], &o.x), *cosine = floats(o.batch * o.tokens * o.half, &o.cos), *sine = floats(o.batch * o.tokens * o.half, &o.sin);
+    const float* y = floats(o.batch * o.x_stride[0], &o.y);
+    run(ACCELCPU_OP_ROPE, o);
+    for (int64_t row = 0; row < o.batch * o.tokens * o.heads; row++) {
+      for (int64_t i = 0; i < o.half; i++) {
+        const int64_t a = row * o.dim + (o.interleaved ? 2 * i : i), b = row * o.dim + (o.interleaved ? 2 * i + 1 : i + o.half), angle = row / o.heads * o.half + i;
+        expect("rope", y[a], double{cosine[angle]} * x[a] - double{sine[angle]} * x[b], 1e-5);
+        expect("rope", y[b], double{sine[angle]} * x[a] + double{cosine[angle]} * x[b], 1e-5);
+      }
+      for (int64_t i = 2 * o.half; i < o.dim; i++) expect("rope", y[row * o.dim + i], x[row * o.dim + i], 0);
+    }
+  }
+
   // No comparison: whether they stay where they belong.
   void rest() {
     accelcpu_map m = {};
@@ -286,7 +359,7 @@ int main(int argc, char** argv) {
       threads.emplace_back([=] {
         Lab lab{runner, std::mt19937(seed), {}};
         for (int i = 0; i < rounds; i++) {
-          lab.gemm(), lab.matmul(), lab.attention(), lab.rows(), lab.conv(), lab.rest();
+          lab.gemm(), lab.matmul(), lab.attention(), lab.rows(), lab.conv(), lab.paged(), lab.rope(), lab.rest();
           lab.clear();
         }
       });
