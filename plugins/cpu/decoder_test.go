@@ -12,6 +12,7 @@ import (
 	"github.com/accelhq/accel/plugins/cpu/kernels"
 	"github.com/accelhq/accel/sdk/backend"
 	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/reference"
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
@@ -174,6 +175,42 @@ func TestDecoderIsNative(t *testing.T) {
 				t.Errorf("%d plans after a step of six tokens", len(e.plans))
 			}
 		})
+	}
+}
+
+// A decoder's logits are the reference's: of a prompt, of single tokens, of both kinds of sequences' lengths.
+func TestDecoderAsReference(t *testing.T) {
+	d := smallDecoder
+	m := d.model(t)
+	ref, err := reference.New(m, reference.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range [][4]int64{{1, 20, 20, 4}, {3, 1, 40, 12}, {1, 1, 600, 50}, {2, 5, 33, 9}} {
+		in := d.step(s[0], s[1], s[2], s[3])
+		want, err := ref.Run(t.Context(), in, []string{"logits"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range testRunners(t) {
+			e := compiled(t, m, r)
+			values, out := e.inBuffers(in)
+			if err := e.Run(t.Context(), values, out); err != nil {
+				t.Fatal(err)
+			}
+			for i, o := range e.info.Outputs {
+				if o.Name != "logits" {
+					continue
+				}
+				got, w := tensor.View[float32](out.got[i].Aligned()), tensor.View[float32](want["logits"].Aligned())
+				for j := range w {
+					// Keys and values are rounded to f16, which may go either way.
+					if diff := math.Abs(float64(got[j] - w[j])); !(diff <= 2e-3) {
+						t.Fatalf("%s, step %v: logit %d is %g, want %g", r.ISA(), s, j, got[j], w[j])
+					}
+				}
+			}
+		}
 	}
 }
 
