@@ -103,7 +103,10 @@ func (a *app) printExplanation(x engine.Explanation) error {
 			pooled += ", normalised"
 		}
 		say("class", "%s, %s%s", x.Class, x.Precision, pooled)
-		if x.MaxTokens > 0 {
+		switch {
+		case x.Dimensions == 0 && x.MaxTokens > 0:
+			say("takes", "%s, what it generates included", count(x.MaxTokens, "token"))
+		case x.MaxTokens > 0:
 			say("takes", "%s, gives %s", count(x.MaxTokens, "token"), count(x.Dimensions, "component"))
 		}
 	}

@@ -64,8 +64,13 @@ func (e *Engine) Explain(ctx context.Context, name string) (Explanation, error) 
 	cm := m.session.Model
 	x := Explanation{ModelInfo: m.info(), ModelType: cm.ModelType, Notes: cm.Notes, Unused: cm.Unused, Decision: decision}
 	if m.completer != nil {
-		x.Placements = m.executor.Placements()
-		return x, x.weigh(m.session.Source.Graph)
+		x.Placements, x.CostTokens = m.executor.Placements(), 1
+		if err := x.weigh(m.session.Source.Graph); err != nil {
+			return Explanation{}, err
+		}
+		x.Cost, err = m.session.cost(dims{models.Tokens: 1, models.Sequences: 1, models.SequencesOne: 2, models.PagesEach: 1, models.Selected: 1,
+			models.Pages: 2, models.PageSize: m.executor.o.PageSize})
+		return x, err
 	}
 	x.Normalized, x.Placements, x.CostTokens = cm.Embedding.Normalize, m.session.Placements(), m.embedder.MaxTokens
 	for _, p := range cm.Embedding.Pooling {

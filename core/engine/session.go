@@ -81,7 +81,7 @@ func (e *Engine) open(ck *checkpoint.Checkpoint, o SessionOptions) (*Session, er
 		if component == "" {
 			return nil, &noTaskError{s.Model.Class}
 		}
-		if component == models.Decode {
+		if s.Model.Decoder != nil {
 			o.Split = route.SplitOff // pools lie on one device
 		}
 		if s.Source, err = s.Model.Component(component); err != nil {

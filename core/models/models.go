@@ -80,7 +80,7 @@ const (
 	// [batch, Embedding.Dimension] float32.
 	Encode = "encode"
 	// Full has every output that the checkpoint's weights allow, called as
-	// transformers calls them.
+	// transformers calls them. A decoder's is Decode.
 	Full = "full"
 	// Decode is one step of a decoder over its paged pools of keys and values; see
 	// Decoder.
@@ -227,6 +227,9 @@ func (m *Model) Serving() string {
 
 // Component returns the graph of that name.
 func (m *Model) Component(name string) (*graph.Model, error) {
+	if name == Full && m.Decoder != nil {
+		name = Decode
+	}
 	var names []string
 	for _, c := range m.Components {
 		if c.Name == name {
