@@ -111,7 +111,9 @@ func (l *lockedBuffer) String() string {
 
 func serve(t *testing.T, config map[string]any) *serving {
 	t.Helper()
-	config["models"] = map[string]any{"bert": map[string]any{"path": tinyBERT(t)}}
+	if config["models"] == nil {
+		config["models"] = map[string]any{"bert": map[string]any{"path": tinyBERT(t)}}
+	}
 	data, err := json.Marshal(config)
 	if err != nil {
 		t.Fatal(err)

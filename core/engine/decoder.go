@@ -18,9 +18,10 @@ import (
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
-// poolOptions say how large a decoder's pools are.
-type poolOptions struct {
+// PoolOptions say how large a decoder's pools are.
+type PoolOptions struct {
 	PageSize int64 // tokens
+	Pages    int64 // page 0 included; 0: as Bytes says
 	Bytes    int64 // of all pools together; 0: what useful and the device's free memory allow
 	Useful   int64 // tokens that all sequences may have together; more pages serve nobody
 }
@@ -37,7 +38,7 @@ const (
 type decoder struct {
 	runner *Runner
 	model  *models.Decoder
-	o      poolOptions
+	o      PoolOptions
 
 	at     route.Device // zero: nowhere
 	static bool         // at takes fixed shapes only
@@ -60,8 +61,13 @@ type graphOn struct {
 // sizes are the dimensions of a step.
 type sizes struct{ tokens, sequences, pagesEach, selected int64 }
 
-func newDecoder(r *Runner, m *models.Decoder, o poolOptions) *decoder {
+func newDecoder(r *Runner, m *models.Decoder, o PoolOptions) *decoder {
 	return &decoder{runner: r, model: m, o: o, placed: map[sizes]*graphOn{}}
+}
+
+// Decoder is where a scheduler runs the steps of a session's model, which has to be a decoder.
+func (s *Session) Decoder(o PoolOptions) schedule.Executor {
+	return newDecoder(s.Runner, s.Model.Decoder, o)
 }
 
 // Open is schedule.Executor's.
@@ -118,6 +124,9 @@ func (x *decoder) settle(ctx context.Context, dev route.Device) (*placement, err
 
 // fitting is the number of pages for a device, page 0 included.
 func (x *decoder) fitting(info backend.Device) int64 {
+	if x.o.Pages > 0 {
+		return max(2, x.o.Pages)
+	}
 	room := x.o.Bytes
 	if room == 0 {
 		room = unknownMemory
@@ -135,7 +144,7 @@ func (x *decoder) alloc(ctx context.Context) error {
 	for {
 		err := x.allocPages(ctx)
 		var e *backend.Error
-		if err == nil || x.o.Bytes != 0 || x.static || x.pages <= 2 || !errors.As(err, &e) || e.Code != backend.CodeOutOfMemory {
+		if err == nil || x.o.Pages+x.o.Bytes != 0 || x.static || x.pages <= 2 || !errors.As(err, &e) || e.Code != backend.CodeOutOfMemory {
 			return err
 		}
 		x.pages = max(2, x.pages/2)

@@ -28,7 +28,7 @@ type decoderTest struct {
 	prompt, want []int64
 }
 
-func newDecoderTest(t *testing.T, name string, o poolOptions, so schedule.Options, devices ...*pieceDevice) *decoderTest {
+func newDecoderTest(t *testing.T, name string, o PoolOptions, so schedule.Options, devices ...*pieceDevice) *decoderTest {
 	t.Helper()
 	dir := filepath.Join("..", "..", "testdata", "tiny", name)
 	ck, err := checkpoint.Open(dir)
@@ -119,15 +119,15 @@ func TestDecoderGoldens(t *testing.T) {
 	for _, name := range []string{"llama", "llama_rope3", "qwen2", "qwen3"} {
 		for _, tt := range []struct {
 			name   string
-			pools  poolOptions
+			pools  PoolOptions
 			so     schedule.Options
 			static bool
 			crowd  int // others that run beside
 		}{
-			{name: "pages of 16", pools: poolOptions{PageSize: 16, Useful: 512}},
-			{name: "pages of 1, chunks of 3", pools: poolOptions{PageSize: 1, Useful: 512}, so: schedule.Options{StepTokens: 3}},
-			{name: "beside others", pools: poolOptions{PageSize: 4, Useful: 512}, crowd: 5},
-			{name: "static shapes", pools: poolOptions{PageSize: 16, Useful: 64}, static: true, crowd: 1},
+			{name: "pages of 16", pools: PoolOptions{PageSize: 16, Useful: 512}},
+			{name: "pages of 1, chunks of 3", pools: PoolOptions{PageSize: 1, Useful: 512}, so: schedule.Options{StepTokens: 3}},
+			{name: "beside others", pools: PoolOptions{PageSize: 4, Useful: 512}, crowd: 5},
+			{name: "static shapes", pools: PoolOptions{PageSize: 16, Useful: 64}, static: true, crowd: 1},
 		} {
 			t.Run(name+"/"+tt.name, func(t *testing.T) {
 				dev := simDevice("sim")
@@ -158,7 +158,7 @@ func TestDecoderPreempts(t *testing.T) {
 	for _, how := range []schedule.Preemption{schedule.PreemptSwap, schedule.PreemptRecompute} {
 		t.Run(string(how), func(t *testing.T) {
 			// Room for about one and a half sequences.
-			x := newDecoderTest(t, "llama", poolOptions{PageSize: 1, Useful: 1 << 20, Bytes: 40 * 384}, schedule.Options{Preemption: how, SwapBytes: 1 << 30}, simDevice("sim"))
+			x := newDecoderTest(t, "llama", PoolOptions{PageSize: 1, Useful: 1 << 20, Bytes: 40 * 384}, schedule.Options{Preemption: how, SwapBytes: 1 << 30}, simDevice("sim"))
 			var all sync.WaitGroup
 			for range 3 {
 				all.Go(func() {
@@ -192,7 +192,7 @@ func TestDecoderOutlivesItsDevice(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			dev := simDevice("sim")
 			dev.die.Store(tt.deaths)
-			x := newDecoderTest(t, "qwen3", poolOptions{PageSize: 4, Useful: 256}, schedule.Options{}, dev)
+			x := newDecoderTest(t, "qwen3", PoolOptions{PageSize: 4, Useful: 256}, schedule.Options{}, dev)
 			got, d, err := x.greedy(t, x.prompt, len(x.want))
 			if (dev.solos.Load() > 0) != tt.solos {
 				t.Errorf("it ran alone %d times", dev.solos.Load())
@@ -214,7 +214,7 @@ func TestDecoderOutlivesItsDevice(t *testing.T) {
 func TestDecoderGoesElsewhere(t *testing.T) {
 	first, second := simDevice("gpu"), simDevice("cpu")
 	first.compile = func(backend.CompileSpec) error { return backend.Unsupported("no decoders here") }
-	x := newDecoderTest(t, "llama", poolOptions{PageSize: 4, Useful: 256}, schedule.Options{}, first, second)
+	x := newDecoderTest(t, "llama", PoolOptions{PageSize: 4, Useful: 256}, schedule.Options{}, first, second)
 	got, d, err := x.greedy(t, x.prompt, len(x.want))
 	if err != nil || !slices.Equal(got, x.want) {
 		t.Fatalf("got %v, %v, want %v", got, err, x.want)
@@ -227,7 +227,7 @@ func TestDecoderGoesElsewhere(t *testing.T) {
 func TestDecoderTakesThePagesThereAre(t *testing.T) {
 	dev := simDevice("sim")
 	dev.memory = 300 << 10
-	x := newDecoderTest(t, "llama", poolOptions{PageSize: 4, Useful: 1 << 14}, schedule.Options{}, dev)
+	x := newDecoderTest(t, "llama", PoolOptions{PageSize: 4, Useful: 1 << 14}, schedule.Options{}, dev)
 	got, _, err := x.greedy(t, x.prompt, len(x.want))
 	if err != nil || !slices.Equal(got, x.want) {
 		t.Fatalf("got %v, %v, want %v", got, err, x.want)
@@ -243,7 +243,7 @@ func TestStepSizes(t *testing.T) {
 			t.Errorf("a step of %d is run as %d, want %d", n, got, want)
 		}
 	}
-	x := &decoder{o: poolOptions{PageSize: 1}}
+	x := &decoder{o: PoolOptions{PageSize: 1}}
 	for _, z := range []sizes{{}, {1, 1, 1, 1}, {300, 3, 2, 3}, {17, 17, 3, 17}} {
 		var f frame
 		starts := make([]int64, z.sequences+1)

@@ -68,7 +68,7 @@ func (m *model) decode(e *Engine, s *Session, tok *processors.Tokenizer) error {
 	if c.Preemption == "auto" {
 		preemption = schedule.PreemptAuto
 	}
-	m.executor = newDecoder(s.Runner, d, poolOptions{PageSize: int64(kv.PageSize), Bytes: int64(kv.Memory), Useful: int64(c.MaxSequences) * limit})
+	m.executor = newDecoder(s.Runner, d, PoolOptions{PageSize: int64(kv.PageSize), Bytes: int64(kv.Memory), Useful: int64(c.MaxSequences) * limit})
 	m.scheduler, err = schedule.New(m.executor, schedule.Options{
 		Vocabulary: int(d.VocabSize), MaxLength: int(limit), StepTokens: c.StepTokens, MaxSequences: c.MaxSequences, MaxWaiting: c.MaxWaiting,
 		Preemption: preemption, SwapBytes: int64(kv.Swap),

@@ -164,6 +164,9 @@ func (s *Session) Cost(inputs map[string]graph.Datum) (Cost, error) {
 	return s.cost(d)
 }
 
+// CostAt is Cost at given sizes of the symbolic dimensions.
+func (s *Session) CostAt(sizes map[string]int64) (Cost, error) { return s.cost(sizes) }
+
 func (s *Session) cost(d dims) (Cost, error) {
 	m := s.Source.Clone()
 	defer m.Close()

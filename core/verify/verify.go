@@ -192,6 +192,9 @@ func run(ctx context.Context, o Opener, res *Result, opts Options) error {
 		return err
 	}
 	defer s.Close()
+	if s.Model != nil && s.Model.Decoder != nil {
+		return runDecoder(ctx, s, res, opts.Tolerance)
+	}
 	tests, err := load(res.Path, s)
 	if err != nil {
 		return err

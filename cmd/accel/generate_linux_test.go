@@ -1,0 +1,164 @@
+package main_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/openai/openai-go"
+	"github.com/openai/openai-go/option"
+
+	"github.com/accelhq/accel/core/checkpoint"
+	"github.com/accelhq/accel/core/verify"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+func tiny(t *testing.T, name string) string {
+	t.Helper()
+	return filepath.Join(filepath.Dir(tinyBERT(t)), name)
+}
+
+// TestVerifyDecoders generates what transformers generated, in every way that pages are
+// laid out, shared and given up, on devices that attend in each of the three ways.
+func TestVerifyDecoders(t *testing.T) {
+	var report verify.Report
+	answer(t, &report, "verify", "--json", "--platform", "cpu,simulation,simulation:picky,simulation:static", tiny(t, "llama"))
+	var more verify.Report
+	answer(t, &more, "verify", "--json", "--platform", "cpu", tiny(t, "llama_rope3"), tiny(t, "qwen2"), tiny(t, "qwen3"))
+	for _, r := range append(report.Results, more.Results...) {
+		if !r.OK || len(r.Outputs) < 14 || r.Placed[strings.Split(r.Device, ":")[0]].FLOPs == 0 {
+			t.Errorf("%s on %s: %+v", r.Path, r.Platform, r)
+		}
+	}
+	if n := len(report.Results) + len(more.Results); n != 7 {
+		t.Errorf("there are %d results", n)
+	}
+}
+
+// TestVerifyFindsWrongTokens: one token, or one logit, that is not the recorded one.
+func TestVerifyFindsWrongTokens(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		spoil func(map[string]tensor.Tensor)
+	}{
+		{"a token", func(g map[string]tensor.Tensor) { tensor.View[int64](g["out.gen.token_ids"])[9]++ }},
+		{"a logit of a step", func(g map[string]tensor.Tensor) { tensor.View[float32](g["out.gen.step_logits"])[700] += 1 }},
+		{"a logit of a text", func(g map[string]tensor.Tensor) { tensor.View[float32](g["out.rightpad.logits"])[5] += 1 }},
+	} {
+		dir := t.TempDir()
+		if err := os.CopyFS(dir, os.DirFS(tiny(t, "llama"))); err != nil {
+			t.Fatal(err)
+		}
+		st, err := checkpoint.OpenSafetensors(filepath.Join(dir, "golden.safetensors"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := map[string]tensor.Tensor{}
+		for _, name := range st.Names() {
+			v, err := st.Tensor(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := tensor.New(v.DType, v.Shape)
+			if err != nil {
+				t.Fatal(err)
+			}
+			copy(c.Data, v.Data)
+			all[name] = c
+		}
+		st.Close()
+		tt.spoil(all)
+		os.Remove(filepath.Join(dir, "golden.safetensors"))
+		f, err := os.Create(filepath.Join(dir, "golden.safetensors"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := checkpoint.WriteSafetensors(f, all, nil); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		status, out, errs := accel(t, dir, "verify", ".", "--platform", "simulation")
+		if status != 1 || !strings.Contains(out, "1 failed") {
+			t.Errorf("%s: status %d, %s%s", tt.name, status, out, errs)
+		}
+	}
+}
+
+// TestGenerationOutlivesItsBackend streams to many clients while the backend is killed
+// twice: every text is the one that an undisturbed server gives.
+func TestGenerationOutlivesItsBackend(t *testing.T) {
+	s := serve(t, map[string]any{"models": map[string]any{"llama": map[string]any{"path": tiny(t, "llama")}}})
+	client := openai.NewClient(option.WithBaseURL(s.url+"/v1"), option.WithAPIKey("none"), option.WithMaxRetries(0))
+	ask := func(i int) (string, error) {
+		text := ""
+		stream := client.Chat.Completions.NewStreaming(t.Context(), openai.ChatCompletionNewParams{
+			Model: "llama", Temperature: openai.Float(0), MaxTokens: openai.Int(64),
+			Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage(strings.Repeat("so ", 1+i%5) + "hello")},
+		})
+		for stream.Next() {
+			for _, c := range stream.Current().Choices {
+				text += c.Delta.Content
+			}
+		}
+		return text, stream.Err()
+	}
+	var want [5]string
+	for i := range want {
+		var err error
+		if want[i], err = ask(i); err != nil || want[i] == "" {
+			t.Fatalf("%q, %v", want[i], err)
+		}
+	}
+	var clients sync.WaitGroup
+	stop := make(chan struct{})
+	answered := make([]int, 12)
+	for i := range answered {
+		clients.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				got, err := ask(i)
+				if err != nil || got != want[i%5] {
+					t.Errorf("client %d: got %q, %v, want %q", i, got, err, want[i%5])
+					return
+				}
+				answered[i]++
+			}
+		})
+	}
+	for range 2 {
+		time.Sleep(700 * time.Millisecond)
+		pids := s.backends(t, "cpu")
+		if len(pids) != 1 {
+			t.Fatalf("there are %d processes of the backend", len(pids))
+		}
+		if err := syscall.Kill(pids[0], syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 10*time.Second, "the backend is back", func() bool {
+			now := s.backends(t, "cpu")
+			return len(now) == 1 && now[0] != pids[0]
+		})
+	}
+	time.Sleep(time.Second)
+	close(stop)
+	clients.Wait()
+	for i, n := range answered {
+		if n == 0 {
+			t.Errorf("client %d had no answer", i)
+		}
+	}
+	if n := s.metric(t, "accel_replays_total"); n == 0 {
+		t.Error("no request is said to have outlived its backend")
+	}
+	eventually(t, 5*time.Second, "all pages are given back", func() bool {
+		return s.metric(t, "accel_kv_pages_used") == 0 && s.metric(t, "accel_kv_pages") > 0
+	})
+}
