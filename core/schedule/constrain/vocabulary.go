@@ -1,0 +1,230 @@
+package constrain
+
+import (
+	"bytes"
+	"container/list"
+	"slices"
+	"sync"
+)
+
+// maskBytes is what a vocabulary's remembered masks may take.
+const maskBytes = 16 << 20
+
+// Vocabulary is a model's tokens as a trie. It is made once a model, and serves any
+// number of grammars and goroutines.
+type Vocabulary struct {
+	tokens [][]byte // by id; nil: never comes
+	end    []int64
+	nodes  []trieNode // in preorder; the first is the root, the last stands behind all
+	order  []int32    // ids by the bytes of their tokens
+	long   int        // the longest token's bytes
+
+	spelled    [256]bool         // which bytes are tokens by themselves
+	stringLive [stringKinds]bool // whence a string's character can be finished by such
+	character  bool              // one of them is a character within strings
+
+	mu     sync.Mutex
+	masks  map[maskKey]*list.Element // of *mask
+	recent list.List                 // the latest used first
+	bytes  int                       // of all masks
+	room   int                       // for them
+}
+
+// trieNode is a prefix of tokens.
+type trieNode struct {
+	skip  int32 // the node behind all that begin with it
+	token int32 // into order: the first that begins with it. Those that are it go up to the next node's
+	depth int32
+	char  byte
+}
+
+// NewVocabulary takes the bytes that each token stands for, by id (nil or empty: the token
+// never comes while output is constrained, as for special tokens), and the tokens that end a text.
+func NewVocabulary(tokens [][]byte, end []int64) *Vocabulary {
+	v := &Vocabulary{tokens: slices.Clone(tokens), end: slices.Clone(end), masks: map[maskKey]*list.Element{}, room: maskBytes}
+	for _, e := range end {
+		for e >= int64(len(v.tokens)) {
+			v.tokens = append(v.tokens, nil)
+		}
+		v.tokens[e] = nil
+	}
+	for id, t := range v.tokens {
+		if len(t) > 0 {
+			v.order = append(v.order, int32(id))
+			v.long = max(v.long, len(t))
+		}
+		if len(t) == 1 {
+			v.spelled[t[0]] = true
+		}
+	}
+	slices.SortFunc(v.order, func(a, b int32) int { return bytes.Compare(v.tokens[a], v.tokens[b]) })
+	v.nodes = []trieNode{{}}
+	var open []int32 // the nodes of the last token's bytes
+	var last []byte
+	closeTo := func(depth int) {
+		for _, n := range open[depth:] {
+			v.nodes[n].skip = int32(len(v.nodes))
+		}
+		open = open[:depth]
+	}
+	for i, id := range v.order {
+		t := v.tokens[id]
+		same := 0
+		for same < min(len(t), len(last)) && t[same] == last[same] {
+			same++
+		}
+		closeTo(same)
+		for d := same; d < len(t); d++ {
+			open = append(open, int32(len(v.nodes)))
+			v.nodes = append(v.nodes, trieNode{token: int32(i), depth: int32(d + 1), char: t[d]})
+		}
+		last = t
+	}
+	closeTo(0)
+	v.nodes[0].skip = int32(len(v.nodes))
+	v.nodes = append(v.nodes, trieNode{token: int32(len(v.order))})
+	v.spellStrings()
+	return v
+}
+
+// spellStrings finds out what strings can be written with tokens of single bytes.
+func (v *Vocabulary) spellStrings() {
+	v.stringLive[inBody], v.stringLive[inQuote] = true, true
+	for changed := true; changed; {
+		changed = false
+		for k := range stringNext {
+			for c, to := range stringNext[k] {
+				if to != noKind && v.spelled[c] && v.stringLive[to] {
+					if k == inBody {
+						v.character = true
+					} else if !v.stringLive[k] {
+						v.stringLive[k], changed = true, true
+					}
+				}
+			}
+		}
+	}
+}
+
+// spells says whether all bytes of a text are tokens.
+func (v *Vocabulary) spells(text string) bool {
+	for _, c := range []byte(text) {
+		if !v.spelled[c] {
+			return false
+		}
+	}
+	return true
+}
+
+// spellsString says whether a string can be finished that wants so many characters.
+func (v *Vocabulary) spellsString(characters int64) bool {
+	return v.spelled['"'] && (characters <= 0 || v.character)
+}
+
+// set allows the tokens that are exactly a node.
+func (v *Vocabulary) set(allowed []uint32, node int32) {
+	for _, id := range v.order[v.nodes[node].token:v.nodes[node+1].token] {
+		allowed[id>>5] |= 1 << (id & 31)
+	}
+}
+
+// maskKey is the state of an automaton. Strings have no dfa and are alike in all grammars.
+type maskKey struct {
+	lexeme *dfa
+	frame  frame
+}
+
+// mask is what an automaton's state allows.
+type mask struct {
+	key     maskKey
+	allowed []uint32 // tokens that don't leave it
+	exits   []int32  // nodes of the trie behind which the value may have ended
+}
+
+// lookup returns a state's mask, remembered or made.
+func (v *Vocabulary) lookup(m machine, f frame) *mask {
+	var key maskKey
+	lex, _ := m.(*lexeme)
+	if lex != nil {
+		key = maskKey{lex.dfa, frame{kind: f.kind}}
+	} else {
+		// What is beyond the longest token makes no difference.
+		key.frame = frame{kind: f.kind, a: min(f.a, int32(v.long)), b: f.b}
+		if int(f.b) > v.long {
+			key.frame.b = -1
+		}
+	}
+	v.mu.Lock()
+	if e := v.masks[key]; e != nil {
+		v.recent.MoveToFront(e)
+		v.mu.Unlock()
+		return e.Value.(*mask)
+	}
+	v.mu.Unlock()
+	made := &mask{key: key, allowed: make([]uint32, (len(v.tokens)+31)/32)}
+	if lex != nil {
+		v.walkLexeme(made, lex, f.kind)
+	} else {
+		v.walkString(made, key.frame)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.masks[key] == nil {
+		v.masks[key] = v.recent.PushFront(made)
+		v.bytes += made.size()
+		for v.bytes > v.room && v.recent.Len() > 1 {
+			old := v.recent.Remove(v.recent.Back()).(*mask)
+			delete(v.masks, old.key)
+			v.bytes -= old.size()
+		}
+	}
+	return made
+}
+
+func (m *mask) size() int { return 4*(len(m.allowed)+cap(m.exits)) + 200 }
+
+func (v *Vocabulary) walkLexeme(out *mask, m *lexeme, state int32) {
+	states := make([]int32, v.long+1)
+	states[0] = state
+	for n := int32(1); n < v.nodes[0].skip; {
+		node := &v.nodes[n]
+		to, ok := m.dfa.step(states[node.depth-1], node.char)
+		if !ok {
+			n = node.skip
+			continue
+		}
+		states[node.depth] = to
+		if m.alive[to] {
+			v.set(out.allowed, n)
+		}
+		if m.accept[to] {
+			out.exits = append(out.exits, n)
+		}
+		if n++; !m.more[to] {
+			n = node.skip
+		}
+	}
+}
+
+func (v *Vocabulary) walkString(out *mask, f frame) {
+	var m stringMachine
+	frames := make([]frame, v.long+1)
+	frames[0] = f
+	for n := int32(1); n < v.nodes[0].skip; {
+		node := &v.nodes[n]
+		to, closed, ok := m.next(frames[node.depth-1], node.char)
+		switch {
+		case !ok:
+			n = node.skip
+		case closed:
+			out.exits = append(out.exits, n)
+			n = node.skip
+		default:
+			frames[node.depth] = to
+			if m.live(v, to) {
+				v.set(out.allowed, n)
+			}
+			n++
+		}
+	}
+}
