@@ -20,7 +20,7 @@ func (p *planner) fuse() {
 		}
 		at[u.nodes[len(u.nodes)-1]] = u
 	}
-	patterns := []func(*graph.Node) *unit{p.paged, p.embedding, p.attentionPattern, p.linear, p.convolution, p.normalization}
+	patterns := []func(*graph.Node) *unit{p.paged, p.embedding, p.attentionPattern, p.linear, p.blocksLinear, p.convolution, p.normalization}
 	for _, match := range patterns {
 		for _, n := range p.model.Graph.Nodes {
 			if p.done[n] {
@@ -49,6 +49,12 @@ func (p *planner) fuse() {
 		u := at[n]
 		if u == nil {
 			continue // taken in by a later node's unit, or a constant
+		}
+		for _, name := range u.reads {
+			if first := p.rounded[name]; first != nil {
+				p.units = append(p.units, first)
+				delete(p.rounded, name)
+			}
 		}
 		if u.emit == nil {
 			for _, w := range u.writes {
@@ -150,7 +156,7 @@ func (p *planner) linear(n *graph.Node) *unit {
 	if !ok || !known || len(xs) < 2 || p.dtype(x) != tensor.Float32 {
 		return nil
 	}
-	g := kernels.Gemm{Alpha: 1}
+	g := kernels.Gemm{Alpha: 1, Format: formats[w.init.Tensor.DType]}
 	var bias string
 	if is(n, "Gemm") {
 		if n.AttrInt("transA", 0) != 0 || n.AttrFloat("beta", 1) != 1 {
@@ -177,33 +183,8 @@ func (p *planner) linear(n *graph.Node) *unit {
 		return nil
 	}
 	u := &unit{nodes: []*graph.Node{n}, reads: []string{x}}
-	y := n.Outputs[0]
-	if bias == "" && g.Alpha == 1 {
-		if add := p.next(y); is(add, "Add") && p.isBias(other(add, y), g.N) && p.sameShape(add.Outputs[0], y) {
-			bias = other(add, y)
-			u.nodes = append(u.nodes, add)
-			y = add.Outputs[0]
-		}
-	}
-	if act := p.next(y); act != nil {
-		if a, ok := activation(act); ok {
-			g.Activation = a
-			u.nodes = append(u.nodes, act)
-			y = act.Outputs[0]
-		}
-	}
-	var residual string
-	if add := p.next(y); is(add, "Add") && p.sameShape(other(add, y), y) && p.sameShape(add.Outputs[0], y) &&
-		p.dtype(other(add, y)) == tensor.Float32 && !p.feedsNormalization(add) {
-		residual = other(add, y)
-		u.nodes = append(u.nodes, add)
-		y = add.Outputs[0]
-		u.reads = append(u.reads, residual)
-	}
-	if bias != "" && p.constants[bias] == nil {
-		u.reads = append(u.reads, bias)
-	}
-	u.writes = []string{y}
+	after := p.epilogue(u, n.Outputs[0], bias, g.N, g.Alpha == 1)
+	g.Activation = after.activation
 	// The weight's own nodes are taken too, unless somebody else reads them.
 	var own []*graph.Node
 	for _, wn := range w.nodes {
@@ -218,13 +199,57 @@ func (p *planner) linear(n *graph.Node) *unit {
 			return err
 		}
 		op := g
-		op.A, op.B, op.C = p.ref(x), kernels.Ref{Buffer: p.open(w.key(), b)}, p.ref(y)
-		op.Bias, op.Residual = p.ref(bias), p.ref(residual)
+		op.A, op.B, op.C = p.ref(x), kernels.Ref{Buffer: p.open(w.key(), b)}, p.ref(after.out)
+		op.Bias, op.Residual = p.ref(after.bias), p.ref(after.residual)
 		op.LDA, op.LDC, op.LDR = g.K, g.N, g.N
 		prog.Add(&op)
 		return nil
 	}
 	return u
+}
+
+// formats are how weights are packed, by their type.
+var formats = map[tensor.DType]kernels.Format{tensor.Float32: kernels.PackF32, tensor.Float16: kernels.PackF16, tensor.BFloat16: kernels.PackBF16}
+
+// epilogue is what a linear does with its sums.
+type epilogue struct {
+	bias       string
+	activation kernels.Activation
+	residual   string
+	out        string
+}
+
+// epilogue takes into u, a linear of n columns that gives y, what follows it: a bias,
+// unless it has one or is scaled, an activation and a residual.
+func (p *planner) epilogue(u *unit, y, bias string, n int64, unscaled bool) epilogue {
+	e := epilogue{bias: bias}
+	if bias == "" && unscaled {
+		if add := p.next(y); is(add, "Add") && p.isBias(other(add, y), n) && p.sameShape(add.Outputs[0], y) {
+			e.bias = other(add, y)
+			u.nodes = append(u.nodes, add)
+			y = add.Outputs[0]
+		}
+	}
+	if act := p.next(y); act != nil {
+		if a, ok := activation(act); ok {
+			e.activation = a
+			u.nodes = append(u.nodes, act)
+			y = act.Outputs[0]
+		}
+	}
+	if add := p.next(y); is(add, "Add") && p.sameShape(other(add, y), y) && p.sameShape(add.Outputs[0], y) &&
+		p.dtype(other(add, y)) == tensor.Float32 && !p.feedsNormalization(add) {
+		e.residual = other(add, y)
+		u.nodes = append(u.nodes, add)
+		u.reads = append(u.reads, e.residual)
+		y = add.Outputs[0]
+	}
+	if e.bias != "" && p.constants[e.bias] == nil {
+		u.reads = append(u.reads, e.bias)
+	}
+	e.out = y
+	u.writes = []string{y}
+	return e
 }
 
 // feedsNormalization reports whether the sum is read by a normalisation that

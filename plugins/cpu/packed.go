@@ -13,14 +13,15 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/accelhq/accel/plugins/cpu/kernels"
+	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
-// packedWeights keeps a graph's weights as Gemm reads them, in files beside the
+// packedWeights keeps a graph's weights as Gemm and GemmBlocks read them, in files beside the
 // graph: packed/<layout>/<weight>. They are written once and mapped read-only, so
 // that processes of the same layout share them.
 type packedWeights struct {
-	dir    string // of the layout
+	dir    string // of the layouts
 	runner *kernels.Runner
 	log    hclog.Logger
 
@@ -31,7 +32,7 @@ type packedWeights struct {
 
 func newPackedWeights(graphDir string, runner *kernels.Runner, log hclog.Logger) *packedWeights {
 	return &packedWeights{
-		dir:    filepath.Join(graphDir, "packed", runner.PackedLayout(kernels.PackF32)),
+		dir:    filepath.Join(graphDir, "packed"),
 		runner: runner, log: log, open: map[string][]byte{},
 	}
 }
@@ -46,11 +47,12 @@ func (w weight) key() string {
 
 // get is the packed form of an [n,k] weight.
 func (p *packedWeights) get(w weight, n, k int64) (tensor.Tensor, error) {
-	size, err := p.runner.PackedBytes(kernels.PackF32, n, k)
+	format := formats[w.init.Tensor.DType]
+	size, err := p.runner.PackedBytes(format, n, k)
 	if err != nil {
 		return tensor.Tensor{}, err
 	}
-	return p.kept(w.key(), fmt.Sprintf("%d %d", n, k), size, func() ([]byte, error) { return p.pack(w, n, k, size) })
+	return p.kept(format, w.key(), fmt.Sprintf("%d %d", n, k), size, func() ([]byte, error) { return p.pack(w, n, k, size) })
 }
 
 // filters is the packed form of a convolution's weights, [groups*n, k] as source makes them: group after
@@ -60,7 +62,7 @@ func (p *packedWeights) filters(key string, source func() (tensor.Tensor, error)
 	if err != nil {
 		return tensor.Tensor{}, err
 	}
-	return p.kept(key, fmt.Sprintf("%d %d %d", groups, n, k), groups*size, func() ([]byte, error) {
+	return p.kept(kernels.PackF32, key, fmt.Sprintf("%d %d %d", groups, n, k), groups*size, func() ([]byte, error) {
 		src, err := source()
 		if err != nil {
 			return nil, err
@@ -81,13 +83,13 @@ func (p *packedWeights) filters(key string, source func() (tensor.Tensor, error)
 }
 
 // kept is what pack makes, from the file that keeps it if there is one.
-func (p *packedWeights) kept(key, sizes string, size int64, pack func() ([]byte, error)) (tensor.Tensor, error) {
+func (p *packedWeights) kept(format kernels.Format, key, sizes string, size int64, pack func() ([]byte, error)) (tensor.Tensor, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	data, ok := p.open[key]
 	if !ok {
 		var err error
-		if data, err = p.load(key, sizes, size, pack); err != nil {
+		if data, err = p.load(format, key, sizes, size, pack); err != nil {
 			return tensor.Tensor{}, fmt.Errorf("pack weight %s: %w", key, err)
 		}
 		p.open[key] = data
@@ -96,9 +98,9 @@ func (p *packedWeights) kept(key, sizes string, size int64, pack func() ([]byte,
 	return tensor.Tensor{DType: tensor.Uint8, Shape: tensor.Shape{int64(len(data))}, Data: data}, nil
 }
 
-func (p *packedWeights) load(key, sizes string, size int64, pack func() ([]byte, error)) ([]byte, error) {
+func (p *packedWeights) load(format kernels.Format, key, sizes string, size int64, pack func() ([]byte, error)) ([]byte, error) {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s", key, sizes))
-	path := filepath.Join(p.dir, hex.EncodeToString(sum[:12]))
+	path := filepath.Join(p.dir, p.runner.PackedLayout(format), hex.EncodeToString(sum[:12]))
 	data, err := mapFile(path, size)
 	if err == nil {
 		return data, nil
@@ -123,33 +125,27 @@ func (p *packedWeights) pack(w weight, n, k, size int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	prog := &kernels.Program{}
-	buffers := []kernels.Buffer{{}, kernels.BufferOf(src.Data), kernels.BufferOf(out.Data), {}}
-	from := kernels.Ref{Buffer: 1}
-	if src.DType != tensor.Float32 {
-		wide, err := tensor.New(tensor.Float32, src.Shape)
-		if err != nil {
-			return nil, err
-		}
-		buffers[3] = kernels.BufferOf(wide.Data)
-		from = kernels.Ref{Buffer: 3}
-		prog.Add(&kernels.Cast{Src: kernels.Ref{Buffer: 1}, Dst: from, N: n * k, SrcType: uint32(src.DType), DstType: uint32(tensor.Float32)})
-	}
-	op := &kernels.Pack{Src: from, Dst: kernels.Ref{Buffer: 2}, N: n, K: k, NStride: 1, KStride: n, Format: kernels.PackF32}
+	op := &kernels.Pack{Src: kernels.Ref{Buffer: 1}, Dst: kernels.Ref{Buffer: 2}, N: n, K: k, NStride: 1, KStride: n, Format: formats[src.DType]}
 	if w.transposed {
 		op.NStride, op.KStride = k, 1
 	}
+	prog := &kernels.Program{}
 	prog.Add(op)
-	if err := p.runner.Run(prog, buffers, nil); err != nil {
+	if err := p.runner.Run(prog, []kernels.Buffer{{}, kernels.BufferOf(src.Data), kernels.BufferOf(out.Data)}, nil); err != nil {
 		return nil, err
 	}
-	if w.init.External != nil {
-		// Read once and never again: a file's pages need not stay in this process.
-		if err := forget(w.init.Tensor.Data); err != nil {
-			p.log.Debug("the pages of a packed weight stay resident", "weight", w.name, "error", err)
-		}
-	}
+	p.readOnce(w.init)
 	return out.Data, nil
+}
+
+// readOnce says that a weight was read and never will be again: a file's pages need not stay in this process.
+func (p *packedWeights) readOnce(in *graph.Initializer) {
+	if in.External == nil {
+		return
+	}
+	if err := forget(in.Tensor.Data); err != nil {
+		p.log.Debug("the pages of a packed weight stay resident", "weight", in.Name, "error", err)
+	}
 }
 
 // writeWhole makes a file appear whole or not at all.

@@ -54,7 +54,8 @@ const arenaBuffer = 1
 // widest vector there is.
 const memoryAlign = 64
 
-// unit is what one native operation, or one reference operator, computes.
+// unit is what one native operation, or one reference operator, computes. It has no nodes where
+// it prepares what several others read.
 type unit struct {
 	nodes  []*graph.Node
 	reads  []string
@@ -65,7 +66,12 @@ type unit struct {
 	view bool
 }
 
-func (u *unit) label() string { return u.nodes[len(u.nodes)-1].Label() }
+func (u *unit) label() string {
+	if len(u.nodes) == 0 {
+		return u.writes[0]
+	}
+	return u.nodes[len(u.nodes)-1].Label()
+}
 
 // planner turns a bound graph into a plan.
 type planner struct {
@@ -77,13 +83,14 @@ type planner struct {
 	weights   *packedWeights
 	runner    *kernels.Runner
 
-	units  []*unit
-	done   map[*graph.Node]bool          // taken by a unit
-	pieces map[*graph.Node][]*graph.Node // of the model, that a node stands for
-	refs   map[string]kernels.Ref
-	heap   map[string]bool // values of the reference operators whose size is not known
-	plan   *plan
-	opened map[string]uint32 // constant -> buffer
+	units   []*unit
+	done    map[*graph.Node]bool          // taken by a unit
+	rounded map[string]*unit              // value in 8 bits -> what makes it, until somebody reads it
+	pieces  map[*graph.Node][]*graph.Node // of the model, that a node stands for
+	refs    map[string]kernels.Ref
+	heap    map[string]bool // values of the reference operators whose size is not known
+	plan    *plan
+	opened  map[string]uint32 // constant -> buffer
 
 	aliases map[string]string // output that updates an input in place -> the input
 	free    map[string][]int  // dimensions of an input that the plan does not depend on
@@ -97,7 +104,7 @@ func newPlanner(model *graph.Model, runner *kernels.Runner, weights *packedWeigh
 		model: model, runner: runner, weights: weights,
 		constants: map[string]*graph.Initializer{}, types: model.Graph.Types(),
 		index: graph.NewIndex(model.Graph), position: map[*graph.Node]int{}, pieces: map[*graph.Node][]*graph.Node{},
-		done: map[*graph.Node]bool{}, refs: map[string]kernels.Ref{}, heap: map[string]bool{},
+		done: map[*graph.Node]bool{}, rounded: map[string]*unit{}, refs: map[string]kernels.Ref{}, heap: map[string]bool{},
 		plan:   &plan{buffers: make([]kernels.Buffer, arenaBuffer+1), heap: map[string]graph.Datum{}},
 		opened: map[string]uint32{}, aliases: map[string]string{}, free: map[string][]int{}, pagedOnly: map[string]bool{},
 	}

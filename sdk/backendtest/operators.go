@@ -497,6 +497,10 @@ func convolutions() []operatorCase {
 	}
 }
 
+// rounded8 is for products whose activations may be rounded to 8 bits, in blocks of some 32: by
+// 1/254 of the largest of a block each, which adds up by chance.
+var rounded8 = Tolerance{1e-3, 2e-2}
+
 func quantized() []operatorCase {
 	list := []operatorCase{
 		node("QuantizeLinear", "QuantizeLinear", func(g *gen) []string {
@@ -530,6 +534,14 @@ func quantized() []operatorCase {
 				}
 				return in
 			}, ai("K", k), ai("N", n), ai("bits", bits), ai("block_size", block), ai("accuracy_level", 1)))
+			list = append(list, microsoft(fmt.Sprintf("MatMulNBits %d%s, a part of a block, activations of 8 bits", bits, name), "MatMulNBits", func(g *gen) []string {
+				const rows, part, blocks = 37, 90, 3
+				in := []string{g.f(7, part), g.bits(rows, blocks, block*bits/8), g.w(rows * blocks)}
+				if points {
+					in = append(in, g.bits(rows*((blocks*bits+7)/8)))
+				}
+				return in
+			}, ai("K", 90), ai("N", 37), ai("bits", bits), ai("block_size", block), ai("accuracy_level", 4)).within(rounded8.Abs, rounded8.Rel))
 		}
 	}
 	return list

@@ -198,6 +198,14 @@ func contract() []operatorCase {
 					in[3] = g.ints(-n, n, 2, 3)
 					return in
 				}, ai("bits", bits), ai("block", block), ai("K", k)))
+				list = append(list, accel(fmt.Sprintf("MatMulBlocks %d%s, scales %s, activations of 8 bits", bits, name, scales), "MatMulBlocks", 1, func(g *gen) []string {
+					const depth, wide = 320, 32
+					in := []string{g.f(9, depth), g.bits(n, depth*bits/8), g.Const(g.between(scales, 0, 0.1, n, depth/wide))}
+					if mins {
+						in = append(in, g.Const(g.between(scales, -1, 0, n, depth/wide)))
+					}
+					return in
+				}, ai("bits", bits), ai("block", 32), ai("K", 320), ai("N", n), ai("accuracy_level", 4)).within(rounded8.Abs, rounded8.Rel))
 			}
 		}
 	}

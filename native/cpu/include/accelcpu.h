@@ -41,7 +41,7 @@ extern "C" {
 #endif
 
 // Bumped with every change to this file that an older caller would not survive.
-#define ACCELCPU_ABI_VERSION 1
+#define ACCELCPU_ABI_VERSION 2
 
 ACCELCPU_API int32_t accelcpu_abi_version(void);
 
@@ -121,10 +121,30 @@ ACCELCPU_API int32_t accelcpu_runner_threads(const accelcpu_runner*);
 
 enum accelcpu_format {
   ACCELCPU_PACK_F32 = 0,
+  ACCELCPU_PACK_F16 = 1,
+  ACCELCPU_PACK_BF16 = 2,
+  ACCELCPU_PACK_BLOCKS = 3,  // of PACK_BLOCKS, for accelcpu_packed_layout
 };
 
 // Bytes of a packed [n,k] weight, or -1 for sizes or a format that can't be.
 ACCELCPU_API int64_t accelcpu_packed_bytes(const accelcpu_runner*, int32_t format, int64_t n, int64_t k);
+
+enum accelcpu_offsets {
+  ACCELCPU_OFFSETS_NONE = 0,   // w = scale * (code - 2^(bits-1))
+  ACCELCPU_OFFSETS_ZEROS = 1,  // w = scale * (code - zero), zero of `bits` bits too
+  ACCELCPU_OFFSETS_MINS = 2,   // w = scale * code + min
+};
+
+// A weight of codes that share a scale, and perhaps an offset, in blocks along k. The last block may be a part of one.
+typedef struct {
+  uint32_t bits;     // 2, 3, 4, 5, 6 or 8
+  uint32_t block;    // a power of two from 16 to 2^20
+  uint32_t scales;   // the type of scales and mins: F16 or F32
+  uint32_t offsets;  // accelcpu_offsets
+} accelcpu_blocks;
+
+// Bytes of a packed [n,k] weight in blocks, or -1 for what can't be.
+ACCELCPU_API int64_t accelcpu_packed_blocks_bytes(const accelcpu_runner*, const accelcpu_blocks*, int64_t n, int64_t k);
 
 // Names the arrangement of packed bytes, such as "f32-p16": two runners with the
 // same layout read each other's packed weights. Null for an unknown format.
@@ -163,6 +183,9 @@ enum accelcpu_kind {
   ACCELCPU_OP_GRIDSAMPLE = 17,
   ACCELCPU_OP_PAGED = 18,
   ACCELCPU_OP_ROPE = 19,
+  ACCELCPU_OP_PACK_BLOCKS = 20,
+  ACCELCPU_OP_QUANTIZE_ROWS = 21,
+  ACCELCPU_OP_GEMM_BLOCKS = 22,
 };
 
 // Begins every operation struct. The next one stands `bytes` further on.
@@ -201,7 +224,7 @@ enum accelcpu_activation {
   ACCELCPU_ACT_HARD_SWISH = 10,   // x * min(max(a * x + b, 0), 1)
 };
 
-// dst = pack(B), the weight of a later GEMM. B[i,j], i < n, j < k, is f32 at
+// dst = pack(B), the weight of a later GEMM. B[i,j], i < n, j < k, is of the format's type at
 // src + i*n_stride + j*k_stride: (k,1) for a linear's [out,in], (1,n) for [in,out].
 typedef struct {
   accelcpu_op op;
@@ -210,8 +233,8 @@ typedef struct {
   uint32_t format, reserved;
 } accelcpu_pack;
 
-// C[m,n] = act(alpha * A[m,k] * B^T + bias[n]) + residual[m,n], all f32, B packed
-// as [n,k]. Rows of A, C and residual are lda, ldc, ldr apart. bias and residual
+// C[m,n] = act(alpha * A[m,k] * B^T + bias[n]) + residual[m,n], all f32 but for B, which is packed
+// as [n,k] in any format but BLOCKS; computed in f32. Rows of A, C and residual are lda, ldc, ldr apart. bias and residual
 // are optional; C may be the residual in place.
 typedef struct {
   accelcpu_op op;
@@ -220,6 +243,39 @@ typedef struct {
   float alpha;
   uint32_t activation, format, reserved;
 } accelcpu_gemm;
+
+// dst = the [n,k] weight in blocks, packed for GEMM_BLOCKS. Codes of row i stand at codes + i*codes_stride bytes, one
+// after another, least significant bit first, straddling bytes; zeros likewise, in rows of ceil(blocks*bits/8)
+// bytes. scales and mins are [n, blocks], dense. blocks is ceil(k/block).
+typedef struct {
+  accelcpu_op op;
+  accelcpu_ref codes, scales, offsets, dst;
+  int64_t n, k, codes_stride;
+  accelcpu_blocks weight;
+} accelcpu_pack_blocks;
+
+// q = x rounded to 8 bits, row by row in units along k, for GEMM_BLOCKS. A unit has 32 numbers, or 16 for weights in blocks of
+// 16: scale = max|x| / 127, n = round_half_even(x / scale), 0 where scale is; in a unit with NaN or infinity all is NaN. With
+// units = ceil(k/unit), q has rows * units * (unit + 8) bytes: the numbers [rows, units, unit], then [rows, units, 2] f32, the scale
+// and the scale times the sum of the unit's numbers.
+typedef struct {
+  accelcpu_op op;
+  accelcpu_ref x, q;
+  int64_t rows, k, ldx;
+  uint32_t unit, reserved;
+} accelcpu_quantize_rows;
+
+// C[m,n] = act(A[m,k] * B^T + bias[n]) + residual[m,n] with B in blocks, packed as [n,k]. A is f32 and so is the sum;
+// or, with `quantized`, A is what QUANTIZE_ROWS made of it (lda counts for nothing), and the products of a unit are summed up in integers.
+// Then a row of C depends on the row of A alone. Rows of A, C and residual are lda, ldc, ldr apart. bias and residual are optional;
+// C may be the residual in place.
+typedef struct {
+  accelcpu_op op;
+  accelcpu_ref a, b, bias, residual, c;
+  int64_t m, n, k, lda, ldc, ldr;
+  accelcpu_blocks weight;
+  uint32_t activation, quantized;
+} accelcpu_gemm_blocks;
 
 #define ACCELCPU_MATMUL_BATCH 6
 

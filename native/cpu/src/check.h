@@ -143,6 +143,12 @@ inline Extent dense3(int64_t a, int64_t b, int64_t c) {
 // Checks and runs of operations that have a file of their own.
 void run(Checker&, const Kernels&, Workers&, const accelcpu_paged&);
 void run(Checker&, const Kernels&, Workers&, const accelcpu_rope&);
+void run(Checker&, const Kernels&, Workers&, const accelcpu_pack_blocks&);
+void run(Checker&, const Kernels&, Workers&, const accelcpu_quantize_rows&);
+void run(Checker&, const Kernels&, Workers&, const accelcpu_gemm_blocks&);
+
+// Bytes of a packed [n,k] weight in blocks, or -1 for what can't be.
+int64_t packed_blocks_bytes(const Kernels&, const accelcpu_blocks&, int64_t n, int64_t k);
 
 }  // namespace accelcpu
 #endif

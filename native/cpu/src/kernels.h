@@ -62,8 +62,11 @@ struct Workers {
 
 // The operands of an operation as addresses, in the order of its struct; absent ones are
 // null. The struct was checked, and so were the extents.
-struct PackData { const float* src; float* dst; };
-struct GemmData { const float *a, *b, *bias, *residual; float* c; };
+struct PackData { const void* src; void* dst; };
+struct GemmData { const float* a; const void* b; const float *bias, *residual; float* c; };
+struct PackBlocksData { const uint8_t *codes, *scales, *offsets; uint8_t* dst; };
+struct QuantizeRowsData { const float* x; uint8_t* q; };
+struct GemmBlocksData { const void* a; const uint8_t* b; const float *bias, *residual; float* c; };
 struct MatMulData { const float *a, *b, *bias; float* c; };
 struct AttentionData { const float *q, *k, *v; const void* mask; const int64_t* lengths; float* o; };
 struct NormData { const float *x, *residual, *gamma, *beta; float *sum, *y; };
@@ -108,13 +111,34 @@ struct PagedData {
   int64_t joined_count;
 };
 
+// How weights in blocks are packed: in panels of `width` columns side by side, two vectors' lanes. A panel has the
+// scales of its blocks, [blocks, width]; the offsets likewise; and the codes, filled up with zeros to whole units of k.
+// A lane is a column and holds four codes, of neighbours along k: a step. A chunk is four steps and has `bits` vectors:
+// the codes' lowest four bits are in four of them, one for each step, then two bits in two, then one bit in one, of the
+// powers of two that make up `bits`. From the low end of a byte stand a step's first half of the columns, its second half, and then those of the
+// next step. Of eight bits there are two vectors for each step, its halves.
+constexpr int64_t kChunk = 16, kUnit = 32;
+struct BlocksLayout {
+  int64_t width, unit, units, blocks, block;
+  int64_t scale_bytes, offset_bytes, unit_bytes;  // of one element; of one unit's codes in a panel
+  float middle;                                   // of the codes' range
+
+  __attribute__((always_inline)) int64_t codes_at() const { return blocks * width * (scale_bytes + offset_bytes); }
+  __attribute__((always_inline)) int64_t panel_bytes() const { return codes_at() + units * unit_bytes; }
+};
+// Of weights that were checked.
+BlocksLayout blocks_layout(int lanes, int64_t k, const accelcpu_blocks&);
+
 // One instruction set.
 struct Kernels {
   const char* isa;
-  const char* layout_f32;
-  int panel;  // columns of B that are packed side by side
+  const char* layouts[4];  // by accelcpu_format
+  int panel;               // columns of B that are packed side by side
+  int lanes;
   void (*pack)(Workers&, const accelcpu_pack&, const PackData&);
   void (*gemm)(Workers&, const accelcpu_gemm&, const GemmData&);
+  void (*quantize_rows)(Workers&, const accelcpu_quantize_rows&, const QuantizeRowsData&);
+  void (*gemm_blocks)(Workers&, const accelcpu_gemm_blocks&, const GemmBlocksData&);
   void (*matmul)(Workers&, const accelcpu_matmul&, const MatMulData&);
   void (*attention)(Workers&, const accelcpu_attention&, const AttentionData&);
   void (*norm)(Workers&, const accelcpu_norm&, const NormData&);
@@ -137,6 +161,8 @@ void copy(Workers&, const accelcpu_copy&, const CopyData&);
 void gather(Workers&, const accelcpu_gather&, const GatherData&);
 void cast(Workers&, const accelcpu_cast&, const void* src, void* dst);
 void gridsample(Workers&, const accelcpu_gridsample&, const GridSampleData&);
+
+void pack_blocks(Workers&, int lanes, int panel, const accelcpu_pack_blocks&, const PackBlocksData&);
 
 // Bytes of an element; 0 for a type that there is no code for.
 int dtype_bytes(uint32_t dtype);

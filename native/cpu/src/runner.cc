@@ -60,10 +60,11 @@ struct accelcpu_runner {
 
 namespace {
 
-int64_t packed_bytes(const Kernels& k, int64_t n, int64_t depth) {
+int64_t packed_bytes(const Kernels& k, uint32_t format, int64_t n, int64_t depth) {
   int64_t bytes;
-  if (n < 0 || depth < 0 || n > kMaxSize || depth > kMaxSize) return -1;
-  if (__builtin_mul_overflow((n + k.panel - 1) / k.panel * k.panel * 4, depth, &bytes)) return -1;
+  if (n < 0 || depth < 0 || n > kMaxSize || depth > kMaxSize || format > ACCELCPU_PACK_BF16) return -1;
+  const int64_t each = format == ACCELCPU_PACK_F32 ? 4 : 2;
+  if (__builtin_mul_overflow((n + k.panel - 1) / k.panel * k.panel * each, depth, &bytes)) return -1;
   return bytes;
 }
 
@@ -74,11 +75,11 @@ void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_pack& o) {
   c.size("k", o.k);
   c.stride("n_stride", o.n_stride);
   c.stride("k_stride", o.k_stride);
-  c.require(o.format == ACCELCPU_PACK_F32, ACCELCPU_UNSUPPORTED, "no such format", o.format);
-  const int64_t bytes = packed_bytes(k, o.n, o.k);
+  c.require(o.format <= ACCELCPU_PACK_BF16, ACCELCPU_UNSUPPORTED, "no such format", o.format);
+  const int64_t bytes = packed_bytes(k, o.format, o.n, o.k), each = o.format == ACCELCPU_PACK_F32 ? 4 : 2;
   c.require(bytes >= 0, ACCELCPU_INVALID, "too large to pack, n", o.n);
-  const auto* src = c.required<const float>("src", o.src, Extent().dim(o.n, o.n_stride).dim(o.k, o.k_stride));
-  auto* dst = c.required<float>("dst", o.dst, dense(bytes / 4));
+  const auto* src = c.required<const void>("src", o.src, Extent().dim(o.n, o.n_stride).dim(o.k, o.k_stride), each);
+  auto* dst = c.required<void>("dst", o.dst, dense(bytes / each), each);
   if (c.ok() && bytes > 0) k.pack(w, o, {src, dst});
 }
 
@@ -90,12 +91,12 @@ void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_gemm& o) {
   c.stride("ldc", o.ldc, o.m > 1 ? o.n : 0);
   c.stride("ldr", o.ldr, 0);
   c.require(o.activation <= ACCELCPU_ACT_SIGMOID, ACCELCPU_UNSUPPORTED, "no such activation", o.activation);
-  c.require(o.format == ACCELCPU_PACK_F32, ACCELCPU_UNSUPPORTED, "no such format", o.format);
-  const int64_t bytes = packed_bytes(k, o.n, o.k);
+  c.require(o.format <= ACCELCPU_PACK_BF16, ACCELCPU_UNSUPPORTED, "no such format", o.format);
+  const int64_t bytes = packed_bytes(k, o.format, o.n, o.k), each = o.format == ACCELCPU_PACK_F32 ? 4 : 2;
   c.require(bytes >= 0, ACCELCPU_INVALID, "too large, n", o.n);
   GemmData d;
   d.a = c.required<const float>("a", o.a, matrix(o.m, o.k, o.lda));
-  d.b = c.required<const float>("b", o.b, dense(bytes / 4));
+  d.b = c.required<const void>("b", o.b, dense(bytes / each), each);
   d.bias = c.optional<const float>("bias", o.bias, dense(o.n));
   d.residual = c.optional<const float>("residual", o.residual, matrix(o.m, o.n, o.ldr));
   d.c = c.required<float>("c", o.c, matrix(o.m, o.n, o.ldc));
@@ -387,7 +388,7 @@ void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_conv& o) {
   int64_t weights = -1;
   if (o.channels == 1 && o.groups > 1) {
     weights = volume(o.groups, o.filters, o.kernel);
-  } else if (const int64_t group = packed_bytes(k, o.filters, depth); group >= 0 && __builtin_mul_overflow(group / 4, o.groups, &weights)) {
+  } else if (const int64_t group = packed_bytes(k, ACCELCPU_PACK_F32, o.filters, depth); group >= 0 && __builtin_mul_overflow(group / 4, o.groups, &weights)) {
     weights = -1;
   }
   c.require(weights >= 0, ACCELCPU_INVALID, "too large, filters", o.filters);
@@ -484,7 +485,7 @@ struct Kind {
 };
 #define KIND(type) {#type, sizeof(accelcpu_##type), run_as<accelcpu_##type>}
 // At kind - 1.
-const Kind kKinds[] = {KIND(pack), KIND(gemm), KIND(matmul), KIND(attention), KIND(norm), KIND(softmax), KIND(map), KIND(cast), KIND(copy), KIND(gather), KIND(embed), KIND(reduce), KIND(conv), KIND(pool), KIND(resample), KIND(groupnorm), KIND(gridsample), KIND(paged), KIND(rope)};
+const Kind kKinds[] = {KIND(pack), KIND(gemm), KIND(matmul), KIND(attention), KIND(norm), KIND(softmax), KIND(map), KIND(cast), KIND(copy), KIND(gather), KIND(embed), KIND(reduce), KIND(conv), KIND(pool), KIND(resample), KIND(groupnorm), KIND(gridsample), KIND(paged), KIND(rope), KIND(pack_blocks), KIND(quantize_rows), KIND(gemm_blocks)};
 constexpr uint32_t kKindCount = sizeof kKinds / sizeof kKinds[0];
 
 int64_t now_ns() {
@@ -570,10 +571,9 @@ void accelcpu_destroy(accelcpu_runner* r) { delete r; }
 const char* accelcpu_runner_isa(const accelcpu_runner* r) { return r->kernels.isa; }
 int32_t accelcpu_runner_threads(const accelcpu_runner* r) { return r->pool.threads(); }
 
-int64_t accelcpu_packed_bytes(const accelcpu_runner* r, int32_t format, int64_t n, int64_t k) {
-  return format == ACCELCPU_PACK_F32 ? packed_bytes(r->kernels, n, k) : -1;
-}
-const char* accelcpu_packed_layout(const accelcpu_runner* r, int32_t format) { return format == ACCELCPU_PACK_F32 ? r->kernels.layout_f32 : nullptr; }
+int64_t accelcpu_packed_bytes(const accelcpu_runner* r, int32_t format, int64_t n, int64_t k) { return packed_bytes(r->kernels, static_cast<uint32_t>(format), n, k); }
+int64_t accelcpu_packed_blocks_bytes(const accelcpu_runner* r, const accelcpu_blocks* b, int64_t n, int64_t k) { return b ? packed_blocks_bytes(r->kernels, *b, n, k) : -1; }
+const char* accelcpu_packed_layout(const accelcpu_runner* r, int32_t format) { return format >= 0 && format <= ACCELCPU_PACK_BLOCKS ? r->kernels.layouts[format] : nullptr; }
 
 int32_t accelcpu_run(accelcpu_runner* r, const accelcpu_run_args* args, accelcpu_result* result) {
   accelcpu_result unwanted;

@@ -80,6 +80,80 @@ struct Lab {
     }
   }
 
+  // A weight of random codes, multiplied with rows of f32 or rounded to 8 bits; and a table of 16 bits.
+  void gemm_blocks() {
+    accelcpu_pack_blocks p = {};
+    accelcpu_gemm_blocks o = {};
+    const uint32_t widths[] = {2, 3, 4, 5, 6, 8};
+    const uint32_t bits = widths[pick(0, 5)], kind = static_cast<uint32_t>(pick(0, 2));
+    o.m = pick(1, 20), o.n = pick(1, 70), o.k = pick(1, 300), o.lda = o.k, o.ldc = o.ldr = o.n;
+    o.weight = {bits, 16u << pick(0, 3), ACCELCPU_F32, kind};
+    o.quantized = static_cast<uint32_t>(pick(0, 1));
+    const int64_t blocks = (o.k + o.weight.block - 1) / o.weight.block, row = (o.k * bits + 7) / 8, zeros = (blocks * bits + 7) / 8;
+    p.n = o.n, p.k = o.k, p.codes_stride = row, p.weight = o.weight;
+    auto* codes = reinterpret_cast<uint8_t*>(bytes(o.n * row, &p.codes));
+    for (int64_t i = 0; i < o.n * row; i++) codes[i] = static_cast<uint8_t>(random());
+    const float *scales = floats(o.n * blocks, &p.scales), *mins = nullptr;
+    const uint8_t* points = nullptr;
+    if (kind == ACCELCPU_OFFSETS_MINS) mins = floats(o.n * blocks, &p.offsets);
+    if (kind == ACCELCPU_OFFSETS_ZEROS) {
+      auto* at = reinterpret_cast<uint8_t*>(bytes(o.n * zeros, &p.offsets));
+      for (int64_t i = 0; i < o.n * zeros; i++) at[i] = static_cast<uint8_t>(random());
+      points = at;
+    }
+    bytes(accelcpu_packed_blocks_bytes(runner, &o.weight, o.n, o.k), &p.dst);
+    o.b = p.dst;
+    run(ACCELCPU_OP_PACK_BLOCKS, p);
+    const float *a = floats(o.m * o.k, &o.a), *bias = floats(o.n, &o.bias), *residual = floats(o.m * o.n, &o.residual);
+    const float* c = floats(o.m * o.n, &o.c);
+    if (o.quantized) {
+      accelcpu_quantize_rows q = {};
+      q.x = o.a, q.rows = o.m, q.k = q.ldx = o.k, q.unit = o.weight.block < 32 ? 16 : 32;
+      bytes(o.m * ((o.k + q.unit - 1) / q.unit) * (q.unit + 8), &q.q);
+      run(ACCELCPU_OP_QUANTIZE_ROWS, q);
+      o.a = q.q;
+    }
+    run(ACCELCPU_OP_GEMM_BLOCKS, o);
+    auto code = [&](const uint8_t* line, int64_t i) {
+      double value = 0;
+      for (uint32_t bit = 0; bit < bits; bit++) value += (line[(i * bits + bit) / 8] >> ((i * bits + bit) % 8) & 1) << bit;
+      return value;
+    };
+    for (int64_t i = 0; i < o.m; i++) {
+      for (int64_t j = 0; j < o.n; j++) {
+        double sum = bias[j], size = 1;
+        for (int64_t k = 0; k < o.k; k++) {
+          const int64_t block = k / o.weight.block;
+          const double zero = mins ? 0 : points ? code(points + j * zeros, block) : 1 << (bits - 1);
+          const double w = (code(codes + j * row, k) - zero) * scales[j * blocks + block] + (mins ? mins[j * blocks + block] : 0);
+          sum += a[i * o.k + k] * w;
+          size += std::fabs(w) + std::fabs(zero * scales[j * blocks + block]);
+        }
+        // Numbers here are below 6: rounded to 8 bits, one is off by 3/127 at most.
+        expect("gemm_blocks", c[i * o.n + j], sum + residual[i * o.n + j], size * (o.quantized ? 0.024 : 2e-6));
+      }
+    }
+
+    accelcpu_pack t = {};
+    accelcpu_gemm g = {};
+    t.format = g.format = static_cast<uint32_t>(pick(ACCELCPU_PACK_F16, ACCELCPU_PACK_BF16));
+    g.m = o.m, g.n = o.n, g.k = o.k, g.lda = g.k, g.ldc = g.n, g.alpha = 1;
+    t.n = o.n, t.k = o.k, t.n_stride = o.k, t.k_stride = 1;
+    std::memset(bytes(o.n * o.k * 2, &t.src), 0x3c, static_cast<size_t>(o.n * o.k) * 2);  // 0x3c3c: 1.05859375 or 0.011474609375
+    const double w = t.format == ACCELCPU_PACK_F16 ? 1.05859375 : 0.011474609375;
+    bytes(accelcpu_packed_bytes(runner, static_cast<int32_t>(t.format), o.n, o.k), &t.dst);
+    const float* x = floats(g.m * g.k, &g.a);
+    const float* y = floats(g.m * g.n, &g.c);
+    g.b = t.dst;
+    run(ACCELCPU_OP_PACK, t);
+    run(ACCELCPU_OP_GEMM, g);
+    for (int64_t i = 0; i < g.m; i++) {
+      double sum = 0;
+      for (int64_t k = 0; k < g.k; k++) sum += x[i * g.k + k] * w;
+      for (int64_t j = 0; j < g.n; j++) expect("gemm of 16 bits", y[i * g.n + j], sum, 1e-4);
+    }
+  }
+
   void matmul() {
     accelcpu_matmul o = {};
     o.m = pick(1, 30), o.n = pick(1, 40), o.k = pick(1, 300), o.alpha = 1, o.rank = 1, o.batch[0] = pick(1, 3);
@@ -359,7 +433,7 @@ int main(int argc, char** argv) {
       threads.emplace_back([=] {
         Lab lab{runner, std::mt19937(seed), {}};
         for (int i = 0; i < rounds; i++) {
-          lab.gemm(), lab.matmul(), lab.attention(), lab.rows(), lab.conv(), lab.paged(), lab.rope(), lab.rest();
+          lab.gemm(), lab.gemm_blocks(), lab.matmul(), lab.attention(), lab.rows(), lab.conv(), lab.paged(), lab.rope(), lab.rest();
           lab.clear();
         }
       });

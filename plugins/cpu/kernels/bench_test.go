@@ -5,6 +5,8 @@ import (
 	"math"
 	"testing"
 	"time"
+
+	"github.com/accelhq/accel/sdk/tensor"
 )
 
 // Shapes of BERT: one sequence of 128 tokens, and eight.
@@ -24,6 +26,55 @@ func BenchmarkGemm(b *testing.B) {
 					p.Add(&Gemm{A: Ref{Buffer: 1}, B: Ref{Buffer: 2}, C: Ref{Buffer: 3}, M: m, N: n, K: k, LDA: k, LDC: n, Alpha: 1})
 					benchmark(b, r, &p, buffers, 2*m*n*k)
 				})
+			}
+		}
+	}
+}
+
+// Linears of SmolLM2-135M, of models of 0.5B and 1.1B, and the former's head: of one row how fast the weights go
+// by, as they are stored; of more how many products.
+func BenchmarkGemmBlocks(b *testing.B) {
+	weights := []struct {
+		name      string
+		weight    Blocks
+		quantized uint32
+	}{
+		{"q4-mins-int8", Blocks{4, 32, uint32(tensor.Float16), OffsetsMins}, 1},
+		{"q4-int8", Blocks{4, 32, uint32(tensor.Float16), OffsetsNone}, 1},
+		{"q8-int8", Blocks{8, 32, uint32(tensor.Float16), OffsetsNone}, 1},
+		{"q6-16-int8", Blocks{6, 16, uint32(tensor.Float16), OffsetsNone}, 1},
+		{"q5-mins-int8", Blocks{5, 32, uint32(tensor.Float16), OffsetsMins}, 1},
+		{"q4-mins", Blocks{4, 32, uint32(tensor.Float16), OffsetsMins}, 0},
+		{"q8", Blocks{8, 32, uint32(tensor.Float16), OffsetsNone}, 0},
+	}
+	for _, threads := range []int{1, 2} {
+		r := newRunner(b, Config{Threads: threads})
+		for _, w := range weights {
+			for _, m := range []int64{1, 4, 8, 128, 512} {
+				for _, s := range [][2]int64{{576, 576}, {1536, 576}, {576, 1536}, {49152, 576}, {4864, 896}, {896, 4864}, {5632, 2048}, {2048, 5632}} {
+					n, k := s[0], s[1]
+					if n == 49152 && m > 8 {
+						continue
+					}
+					b.Run(fmt.Sprintf("%s/%dthreads/%s/%dx%dx%d", r.ISA(), threads, w.name, m, n, k), func(b *testing.B) {
+						size, err := r.PackedBlocksBytes(w.weight, n, k)
+						if err != nil {
+							b.Fatal(err)
+						}
+						buffers := []Buffer{{}, BufferOf(fill(m*k, 1)), BufferOf(make([]float32, size/4)), BufferOf(make([]float32, m*n)), BufferOf(make([]float32, QuantizedBytes(m, k, w.weight.Unit())/4))}
+						var p Program
+						g := &GemmBlocks{A: Ref{Buffer: 1}, B: Ref{Buffer: 2}, C: Ref{Buffer: 3}, M: m, N: n, K: k, LDA: k, LDC: n, Weight: w.weight, Quantized: w.quantized}
+						if w.quantized == 1 {
+							g.A = Ref{Buffer: 4}
+							p.Add(&QuantizeRows{X: Ref{Buffer: 1}, Q: g.A, Rows: m, K: k, LDX: k, Unit: w.weight.Unit()})
+						}
+						p.Add(g)
+						if m == 1 {
+							b.SetBytes(size)
+						}
+						benchmark(b, r, &p, buffers, 2*m*n*k)
+					})
+				}
 			}
 		}
 	}

@@ -136,6 +136,55 @@ func TestGemmPropagatesNaN(t *testing.T) {
 	})
 }
 
+// Weights of 16 bits are those of f32 that they stand for: the same sums, but for a row or two, in the same order.
+func TestGemmOf16Bits(t *testing.T) {
+	onEveryISA(t, func(t *testing.T, r *Runner) {
+		rng := newRand()
+		for i, s := range [][3]int64{{1, 17, 65}, {2, 40, 31}, {3, 70, 129}, {5, 16, 256}, {6, 33, 300}, {7, 9, 100}, {31, 65, 513}, {150, 33, 700}, {4, 3, 0}} {
+			m, n, k := s[0], s[1], s[2]
+			for format, widened := range map[Format]func(uint16) float32{
+				PackF16:  func(b uint16) float32 { return float32(math.Ldexp(float64(b&0x3ff|0x400), int(b>>10&31)-25)) },
+				PackBF16: func(b uint16) float32 { return math.Float32frombits(uint32(b) << 16) },
+			} {
+				bits := make([]uint16, n*k)
+				wide := make([]float32, n*k)
+				for j := range bits {
+					bits[j] = 0x3800 + uint16(rng.IntN(0x800)) // near 1, or 2^-15
+					wide[j] = widened(bits[j])
+				}
+				mem := newMemory()
+				a, _ := put(mem, randoms(rng, m*(k+1)))
+				w, _ := put(mem, bits)
+				v, _ := put(mem, wide)
+				bias, _ := put(mem, randoms(rng, n))
+				sums := map[Format][]float32{}
+				for _, f := range []Format{format, PackF32} {
+					size, err := r.PackedBytes(f, n, k)
+					if err != nil {
+						t.Fatal(err)
+					}
+					packed, _ := put(mem, make([]float32, size/4))
+					c, cv := put(mem, make([]float32, m*n))
+					pack := &Pack{Src: w, Dst: packed, N: n, K: k, NStride: k, KStride: 1, Format: f}
+					if f == PackF32 {
+						pack.Src = v
+					}
+					if i%2 == 1 {
+						pack.NStride, pack.KStride = 1, n
+					}
+					mem.run(t, r, pack, &Gemm{A: a, B: packed, Bias: bias, C: c, M: m, N: n, K: k, LDA: k + 1, LDC: n, Alpha: 2, Activation: ActRelu, Format: f})
+					sums[f] = cv
+				}
+				for j, want := range sums[PackF32] {
+					if got := sums[format][j]; !near(got, float64(want), 1e-5*math.Abs(float64(want))+1e-5) {
+						t.Fatalf("format %d, %v: [%d,%d] = %g, in f32 %g", format, s, int64(j)/n, int64(j)%n, got, want)
+					}
+				}
+			}
+		}
+	})
+}
+
 func TestMatMul(t *testing.T) {
 	onEveryISA(t, func(t *testing.T, r *Runner) {
 		rng := newRand()

@@ -23,7 +23,7 @@ import (
 
 // ABIVersion is the version of accelcpu.h that this package mirrors. A library of
 // another version is refused.
-const ABIVersion = 1
+const ABIVersion = 2
 
 // ISA is an instruction set that a library has code for.
 type ISA struct {
@@ -41,7 +41,7 @@ type Library struct {
 
 type functions struct {
 	abiVersion, version, isas, create, destroy, runnerISA, runnerThreads,
-	packedBytes, packedLayout, run, layout uintptr
+	packedBytes, packedBlocksBytes, packedLayout, run, layout uintptr
 }
 
 // ErrNoLibrary is what Open's error wraps when there is no library to open.
@@ -116,6 +116,7 @@ func open(file string) (*Library, error) {
 		{"accelcpu_runner_isa", &l.fn.runnerISA},
 		{"accelcpu_runner_threads", &l.fn.runnerThreads},
 		{"accelcpu_packed_bytes", &l.fn.packedBytes},
+		{"accelcpu_packed_blocks_bytes", &l.fn.packedBlocksBytes},
 		{"accelcpu_packed_layout", &l.fn.packedLayout},
 		{"accelcpu_run", &l.fn.run},
 		{"accelcpu_layout", &l.fn.layout},

@@ -17,8 +17,14 @@ type Ref struct {
 // Format is an arrangement of packed weights.
 type Format uint32
 
-// PackF32 keeps f32 weights in column panels.
-const PackF32 Format = 0
+// Weights in column panels, by the type of their elements. PackedBlocks is what the operation
+// PackBlocks writes.
+const (
+	PackF32 Format = iota
+	PackF16
+	PackBF16
+	PackedBlocks
+)
 
 // Activation is applied by Gemm and MatMul while a tile is in registers.
 type Activation uint32
@@ -177,7 +183,7 @@ type Pack struct {
 	_                uint32
 }
 
-// Gemm is C = act(alpha*A*B^T + bias) + residual with a packed B, all f32.
+// Gemm is C = act(alpha*A*B^T + bias) + residual with a packed B, all f32 but for B.
 type Gemm struct {
 	Op                      opHead
 	A, B, Bias, Residual, C Ref

@@ -176,6 +176,10 @@ func (r *Runner) PackedBytes(f Format, n, k int64) (int64, error) {
 	return size, nil
 }
 
+func (r *Runner) packedBlocksBytes(b *Blocks, n, k int64) int64 {
+	return int64(call(r.lib.fn.packedBlocksBytes, r.handle, uintptr(unsafe.Pointer(b)), uintptr(n), uintptr(k)))
+}
+
 // PackedLayout names the arrangement of packed weights, fit for a file name: runners with the same
 // layout read each other's. It is empty for an unknown format.
 func (r *Runner) PackedLayout(f Format) string {
