@@ -96,9 +96,7 @@ func BenchmarkText(b *testing.B) {
 					b.ReportAllocs()
 					for i := 0; i < b.N; {
 						if cold {
-							clear(v.masks)
-							v.recent.Init()
-							v.bytes = 0
+							v.forget()
 						}
 						c := g.Start()
 						for _, id := range tokens {
@@ -125,14 +123,24 @@ func BenchmarkString(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	for _, again := range []bool{true, false} {
-		b.Run(fmt.Sprintf("again=%v", again), func(b *testing.B) {
+	for _, known := range []string{"state", "automaton", "nothing"} {
+		b.Run("known="+known, func(b *testing.B) {
 			for b.Loop() {
-				c.(*state).masked = again
+				c.(*state).masked = known == "state"
+				if known == "nothing" {
+					v.forget()
+				}
 				c.Mask(allowed)
 			}
 		})
 	}
+}
+
+// forget drops all masks.
+func (v *Vocabulary) forget() {
+	clear(v.masks)
+	v.recent.Init()
+	v.bytes = 0
 }
 
 func BenchmarkAccept(b *testing.B) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -307,4 +308,39 @@ func TestAmbiguous(t *testing.T) {
 	if !has(maskOf(c), 256) {
 		t.Error("the text may not end")
 	}
+}
+
+// TestParallel: texts of one grammar, and grammars of one vocabulary, don't meet.
+func TestParallel(t *testing.T) {
+	v := largeVocabulary(3000)
+	v.room = 5000 // masks come and go
+	g := compile(t, person, v)
+	tokens := v.tokensOf(personText)
+	var group sync.WaitGroup
+	for i := range 6 {
+		group.Go(func() {
+			mine := g
+			if i%2 == 0 {
+				var err error
+				if mine, err = Compile(json.RawMessage(person), v); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+			c := mine.Start().(*state)
+			for _, id := range tokens {
+				if !has(maskOf(c), id) {
+					t.Errorf("%q is not allowed", v.tokens[id])
+				}
+				if err := c.Accept(id); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+			if !has(maskOf(c), v.end[0]) {
+				t.Error("the text may not end")
+			}
+		})
+	}
+	group.Wait()
 }
