@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"sync"
 	"testing"
 )
 
@@ -140,7 +141,17 @@ func BenchmarkString(b *testing.B) {
 func (v *Vocabulary) forget() {
 	clear(v.masks)
 	v.recent.Init()
-	v.bytes = 0
+	v.bytes, v.body, v.bodies = 0, sync.Once{}, bodies{}
+}
+
+// BenchmarkBounded is two masks of strings with bounds that were not asked for before.
+func BenchmarkBounded(b *testing.B) {
+	v := largeVocabulary(50_000)
+	v.room = 0
+	for b.Loop() {
+		v.lookup(stringMachine{}, frame{kind: inBody, b: 3})
+		v.lookup(stringMachine{}, frame{kind: inBody, a: 3, b: -1})
+	}
 }
 
 func BenchmarkAccept(b *testing.B) {

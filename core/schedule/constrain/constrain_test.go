@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -343,4 +345,22 @@ func TestParallel(t *testing.T) {
 		})
 	}
 	group.Wait()
+}
+
+// TestStringMasks: masks that are made of that of any string are those that walking finds.
+func TestStringMasks(t *testing.T) {
+	for _, v := range vocabularies(t, rand.New(rand.NewPCG(1, 9))) {
+		if !v.character {
+			t.Fatal("no character")
+		}
+		for _, bounds := range [][2]int32{{0, -1}, {0, 0}, {0, 1}, {1, 1}, {2, 5}, {3, -1}, {0, 7}, {9, 11}} {
+			f := frame{kind: inBody, a: bounds[0], b: bounds[1]}
+			want := &mask{allowed: make([]uint32, (len(v.tokens)+31)/32)}
+			v.walkString(want, f, nil, nil)
+			got := v.lookup(stringMachine{}, f)
+			if !slices.Equal(got.allowed, want.allowed) || !slices.Equal(got.exits, want.exits) {
+				t.Errorf("%v: %d tokens and %d exits, want %d and %d", bounds, len(ids(got.allowed)), len(got.exits), len(ids(want.allowed)), len(want.exits))
+			}
+		}
+	}
 }

@@ -28,6 +28,9 @@ type Vocabulary struct {
 	recent list.List                 // the latest used first
 	bytes  int                       // of all masks
 	room   int                       // for them
+
+	body   sync.Once
+	bodies bodies
 }
 
 // trieNode is a prefix of tokens.
@@ -162,10 +165,13 @@ func (v *Vocabulary) lookup(m machine, f frame) *mask {
 	}
 	v.mu.Unlock()
 	made := &mask{key: key, allowed: make([]uint32, (len(v.tokens)+31)/32)}
-	if lex != nil {
+	switch {
+	case lex != nil:
 		v.walkLexeme(made, lex, f.kind)
-	} else {
-		v.walkString(made, key.frame)
+	case f.kind == inBody && v.character:
+		v.bounded(made, key.frame)
+	default:
+		v.walkString(made, key.frame, nil, nil)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -206,25 +212,95 @@ func (v *Vocabulary) walkLexeme(out *mask, m *lexeme, state int32) {
 	}
 }
 
-func (v *Vocabulary) walkString(out *mask, f frame) {
-	var m stringMachine
-	frames := make([]frame, v.long+1)
-	frames[0] = f
+// walkString makes the mask of a string's state. token, if any, is told of every node allowed
+// how many characters it begins, exit of every exit how many came before.
+func (v *Vocabulary) walkString(out *mask, f frame, token, exit func(n, characters int32)) {
+	kinds := make([]uint8, v.long+1)
+	counts := make([]int32, v.long+1) // of characters completed
+	kinds[0] = uint8(f.kind)
 	for n := int32(1); n < v.nodes[0].skip; {
 		node := &v.nodes[n]
-		to, closed, ok := m.next(frames[node.depth-1], node.char)
-		switch {
-		case !ok:
-			n = node.skip
-		case closed:
-			out.exits = append(out.exits, n)
-			n = node.skip
-		default:
-			frames[node.depth] = to
-			if m.live(v, to) {
-				v.set(out.allowed, n)
+		kind, count := kinds[node.depth-1], counts[node.depth-1]
+		if kind == inBody {
+			if node.char == '"' {
+				if count >= f.a {
+					out.exits = append(out.exits, n)
+					if exit != nil {
+						exit(n, count)
+					}
+				}
+				n = node.skip
+				continue
 			}
-			n++
+			if f.b >= 0 && count >= f.b {
+				n = node.skip
+				continue
+			}
+		}
+		to := stringNext[kind][node.char]
+		if to == noKind {
+			n = node.skip
+			continue
+		}
+		begun := count + 1
+		if to == inBody {
+			count++
+		}
+		kinds[node.depth], counts[node.depth] = to, count
+		if v.stringLive[to] && (begun >= f.a || v.character) && v.spelled['"'] && v.nodes[n].token < v.nodes[n+1].token {
+			v.set(out.allowed, n)
+			if token != nil {
+				token(n, begun)
+			}
+		}
+		n++
+	}
+}
+
+// bodies is what may come within a string of any length. What a string with bounds allows
+// is a part of it.
+type bodies struct {
+	mask
+	tokens  [][]int32 // ids that are allowed, by how many characters they begin
+	leaving []int32   // by exit: the characters before it
+}
+
+// bounded makes the mask of a string that wants f.a more characters and allows f.b. Without
+// a character among the tokens of single bytes it has to be walked.
+func (v *Vocabulary) bounded(out *mask, f frame) {
+	all := &v.bodies
+	v.body.Do(func() {
+		all.allowed = make([]uint32, len(out.allowed))
+		all.tokens = make([][]int32, v.long+1)
+		v.walkString(&all.mask, frame{kind: inBody, b: -1}, func(n, characters int32) {
+			all.tokens[characters] = append(all.tokens[characters], v.order[v.nodes[n].token:v.nodes[n+1].token]...)
+		}, func(_, characters int32) { all.leaving = append(all.leaving, characters) })
+	})
+	most := int(f.b)
+	if f.b < 0 {
+		most = v.long
+	}
+	longer := 0
+	for _, ids := range all.tokens[most+1:] {
+		longer += len(ids)
+	}
+	if longer < len(v.order)/2 {
+		copy(out.allowed, all.allowed)
+		for _, ids := range all.tokens[most+1:] {
+			for _, id := range ids {
+				out.allowed[id>>5] &^= 1 << (id & 31)
+			}
+		}
+	} else {
+		for _, ids := range all.tokens[:most+1] {
+			for _, id := range ids {
+				out.allowed[id>>5] |= 1 << (id & 31)
+			}
+		}
+	}
+	for i, characters := range all.leaving {
+		if characters >= f.a && int(characters) <= most {
+			out.exits = append(out.exits, all.exits[i])
 		}
 	}
 }
