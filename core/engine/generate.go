@@ -2,14 +2,17 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 
 	"github.com/accelhq/accel/core/config"
 	"github.com/accelhq/accel/core/models"
 	"github.com/accelhq/accel/core/processors"
 	"github.com/accelhq/accel/core/schedule"
+	"github.com/accelhq/accel/core/schedule/constrain"
 	"github.com/accelhq/accel/core/tasks"
 	"github.com/accelhq/accel/sdk/tensor"
 )
@@ -77,8 +80,30 @@ func (m *model) decode(e *Engine, s *Session, tok *processors.Tokenizer) error {
 		return err
 	}
 	m.completer = &tasks.Completer{Model: m.name, Tokenizer: tok, Template: template, Scheduler: m.scheduler, MaxTokens: int(limit), End: d.EOS,
-		Private: d.ByLength, Deterministic: c.Deterministic}
+		Private: d.ByLength, Deterministic: c.Deterministic, Constrain: constrainer(tok, d)}
 	return nil
+}
+
+// constrainer holds texts of a decoder to schemas. What it needs to know of the vocabulary is
+// found out when a schema first comes.
+func constrainer(tok *processors.Tokenizer, d *models.Decoder) func(json.RawMessage) (func() schedule.Constraint, error) {
+	vocabulary := sync.OnceValue(func() *constrain.Vocabulary {
+		tokens := make([][]byte, d.VocabSize) // those without bytes never come
+		for id := range tokens {
+			tokens[id] = tok.TokenBytes(int64(id))
+		}
+		for _, t := range tok.AddedTokens() {
+			tokens[t.ID] = nil
+		}
+		return constrain.NewVocabulary(tokens, d.EOS)
+	})
+	return func(schema json.RawMessage) (func() schedule.Constraint, error) {
+		g, err := constrain.Compile(schema, vocabulary())
+		if err != nil {
+			return nil, err
+		}
+		return func() schedule.Constraint { return g.Start() }, nil
+	}
 }
 
 func (m *model) generate(ctx context.Context, req tasks.GenerateRequest, emit func(tasks.GenerateEvent) error) (tasks.GenerateResult, error) {
