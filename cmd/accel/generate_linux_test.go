@@ -1,6 +1,10 @@
 package main_test
 
 import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -161,4 +165,50 @@ func TestGenerationOutlivesItsBackend(t *testing.T) {
 	eventually(t, 5*time.Second, "all pages are given back", func() bool {
 		return s.metric(t, "accel_kv_pages_used") == 0 && s.metric(t, "accel_kv_pages") > 0
 	})
+}
+
+// TestGenerationFollowsSchemas holds a model that was never taught anything to a schema.
+func TestGenerationFollowsSchemas(t *testing.T) {
+	s := serve(t, map[string]any{"models": map[string]any{"llama": map[string]any{"path": tiny(t, "llama")}}})
+	for i := range 6 {
+		var reply struct {
+			Choices []struct {
+				Message struct{ Content string }
+				Finish  string `json:"finish_reason"`
+			}
+		}
+		s.postJSON(t, "/v1/chat/completions", map[string]any{"model": "llama", "seed": i, "temperature": 1, "max_tokens": 60,
+			"messages": []any{map[string]any{"role": "user", "content": "hello"}},
+			"response_format": map[string]any{"type": "json_schema", "json_schema": map[string]any{"schema": json.RawMessage(
+				`{"type":"object","properties":{"n":{"type":"integer","minimum":0,"maximum":99},"color":{"enum":["red","blue"]}},"required":["n","color"],"additionalProperties":false}`)}}}, &reply)
+		c := reply.Choices[0]
+		var v struct {
+			N     *int
+			Color string
+		}
+		if err := json.Unmarshal([]byte(c.Message.Content), &v); err != nil || c.Finish != "stop" || v.N == nil || *v.N < 0 || *v.N > 99 || v.Color != "red" && v.Color != "blue" {
+			t.Errorf("seed %d: %+v, %v", i, c, err)
+		}
+	}
+}
+
+// postJSON posts an object and reads the answer, which must be right.
+func (s *serving) postJSON(t *testing.T, path string, body, into any) {
+	t.Helper()
+	data, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.Post(s.url+path, "application/json", bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %d %s %v", path, resp.StatusCode, answer, err)
+	}
+	if err := json.Unmarshal(answer, into); err != nil {
+		t.Fatalf("%s: %v", answer, err)
+	}
 }
