@@ -56,6 +56,7 @@ func rename(nodes []*Node, names map[string]string) {
 				n.Outputs[i] = to
 			}
 		}
+		n.renameReferences(names)
 		for g := range n.Graphs() {
 			inner := names
 			own := map[string]bool{}

@@ -394,6 +394,7 @@ func (b *body) copy(nodes []*Node, names map[string]string) ([]*Node, error) {
 				c.Attrs = append(c.Attrs, a)
 			}
 		}
+		c.renameReferences(names)
 		out[i] = &c
 	}
 	return out, nil

@@ -217,6 +217,10 @@ func FuzzInfer(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
+		plain := *m
+		if _, err := ExpandGradients(&plain); err == nil && plain.Check() != nil {
+			t.Errorf("with gradients written out it is not valid: %v", plain.Check())
+		}
 		facts, err := FindFacts(m)
 		if err == nil && facts[m.Graph].Types == nil {
 			t.Error("there are no facts, and no error")
@@ -243,6 +247,80 @@ func FuzzInfer(f *testing.F) {
 			if err := bound.Check(); err != nil {
 				t.Errorf("bound, it is not valid: %v", err)
 			}
+		}
+	})
+}
+
+// FuzzGradient differentiates models of operators that have derivatives, rightly used
+// or not.
+func FuzzGradient(f *testing.F) {
+	f.Add([]byte("a few bytes to decide by, which make some model or other"))
+	f.Add([]byte{3, 12, 7, 1, 0, 2, 40, 9, 5, 5, 1, 1, 0, 0, 33, 4, 2, 2, 7, 7, 21, 3, 3})
+	ops := slices.Sorted(maps.Keys(derivatives))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		d := drawn(data)
+		m := &Model{IRVersion: 10, Opsets: map[string]int64{"": []int64{18, 12, 13, 23}[d.n(4)], DomainTraining: 1}, Graph: &Graph{Name: "g"}}
+		var names, xs []string
+		dims := make([]Dim, d.n(4))
+		for i := range dims {
+			dims[i] = []Dim{Known(3), Sym("N"), Sym("M"), Known(1), Known(0), {Size: -1}}[d.n(6)]
+		}
+		for i := range 1 + d.n(3) {
+			xs = append(xs, "x"+strconv.Itoa(i))
+			elem := []tensor.DType{tensor.Float32, tensor.Float32, tensor.Float32, tensor.Float16, tensor.Bool}[d.n(5)]
+			m.Graph.Inputs = append(m.Graph.Inputs, &Value{Name: xs[i], Type: TensorType(elem, dims[min(d.n(4), len(dims)):]...)})
+		}
+		names = slices.Clone(xs)
+		m.Graph.Initializers = []*Initializer{{Name: "axes", Tensor: tensor.Ints(tensor.Shape{1}, int64(d.n(3))-1)}}
+		pick := func() string { return names[d.n(len(names))] }
+		for i := range 1 + d.n(12) {
+			out := "v" + strconv.Itoa(i)
+			n := &Node{OpType: ops[d.n(len(ops))], Outputs: []string{out}}
+			for range derivatives[n.OpType].least + []int{0, 0, 0, 0, 1, -1}[d.n(6)] {
+				n.Inputs = append(n.Inputs, pick())
+			}
+			switch n.OpType {
+			case "Reshape", "Expand", "Squeeze", "Unsqueeze", "ReduceSum":
+				n.Inputs = append(n.Inputs[:min(1, len(n.Inputs))], "axes")
+			}
+			if a := []string{"", "", "", "perm", "axes", "transA", "keepdims", "axis"}[d.n(8)]; a != "" {
+				n.Attrs = append(n.Attrs, &Attr{Name: a, Kind: AttrInts, Ints: []int64{int64(d.n(4)), int64(-d.n(4))}, Int: int64(d.n(4) - 2)})
+			}
+			if n.OpType == "Cast" {
+				n.Attrs = []*Attr{IntAttr("to", int64([]tensor.DType{tensor.Float32, tensor.Float64, tensor.Int64, tensor.BFloat16}[d.n(4)]))}
+			}
+			if d.n(4) == 0 {
+				n.Domain, n.OpType, n.Inputs = DomainTraining, "Gradient", slices.Clone(xs)
+				n.Attrs = []*Attr{StringAttr("y", pick()), {Name: "xs", Kind: AttrStrings, Strings: xs}}
+				if d.n(3) == 0 {
+					n.Inputs[0] = pick()
+				}
+				if d.n(8) == 0 {
+					n.Attrs[1].Strings = []string{pick()}
+				}
+			}
+			m.Graph.Nodes = append(m.Graph.Nodes, n)
+			names = append(names, out)
+		}
+		m.Graph.Outputs = values(names[len(names)-1])
+		if err := m.Check(); err != nil {
+			t.Fatal(err)
+		}
+		count := 0
+		for _, n := range m.Graph.Nodes {
+			if n.isGradient() {
+				count++
+			}
+		}
+		was := text(m.Graph.Nodes)
+		got, err := expandGradientsWithin(m, 1<<12)
+		switch {
+		case err != nil:
+			mustEqual(t, "after an error the graph", text(m.Graph.Nodes), was)
+		case got != count:
+			t.Errorf("%d of %d gradients were written out", got, count)
+		case m.hasGradient() || m.Check() != nil:
+			t.Errorf("what was written is not valid: %v", m.Check())
 		}
 	})
 }

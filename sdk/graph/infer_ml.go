@@ -12,6 +12,7 @@ func init() {
 	addRules(DomainML, labelEncoder, 1, "LabelEncoder")
 	addRules(DomainML, treeEnsemble, 1, "TreeEnsemble")
 	addRules(DomainPreview, flexAttention, 3, "FlexAttention")
+	addRules(DomainTraining, gradient, 1, "Gradient")
 	addRules(DomainTraining, optimizer(1), 2, "Adagrad", "Momentum")
 	addRules(DomainTraining, optimizer(2), 2, "Adam")
 	addRules(DomainONNX, determinant, 1, "Det")
@@ -131,6 +132,14 @@ func optimizer(states int) rule {
 		}
 		return nil
 	}
+}
+
+// gradient gives derivatives, each of the type of what it is taken by.
+func gradient(c *call) error {
+	for i := range c.outs {
+		c.out(i, like(c.in(i), c.elem(i)))
+	}
+	return nil
 }
 
 func determinant(c *call) error {

@@ -3,6 +3,7 @@ package graph
 import (
 	"bytes"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -137,5 +138,44 @@ func TestFunctionsThatDouble(t *testing.T) {
 	}
 	if _, err := FindFacts(m); !errors.As(err, &le) {
 		t.Errorf("facts: %v", err)
+	}
+}
+
+// TestGradientsThatDouble: each gradient of a gradient has about twice its nodes.
+func TestGradientsThatDouble(t *testing.T) {
+	gradients := func(op string, count int) *Model {
+		m := modelOf(graphOf("x", "y", node(op+"(x)->y")))
+		m.Graph.Inputs[0].Type = TensorType(tensor.Float32, Known(1))
+		m.Opsets[DomainTraining] = 1
+		for i := range count {
+			m.Graph.Nodes = append(m.Graph.Nodes, &Node{Domain: DomainTraining, OpType: "Gradient", Inputs: []string{"x"}, Outputs: []string{"d" + strconv.Itoa(i)},
+				Attrs: []*Attr{StringAttr("y", m.Graph.Outputs[0].Name), {Name: "xs", Kind: AttrStrings, Strings: []string{"x"}}}})
+			m.Graph.Outputs = values("d" + strconv.Itoa(i))
+		}
+		return m
+	}
+	for _, tt := range []struct {
+		name  string
+		model *Model
+		limit int64
+		what  string // empty: within the limit
+	}{
+		{"eight of Tanh", gradients("Tanh", 8), 1 << 14, ""},
+		{"eight of Tanh within less", gradients("Tanh", 8), 1 << 10, "nodes that gradients are written out as"},
+		{"sixty-four of Tanh", gradients("Tanh", 64), 1 << 12, "nodes that gradients are written out as"},
+		{"sixty-four of Relu", gradients("Relu", 64), 1 << 14, ""},
+		{"one more", gradients("Relu", 65), 1 << 14, "gradients of gradients"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			count := len(tt.model.Graph.Nodes) - 1
+			n, err := expandGradientsWithin(tt.model, tt.limit)
+			var le *LimitError
+			switch {
+			case tt.what == "" && (err != nil || n != count):
+				t.Errorf("%d of %d gradients, %v", n, count, err)
+			case tt.what != "" && (!errors.As(err, &le) || !strings.Contains(le.What, tt.what) || le.Found <= le.Limit):
+				t.Errorf("got %v, want a limit of %s", err, tt.what)
+			}
+		})
 	}
 }

@@ -118,8 +118,6 @@ type planner struct {
 	functions map[graph.FunctionID]*graph.Function
 	sizes     map[*graph.Function]int // nodes of a body, calls expanded
 	refused   []UnsupportedNode
-
-	repeated, nested int // nodes that gradients repeat, and gradients within them
 }
 
 func newPlanner(functions []*graph.Function) *planner {
@@ -300,9 +298,6 @@ func (pl *planner) node(n *graph.Node, s *scope) error {
 // operator finds what computes a node: an operator of this package, else the
 // body of a function of the model. What is not known is noted, not an error.
 func (pl *planner) operator(n *graph.Node, st *step, s *scope, types []*graph.Type) error {
-	if n.Domain == graph.DomainTraining && n.OpType == "Gradient" {
-		return pl.gradient(n, st, s)
-	}
 	op, refused := resolve(n, s.opsets[n.Domain], types)
 	f := pl.functions[graph.FunctionID{Domain: n.Domain, Name: n.OpType, Overload: n.Overload}]
 	switch {

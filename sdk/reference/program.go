@@ -40,11 +40,16 @@ type Program struct {
 //
 // Errors: *graph.CheckError (joined) where the model breaks ONNX's rules,
 // *UnsupportedError with all nodes whose operator, version, attributes or, as
-// far as declared, element types are not known.
+// far as declared, element types are not known, and those of graph.ExpandGradients.
 func New(m *graph.Model, opts Options) (*Program, error) {
 	if err := m.Check(); err != nil {
 		return nil, err
 	}
+	plain := *m
+	if _, err := graph.ExpandGradients(&plain); err != nil {
+		return nil, err
+	}
+	m = &plain
 	pl := newPlanner(m.Functions)
 	if err := pl.checkSize(m.Graph.Nodes); err != nil {
 		return nil, err
