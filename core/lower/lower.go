@@ -102,7 +102,7 @@ const maxRounds = 6
 // dimensions; a target with static shapes needs all of them, and without them
 // dimensions stay symbolic. For a device whose attention is rows, outputs k_out.N
 // become k_new.N (see backend.WithPools). Errors are *RefusedError, *AttentionError,
-// *StoreError, or the assessing call's.
+// *StoreError, the assessing call's, or those of graph.ExpandGradients and graph.Bind.
 func (s *Store) Lower(ctx context.Context, src Source, target Target, dims map[string]int64) (*Lowered, error) {
 	m, attended, did, err := bound(ctx, src, target, dims)
 	if err != nil {
@@ -117,11 +117,17 @@ func (s *Store) Lower(ctx context.Context, src Source, target Target, dims map[s
 	return l, nil
 }
 
-// bound is a source's graph with attention in the target's way, sizes in the place
-// of symbols, what follows from them computed, and simplified. Attention comes
-// first: what its bodies share from layer to layer is then computed once.
+// bound is a source's graph with its gradients written out, attention in the
+// target's way, sizes in the place of symbols, what follows from them computed, and
+// simplified. Gradients come first: they name values that nothing else may need.
+// Attention comes next: what its bodies share from layer to layer is then computed
+// once.
 func bound(ctx context.Context, src Source, target Target, dims map[string]int64) (*graph.Model, []Rewrite, []Simplification, error) {
 	m := src.Graph.Clone()
+	gradients, err := graph.ExpandGradients(m)
+	if err != nil {
+		return nil, nil, nil, errors.Join(fmt.Errorf("write out the gradients of %s: %w", m.Graph.Name, err), m.Close())
+	}
 	attended, err := attend(m, target)
 	if err != nil {
 		return nil, nil, nil, errors.Join(err, m.Close())
@@ -132,6 +138,9 @@ func bound(ctx context.Context, src Source, target Target, dims map[string]int64
 	did, err := Simplify(ctx, m)
 	if err != nil {
 		return nil, nil, nil, errors.Join(fmt.Errorf("simplify %s: %w", m.Graph.Name, err), m.Close())
+	}
+	if gradients > 0 {
+		did = slices.Insert(did, 0, Simplification{"expanded", gradients, "gradients into plain nodes"})
 	}
 	return m, attended, did, nil
 }

@@ -228,6 +228,48 @@ func TestLowerFixesShapes(t *testing.T) {
 	}
 }
 
+// gradient is y = sum of op(x), and the derivative of y by x alone.
+func gradient(t *testing.T, op string) *graph.Model {
+	t.Helper()
+	b := graph.NewBuilder("gradient")
+	x := b.Input("x", f32(graph.Sym("n"), graph.Known(2)))
+	y := b.Op("ReduceSum", []string{b.Op(op, []string{x})})
+	d := b.Node(&graph.Node{Name: "gradient", Domain: graph.DomainTraining, OpType: "Gradient", Inputs: []string{x},
+		Attrs: []*graph.Attr{{Name: "xs", Kind: graph.AttrStrings, Strings: []string{x}}, graph.StringAttr("y", y)}}, 1)
+	b.Output("d", d[0], nil)
+	m, err := b.Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// TestLowerWritesOutGradients: a device that knows standard operators alone
+// differentiates, with sizes open and fixed.
+func TestLowerWritesOutGradients(t *testing.T) {
+	for _, dims := range []map[string]int64{nil, {"n": 2}} {
+		l := lowered(t, gradient(t, "Exp"), refusing(false), dims)
+		if want := (Simplification{"expanded", 1, "gradients into plain nodes"}); !slices.Contains(l.Simplified, want) {
+			t.Errorf("it is not said: %v", l.Simplified)
+		}
+		in := tensor.Floats(tensor.Shape{2, 2}, 0, 1, -1, 0.5)
+		got := evaluate(t, l.Graph, map[string]tensor.Tensor{"x": in})["d"]
+		if !got.Shape.Equal(in.Shape) {
+			t.Fatalf("shape %v, want %v", got.Shape, in.Shape)
+		}
+		for i, x := range tensor.View[float32](in) {
+			if g, want := float64(tensor.View[float32](got)[i]), math.Exp(float64(x)); math.Abs(g-want) > 1e-6*want {
+				t.Errorf("element %d: %v, want %v", i, g, want)
+			}
+		}
+	}
+	_, err := open(t, t.TempDir(), 0).Lower(t.Context(), Source{Graph: gradient(t, "Asinh")}, refusing(false), nil)
+	var de *graph.DerivativeError
+	if !errors.As(err, &de) || de.OpType != "Asinh" || de.Node != "Asinh" {
+		t.Errorf("got %v, want a DerivativeError for Asinh", err)
+	}
+}
+
 func TestLowerRefuses(t *testing.T) {
 	b := graph.NewBuilder("test")
 	b.Output("y", b.Op("Sin", []string{b.Input("x", f32(graph.Sym("n")))}), nil)
