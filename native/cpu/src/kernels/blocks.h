@@ -212,6 +212,34 @@ void quantize_rows(Workers& w, const accelcpu_quantize_rows& o, const QuantizeRo
   });
 }
 
+// Scales and offsets of some units of a panel, in f32: widened beside the products, where a choice of types costs less.
+constexpr int kUnitsOnce = 32;
+struct UnitScales {
+  Vec scale[kUnitsOnce][2], offset[kUnitsOnce][2];
+};
+NOINLINE void widen_scales(const BlocksPanel& w, int64_t unit, int units, float bias, UnitScales& to) {
+  const int shift = __builtin_ctzll(static_cast<uint64_t>(w.layout->block)) - __builtin_ctzll(static_cast<uint64_t>(w.layout->unit));
+  auto each = [&](auto f) {
+    for (int u = 0; u < units; u++)
+      UNROLL for (int half = 0; half < 2; half++) f(u, half, ((unit + u) >> shift) * kBlocksPanel + half * kLanes);
+  };
+  const bool halves = w.layout->scale_bytes == 2;
+  if (halves) {
+    each([&](int u, int half, int64_t at) { to.scale[u][half] = load_as_float(reinterpret_cast<const Half*>(w.scales) + at); });
+  } else {
+    each([&](int u, int half, int64_t at) { to.scale[u][half] = load_as_float(reinterpret_cast<const float*>(w.scales) + at); });
+  }
+  if (w.layout->offset_bytes == 0) {
+    each([&](int u, int half, int64_t) { to.offset[u][half] = splat(bias - w.layout->middle) * to.scale[u][half]; });
+  } else if (w.layout->offset_bytes == 1) {
+    each([&](int u, int half, int64_t at) { to.offset[u][half] = (splat(bias) - load_as_float(w.offsets + at)) * to.scale[u][half]; });
+  } else if (halves) {
+    each([&](int u, int half, int64_t at) { to.offset[u][half] = fma(splat(bias), to.scale[u][half], load_as_float(reinterpret_cast<const Half*>(w.offsets) + at)); });
+  } else {
+    each([&](int u, int half, int64_t at) { to.offset[u][half] = fma(splat(bias), to.scale[u][half], load_as_float(reinterpret_cast<const float*>(w.offsets) + at)); });
+  }
+}
+
 // As float_product, of rows in 8 bits. Sums of a unit's products are exact; the units are added up in order, whatever
 // R is, so that a row does not depend on the others.
 template <int Bits, int R, int Chunks>
@@ -219,13 +247,14 @@ NOINLINE void int_product_of(const QuantizedRows& rows, const BlocksPanel& w, fl
   using D = Dots<Bits>;
   const BlocksLayout& l = *w.layout;
   const int64_t lda = l.units * l.unit;
-  const int per_block = static_cast<int>(static_cast<uint32_t>(l.block) / (Chunks * kChunk));
   const uint8_t* codes = w.codes;
   const int8_t* a = rows.a;
   Vec all[R][2];
   UNROLL for (int r = 0; r < R; r++) all[r][0] = all[r][1] = Vec{};
-  int left = per_block;
-  for (int64_t unit = 0, block = 0; unit < l.units; unit++) {
+  UnitScales scales;
+  for (int64_t unit = 0; unit < l.units; unit++) {
+    const int at = static_cast<int>(unit % kUnitsOnce);
+    if (at == 0) widen_scales(w, unit, static_cast<int>(min_of<int64_t>(kUnitsOnce, l.units - unit)), D::kBias, scales);
     IVec sum[R][2];
     UNROLL for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = IVec{};
     UNROLL for (int chunk = 0; chunk < Chunks; chunk++, codes += Bits * kVecBytes, a += kChunk) {
@@ -243,20 +272,14 @@ NOINLINE void int_product_of(const QuantizedRows& rows, const BlocksPanel& w, fl
         }
       });
     }
-    Vec scale[2], offset[2];
-    UNROLL for (int half = 0; half < 2; half++) {
-      scale[half] = w.scale(block, half);
-      offset[half] = w.offset(block, half, scale[half], D::kBias);
-    }
     UNROLL for (int r = 0; r < R; r++) {
       const float* f = rows.factors + 2 * (r * l.units + unit);
       const Vec factor = splat(f[0]), total = splat(f[1]);
       UNROLL for (int half = 0; half < 2; half++) {
         Vec& v = all[r][half];
-        v = fma(offset[half], total, fma(to_float(D::total(sum[r][half])) * factor, scale[half], v));
+        v = fma(scales.offset[at][half], total, fma(to_float(D::total(sum[r][half])) * factor, scales.scale[at][half], v));
       }
     }
-    if (--left == 0) left = per_block, block++;
   }
   UNROLL for (int r = 0; r < R; r++)
     UNROLL for (int half = 0; half < 2; half++) store(tile + r * kPanel + half * kLanes, all[r][half]);
