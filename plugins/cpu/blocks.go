@@ -40,7 +40,7 @@ func (p *planner) constant(name string, elements int64, types ...tensor.DType) (
 	return tensor.Tensor{}, false
 }
 
-// blocksWeight reads the weight of a node, and the name of its bias. Forms that the kernels
+// blocksWeight reads the weight or table of a node, and the name of its bias. Forms that the kernels
 // do not have are the reference operators'.
 func (p *planner) blocksWeight(n *graph.Node) (w blocksWeight, bias string, ok bool) {
 	var block int64
@@ -53,26 +53,36 @@ func (p *planner) blocksWeight(n *graph.Node) (w blocksWeight, bias string, ok b
 		w.Bits = uint32(n.AttrInt("bits", 4))
 		w.offsets = attrInput(n, 3)
 		w.Offsets = kernels.OffsetsZeros
+		w.codes, w.scales = attrInput(n, 1), attrInput(n, 2)
+		w.n = n.AttrInt("N", 0)
 	case graph.FunctionID{Domain: graph.DomainAccel, Name: "MatMulBlocks"}:
 		block = n.AttrInt("block", 0)
 		w.Bits = uint32(n.AttrInt("bits", 0))
-		w.offsets = attrInput(n, 3)
+		w.codes, w.scales, w.offsets = attrInput(n, 1), attrInput(n, 2), attrInput(n, 3)
 		w.Offsets = kernels.OffsetsMins
+		w.n = n.AttrInt("N", 0)
+	case graph.FunctionID{Domain: graph.DomainAccel, Name: "GatherBlocks"}:
+		block = n.AttrInt("block", 0)
+		w.Bits = uint32(n.AttrInt("bits", 0))
+		w.codes, w.scales, w.offsets = n.Inputs[0], n.Inputs[1], n.Inputs[2]
+		w.Offsets = kernels.OffsetsMins
+		if s, ok := p.shape(w.codes); ok && len(s) > 0 {
+			w.n = s[0]
+		}
 	default:
 		return w, "", false
 	}
 	if w.offsets == "" {
 		w.Offsets = kernels.OffsetsNone
 	}
-	w.n, w.k = n.AttrInt("N", 0), n.AttrInt("K", 0)
-	w.codes, w.scales = attrInput(n, 1), attrInput(n, 2)
+	w.k = n.AttrInt("K", 0)
 	if block < 16 || block > 1<<20 || bits.OnesCount64(uint64(block)) != 1 || w.Bits < 2 || w.Bits > 8 || w.Bits == 7 || w.n < 1 || w.k < 1 {
 		return w, "", false
 	}
 	w.Block = uint32(block)
 	blocks := (w.k + block - 1) / block
 	w.stride = (w.k*int64(w.Bits) + 7) / 8
-	if n.Domain == graph.DomainMicrosoft {
+	if s, ok := p.shape(w.codes); n.Domain == graph.DomainMicrosoft || ok && len(s) == 3 {
 		w.stride = blocks * block * int64(w.Bits) / 8 // whole blocks
 	}
 	if _, ok := p.constant(w.codes, w.n*w.stride, tensor.Uint8); !ok {
@@ -95,7 +105,7 @@ func (p *planner) blocksWeight(n *graph.Node) (w blocksWeight, bias string, ok b
 // blocksLinear: a product with a weight in blocks, with what follows it as linear has it.
 func (p *planner) blocksLinear(n *graph.Node) *unit {
 	w, bias, ok := p.blocksWeight(n)
-	if !ok {
+	if !ok || n.OpType == "GatherBlocks" {
 		return nil
 	}
 	x := n.Inputs[0]
@@ -121,6 +131,25 @@ func (p *planner) blocksLinear(n *graph.Node) *unit {
 		op.A, op.B, op.C = p.ref(x), kernels.Ref{Buffer: p.open(w.key(), b)}, p.ref(after.out)
 		op.Bias, op.Residual = p.ref(after.bias), p.ref(after.residual)
 		prog.Add(&op)
+		return nil
+	}
+	return u
+}
+
+// gatherBlocks: rows of a constant table in blocks, which is read where it lies.
+func (p *planner) gatherBlocks(n *graph.Node) *unit {
+	if n.Domain != graph.DomainAccel || n.OpType != "GatherBlocks" {
+		return nil
+	}
+	w, _, ok := p.blocksWeight(n)
+	ids := n.Inputs[3]
+	if !ok || !p.fixed([]string{ids}) || p.elements(ids) == 0 || p.dtype(ids) != tensor.Int64 && p.dtype(ids) != tensor.Int32 {
+		return nil
+	}
+	u := &unit{nodes: []*graph.Node{n}, reads: []string{ids}, writes: n.Outputs}
+	u.emit = func(p *planner, prog *kernels.Program) error {
+		prog.Add(&kernels.GatherBlocks{Codes: p.ref(w.codes), Scales: p.ref(w.scales), Offsets: p.ref(w.offsets), Index: p.ref(ids), Y: p.ref(n.Outputs[0]),
+			N: w.n, K: w.k, CodesStride: w.stride, Count: p.elements(ids), Weight: w.Blocks, IndexType: uint32(p.dtype(ids))})
 		return nil
 	}
 	return u

@@ -80,6 +80,13 @@ var blocksGraphs = []testGraph{
 		w := b.Op("Cast", []string{b.Tensor("w", bfloats(rng, 21, 40))}, graph.IntAttr("to", int64(f32)))
 		b.Output("y", b.Op("MatMul", []string{x, b.Op("Transpose", []string{w}, graph.IntsAttr("perm", 1, 0))}), nil)
 	}, inputs: one([]string{"x"}, tensor.Shape{9, 40}), units: 1},
+	{name: "rows of a table in blocks", build: func(b *graph.Builder, rng *rand.Rand) {
+		ids := b.Input("ids", typed(tensor.Int64, "N"))
+		b.Output("y", b.Node(&graph.Node{Domain: graph.DomainAccel, OpType: "GatherBlocks", Attrs: []*graph.Attr{graph.IntAttr("bits", 4), graph.IntAttr("block", 32), graph.IntAttr("K", 64)},
+			Inputs: []string{b.Tensor("codes", randomBytes(rng, 10, 2, 16)), b.Tensor("scales", halves(rng, 10, 2)), "", ids}}, 1)[0], nil)
+	}, inputs: func(*rand.Rand) map[string]tensor.Tensor {
+		return map[string]tensor.Tensor{"ids": tensor.Ints(tensor.Shape{4}, 9, -10, 0, 3)}
+	}, units: 1},
 	{name: "a width that no kernel has", build: func(b *graph.Builder, rng *rand.Rand) {
 		x := b.Input("x", typed(f32, "N", "40"))
 		b.Output("y", blocksOf(b, rng, x, "w", 5, 40, 7, 4, true), nil)

@@ -20,7 +20,7 @@ func (p *planner) fuse() {
 		}
 		at[u.nodes[len(u.nodes)-1]] = u
 	}
-	patterns := []func(*graph.Node) *unit{p.paged, p.embedding, p.attentionPattern, p.linear, p.blocksLinear, p.convolution, p.normalization}
+	patterns := []func(*graph.Node) *unit{p.paged, p.embedding, p.attentionPattern, p.linear, p.blocksLinear, p.gatherBlocks, p.convolution, p.normalization}
 	for _, match := range patterns {
 		for _, n := range p.model.Graph.Nodes {
 			if p.done[n] {

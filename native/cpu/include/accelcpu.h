@@ -186,6 +186,7 @@ enum accelcpu_kind {
   ACCELCPU_OP_PACK_BLOCKS = 20,
   ACCELCPU_OP_QUANTIZE_ROWS = 21,
   ACCELCPU_OP_GEMM_BLOCKS = 22,
+  ACCELCPU_OP_GATHER_BLOCKS = 23,
 };
 
 // Begins every operation struct. The next one stands `bytes` further on.
@@ -276,6 +277,16 @@ typedef struct {
   accelcpu_blocks weight;
   uint32_t activation, quantized;
 } accelcpu_gemm_blocks;
+
+// y[count, k] = the rows `index` of a weight in blocks, as PACK_BLOCKS reads it (not packed), f32, dense. Indices are I64 or I32,
+// in [-n, n).
+typedef struct {
+  accelcpu_op op;
+  accelcpu_ref codes, scales, offsets, index, y;
+  int64_t n, k, codes_stride, count;
+  accelcpu_blocks weight;
+  uint32_t index_type, reserved;
+} accelcpu_gather_blocks;
 
 #define ACCELCPU_MATMUL_BATCH 6
 

@@ -46,12 +46,44 @@ void place(uint8_t* chunk, int lanes, uint32_t bits, int64_t step, int64_t lane,
   }
 }
 
+// How weights in blocks lie before they are packed.
+struct BlocksSource {
+  int64_t blocks, code_bytes, zero_bytes, scale_bytes;
+
+  BlocksSource(int64_t k, const accelcpu_blocks& b)
+      : blocks((k + b.block - 1) / b.block), code_bytes((k * b.bits + 7) / 8), zero_bytes((blocks * b.bits + 7) / 8), scale_bytes(b.scales == ACCELCPU_F16 ? 2 : 4) {}
+};
+
 }  // namespace
+
+void gather_blocks(Workers& w, const accelcpu_gather_blocks& o, const GatherBlocksData& d) {
+  const BlocksSource s(o.k, o.weight);
+  const uint32_t bits = o.weight.bits;
+  w.each(o.count, [&](int64_t i, void*) {
+    int64_t row = o.index_type == ACCELCPU_I64 ? static_cast<const int64_t*>(d.index)[i] : static_cast<const int32_t*>(d.index)[i];
+    if (row < 0) row += o.n;
+    const uint8_t* codes = d.codes + row * o.codes_stride;
+    for (int64_t block = 0, k = 0; block < s.blocks; block++) {
+      const int64_t at = row * s.blocks + block;
+      float scale, zero = static_cast<float>(1 << (bits - 1)), min = 0;
+      convert(d.scales + at * s.scale_bytes, o.weight.scales, &scale, ACCELCPU_F32, 1);
+      if (o.weight.offsets == ACCELCPU_OFFSETS_MINS) {
+        convert(d.offsets + at * s.scale_bytes, o.weight.scales, &min, ACCELCPU_F32, 1);
+        zero = 0;
+      } else if (o.weight.offsets == ACCELCPU_OFFSETS_ZEROS) {
+        zero = static_cast<float>(code_at(d.offsets + row * s.zero_bytes, s.zero_bytes, bits, block));
+      }
+      for (const int64_t end = k + o.weight.block < o.k ? k + o.weight.block : o.k; k < end; k++) {
+        d.y[i * o.k + k] = scale * (static_cast<float>(code_at(codes, s.code_bytes, bits, k)) - zero) + min;
+      }
+    }
+  });
+}
 
 void pack_blocks(Workers& w, int lanes, int panel, const accelcpu_pack_blocks& o, const PackBlocksData& d) {
   const BlocksLayout l = blocks_layout(lanes, o.k, o.weight);
   const uint32_t bits = o.weight.bits;
-  const int64_t code_bytes = (o.k * bits + 7) / 8, zero_bytes = (l.blocks * bits + 7) / 8;
+  const BlocksSource s(o.k, o.weight);
   w.each((o.n + panel - 1) / panel * panel / l.width, [&](int64_t p, void*) {
     uint8_t* scales = d.dst + p * l.panel_bytes();
     uint8_t* offsets = scales + l.blocks * l.width * l.scale_bytes;
@@ -65,11 +97,11 @@ void pack_blocks(Workers& w, int lanes, int panel, const accelcpu_pack_blocks& o
         if (o.weight.offsets == ACCELCPU_OFFSETS_MINS) {
           std::memcpy(offsets + at * l.scale_bytes, d.offsets + from * l.scale_bytes, static_cast<size_t>(l.scale_bytes));
         } else if (o.weight.offsets == ACCELCPU_OFFSETS_ZEROS) {
-          offsets[at] = static_cast<uint8_t>(code_at(d.offsets + row * zero_bytes, zero_bytes, bits, b));
+          offsets[at] = static_cast<uint8_t>(code_at(d.offsets + row * s.zero_bytes, s.zero_bytes, bits, b));
         }
       }
       for (int64_t k = 0; k < o.k; k++) {
-        const uint32_t code = code_at(d.codes + row * o.codes_stride, code_bytes, bits, k);
+        const uint32_t code = code_at(d.codes + row * o.codes_stride, s.code_bytes, bits, k);
         place(codes + k / kChunk * bits * 4 * lanes, lanes, bits, k % kChunk / 4, j % lanes, k % 4, j >= lanes, code);
       }
     }
@@ -102,24 +134,43 @@ int64_t check_blocks(Checker& c, const Kernels& k, const accelcpu_blocks& b, int
   return c.ok() ? bytes : 0;
 }
 
+// The operands of a weight that is not packed.
+template <class Op, class Data>
+void check_source(Checker& c, const Op& o, Data& d) {
+  const BlocksSource s(o.k, o.weight);
+  c.stride("codes_stride", o.codes_stride, o.n > 1 ? s.code_bytes : 0);
+  d.codes = c.required<const uint8_t>("codes", o.codes, matrix(o.n, s.code_bytes, o.codes_stride));
+  d.scales = static_cast<const uint8_t*>(c.required<const void>("scales", o.scales, dense3(o.n, s.blocks, 1), s.scale_bytes));
+  if (o.weight.offsets == ACCELCPU_OFFSETS_MINS) {
+    d.offsets = static_cast<const uint8_t*>(c.required<const void>("offsets", o.offsets, dense3(o.n, s.blocks, 1), s.scale_bytes));
+  } else if (o.weight.offsets == ACCELCPU_OFFSETS_ZEROS) {
+    d.offsets = c.required<const uint8_t>("offsets", o.offsets, dense3(o.n, s.zero_bytes, 1));
+  }
+}
+
 }  // namespace
 
 void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_pack_blocks& o) {
   const int64_t bytes = check_blocks(c, k, o.weight, o.n, o.k);
   if (!c.ok()) return;
-  const BlocksLayout l = blocks_layout(k.lanes, o.k, o.weight);
-  const int64_t code_bytes = (o.k * o.weight.bits + 7) / 8;
-  c.stride("codes_stride", o.codes_stride, o.n > 1 ? code_bytes : 0);
   PackBlocksData d = {};
-  d.codes = c.required<const uint8_t>("codes", o.codes, matrix(o.n, code_bytes, o.codes_stride));
-  d.scales = static_cast<const uint8_t*>(c.required<const void>("scales", o.scales, dense3(o.n, l.blocks, 1), l.scale_bytes));
-  if (o.weight.offsets == ACCELCPU_OFFSETS_MINS) {
-    d.offsets = static_cast<const uint8_t*>(c.required<const void>("offsets", o.offsets, dense3(o.n, l.blocks, 1), l.scale_bytes));
-  } else if (o.weight.offsets == ACCELCPU_OFFSETS_ZEROS) {
-    d.offsets = c.required<const uint8_t>("offsets", o.offsets, dense3(o.n, (l.blocks * o.weight.bits + 7) / 8, 1));
-  }
+  check_source(c, o, d);
   d.dst = static_cast<uint8_t*>(c.required<void>("dst", o.dst, dense(bytes / 4), 4));
   if (c.ok() && bytes > 0) pack_blocks(w, k.lanes, k.panel, o, d);
+}
+
+void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_gather_blocks& o) {
+  check_blocks(c, k, o.weight, o.n, o.k);
+  c.size("count", o.count);
+  c.require(o.index_type == ACCELCPU_I64 || o.index_type == ACCELCPU_I32, ACCELCPU_UNSUPPORTED, "indices are I64 or I32, not type", o.index_type);
+  if (!c.ok()) return;
+  GatherBlocksData d = {};
+  check_source(c, o, d);
+  d.index = c.required<const void>("index", o.index, dense(o.count), o.index_type == ACCELCPU_I64 ? 8 : 4);
+  d.y = c.required<float>("y", o.y, dense3(o.count, o.k, 1));
+  if (!c.ok()) return;
+  check_indices(w, d.index, o.index_type, o.count, -o.n, o.n);
+  if (w.fault.code() == ACCELCPU_OK) gather_blocks(w, o, d);
 }
 
 void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_quantize_rows& o) {

@@ -140,12 +140,21 @@ inline Extent dense3(int64_t a, int64_t b, int64_t c) {
   return dense(abc);
 }
 
+// The first index of n that is not in [low, high) becomes the operation's failure.
+inline void check_indices(Workers& w, const void* index, uint32_t type, int64_t n, int64_t low, int64_t high) {
+  for (int64_t i = 0; i < n; i++) {
+    const int64_t v = type == ACCELCPU_I64 ? static_cast<const int64_t*>(index)[i] : static_cast<const int32_t*>(index)[i];
+    if (v < low || v >= high) return w.fault.set(ACCELCPU_INDEX, v, high);
+  }
+}
+
 // Checks and runs of operations that have a file of their own.
 void run(Checker&, const Kernels&, Workers&, const accelcpu_paged&);
 void run(Checker&, const Kernels&, Workers&, const accelcpu_rope&);
 void run(Checker&, const Kernels&, Workers&, const accelcpu_pack_blocks&);
 void run(Checker&, const Kernels&, Workers&, const accelcpu_quantize_rows&);
 void run(Checker&, const Kernels&, Workers&, const accelcpu_gemm_blocks&);
+void run(Checker&, const Kernels&, Workers&, const accelcpu_gather_blocks&);
 
 // Bytes of a packed [n,k] weight in blocks, or -1 for what can't be.
 int64_t packed_blocks_bytes(const Kernels&, const accelcpu_blocks&, int64_t n, int64_t k);

@@ -65,6 +65,7 @@ struct Workers {
 struct PackData { const void* src; void* dst; };
 struct GemmData { const float* a; const void* b; const float *bias, *residual; float* c; };
 struct PackBlocksData { const uint8_t *codes, *scales, *offsets; uint8_t* dst; };
+struct GatherBlocksData { const uint8_t *codes, *scales, *offsets; const void* index; float* y; };
 struct QuantizeRowsData { const float* x; uint8_t* q; };
 struct GemmBlocksData { const void* a; const uint8_t* b; const float *bias, *residual; float* c; };
 struct MatMulData { const float *a, *b, *bias; float* c; };
@@ -162,6 +163,7 @@ void gather(Workers&, const accelcpu_gather&, const GatherData&);
 void cast(Workers&, const accelcpu_cast&, const void* src, void* dst);
 void gridsample(Workers&, const accelcpu_gridsample&, const GridSampleData&);
 
+void gather_blocks(Workers&, const accelcpu_gather_blocks&, const GatherBlocksData&);
 void pack_blocks(Workers&, int lanes, int panel, const accelcpu_pack_blocks&, const PackBlocksData&);
 
 // Bytes of an element; 0 for a type that there is no code for.

@@ -277,14 +277,6 @@ void run(Checker& c, const Kernels&, Workers& w, const accelcpu_copy& o) {
   if (c.ok()) copy(w, o, d);
 }
 
-// The first index of n that is not in [low, high) becomes the operation's failure.
-void check_indices(Workers& w, const void* index, uint32_t type, int64_t n, int64_t low, int64_t high) {
-  for (int64_t i = 0; i < n; i++) {
-    const int64_t v = type == ACCELCPU_I64 ? static_cast<const int64_t*>(index)[i] : static_cast<const int32_t*>(index)[i];
-    if (v < low || v >= high) return w.fault.set(ACCELCPU_INDEX, v, high);
-  }
-}
-
 void run(Checker& c, const Kernels&, Workers& w, const accelcpu_gather& o) {
   c.size("outer", o.outer);
   c.size("axis", o.axis);
@@ -485,7 +477,7 @@ struct Kind {
 };
 #define KIND(type) {#type, sizeof(accelcpu_##type), run_as<accelcpu_##type>}
 // At kind - 1.
-const Kind kKinds[] = {KIND(pack), KIND(gemm), KIND(matmul), KIND(attention), KIND(norm), KIND(softmax), KIND(map), KIND(cast), KIND(copy), KIND(gather), KIND(embed), KIND(reduce), KIND(conv), KIND(pool), KIND(resample), KIND(groupnorm), KIND(gridsample), KIND(paged), KIND(rope), KIND(pack_blocks), KIND(quantize_rows), KIND(gemm_blocks)};
+const Kind kKinds[] = {KIND(pack), KIND(gemm), KIND(matmul), KIND(attention), KIND(norm), KIND(softmax), KIND(map), KIND(cast), KIND(copy), KIND(gather), KIND(embed), KIND(reduce), KIND(conv), KIND(pool), KIND(resample), KIND(groupnorm), KIND(gridsample), KIND(paged), KIND(rope), KIND(pack_blocks), KIND(quantize_rows), KIND(gemm_blocks), KIND(gather_blocks)};
 constexpr uint32_t kKindCount = sizeof kKinds / sizeof kKinds[0];
 
 int64_t now_ns() {

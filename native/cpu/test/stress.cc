@@ -134,6 +134,18 @@ struct Lab {
       }
     }
 
+    accelcpu_gather_blocks r = {};
+    r.codes = p.codes, r.scales = p.scales, r.offsets = p.offsets, r.n = o.n, r.k = o.k, r.codes_stride = row, r.weight = o.weight, r.index_type = ACCELCPU_I32, r.count = pick(1, 5);
+    auto* index = reinterpret_cast<int32_t*>(bytes(r.count * 4, &r.index));
+    for (int64_t i = 0; i < r.count; i++) index[i] = static_cast<int32_t>(pick(-o.n, o.n - 1));
+    const float* rows = floats(r.count * o.k, &r.y);
+    run(ACCELCPU_OP_GATHER_BLOCKS, r);
+    for (int64_t i = 0; i < r.count * o.k; i++) {
+      const int64_t j = (index[i / o.k] + o.n) % o.n, block = i % o.k / o.weight.block;
+      const double zero = mins ? 0 : points ? code(points + j * zeros, block) : 1 << (bits - 1);
+      expect("gather_blocks", rows[i], (code(codes + j * row, i % o.k) - zero) * scales[j * blocks + block] + (mins ? mins[j * blocks + block] : 0), 1e-3);
+    }
+
     accelcpu_pack t = {};
     accelcpu_gemm g = {};
     t.format = g.format = static_cast<uint32_t>(pick(ACCELCPU_PACK_F16, ACCELCPU_PACK_BF16));

@@ -219,6 +219,41 @@ func TestGemmBlocks(t *testing.T) {
 	})
 }
 
+func TestGatherBlocks(t *testing.T) {
+	onEveryISA(t, func(t *testing.T, r *Runner) {
+		rng := newRand()
+		for i, b := range everyBlocks() {
+			const n = 9
+			k := []int64{16, 33, 100}[i%3]
+			mem := newMemory()
+			w := newBlocksWeight(rng, b, n, k)
+			index := []int64{3, -1, 0, 8, -9}
+			g := &GatherBlocks{N: n, K: k, CodesStride: w.stride, Count: int64(len(index)), Weight: b, IndexType: uint32(tensor.Int64)}
+			g.Codes, _ = put(mem, w.codes)
+			g.Scales, _ = put(mem, w.scales)
+			if w.offsets != nil {
+				g.Offsets, _ = put(mem, w.offsets)
+			}
+			var rows []float32
+			var ids []int64
+			g.Index, ids = put(mem, index)
+			g.Y, rows = put(mem, make([]float32, g.Count*k))
+			mem.run(t, r, g)
+			for j, got := range rows {
+				row := (index[int64(j)/k] + n) % n
+				if want := w.value[row*k+int64(j)%k]; !near(got, want, 1e-6*math.Abs(want)+1e-6) {
+					t.Fatalf("%+v: row %d, element %d is %g, want %g", b, row, int64(j)%k, got, want)
+				}
+			}
+			ids[2] = n
+			var e *Error
+			if err := mem.try(t, r, g); !errors.As(err, &e) || e.Code != CodeIndex || e.Value != n || e.Limit != n {
+				t.Fatalf("index %d of %d: %v", n, n, err)
+			}
+		}
+	})
+}
+
 // Of rows in 8 bits no result depends on the rows beside, nor on the threads.
 func TestGemmBlocksRowsAreAlone(t *testing.T) {
 	onEveryISA(t, func(t *testing.T, two *Runner) {

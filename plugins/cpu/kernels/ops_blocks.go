@@ -62,6 +62,16 @@ type GemmBlocks struct {
 	Quantized               uint32
 }
 
+// GatherBlocks is y[count,k] = the rows Index of a weight in blocks that is not packed, f32.
+type GatherBlocks struct {
+	Op                               opHead
+	Codes, Scales, Offsets, Index, Y Ref
+	N, K, CodesStride, Count         int64
+	Weight                           Blocks
+	IndexType                        uint32
+	_                                uint32
+}
+
 // PackedBlocksBytes is the size of a packed [n,k] weight in blocks.
 func (r *Runner) PackedBlocksBytes(b Blocks, n, k int64) (int64, error) {
 	size := r.packedBlocksBytes(&b, n, k)
@@ -74,3 +84,4 @@ func (r *Runner) PackedBlocksBytes(b Blocks, n, k int64) (int64, error) {
 func (o *PackBlocks) raw() (uint32, uintptr, *opHead)   { return 20, unsafe.Sizeof(*o), &o.Op }
 func (o *QuantizeRows) raw() (uint32, uintptr, *opHead) { return 21, unsafe.Sizeof(*o), &o.Op }
 func (o *GemmBlocks) raw() (uint32, uintptr, *opHead)   { return 22, unsafe.Sizeof(*o), &o.Op }
+func (o *GatherBlocks) raw() (uint32, uintptr, *opHead) { return 23, unsafe.Sizeof(*o), &o.Op }

@@ -30,7 +30,7 @@ func TestLayout(t *testing.T) {
 		"step": Step{}, "map_operand": MapOperand{}, "map": Map{}, "cast": Cast{}, "copy": Copy{}, "gather": Gather{},
 		"embed": Embed{}, "reduce": Reduce{}, "conv": Conv{}, "pool": Pool{}, "resample": Resample{}, "groupnorm": GroupNorm{}, "gridsample": GridSample{},
 		"paged": Paged{}, "rope": Rope{},
-		"blocks": Blocks{}, "pack_blocks": PackBlocks{}, "quantize_rows": QuantizeRows{}, "gemm_blocks": GemmBlocks{},
+		"blocks": Blocks{}, "pack_blocks": PackBlocks{}, "quantize_rows": QuantizeRows{}, "gemm_blocks": GemmBlocks{}, "gather_blocks": GatherBlocks{},
 	}
 	for name, mirror := range mirrors {
 		typ := reflect.TypeOf(mirror)
