@@ -142,10 +142,14 @@ func TestGemmOf16Bits(t *testing.T) {
 		rng := newRand()
 		for i, s := range [][3]int64{{1, 17, 65}, {2, 40, 31}, {3, 70, 129}, {5, 16, 256}, {6, 33, 300}, {7, 9, 100}, {31, 65, 513}, {150, 33, 700}, {4, 3, 0}} {
 			m, n, k := s[0], s[1], s[2]
-			for format, widened := range map[Format]func(uint16) float32{
-				PackF16:  func(b uint16) float32 { return float32(math.Ldexp(float64(b&0x3ff|0x400), int(b>>10&31)-25)) },
-				PackBF16: func(b uint16) float32 { return math.Float32frombits(uint32(b) << 16) },
+			for _, kind := range []struct {
+				format  Format
+				widened func(uint16) float32
+			}{
+				{PackF16, func(b uint16) float32 { return float32(math.Ldexp(float64(b&0x3ff|0x400), int(b>>10&31)-25)) }},
+				{PackBF16, func(b uint16) float32 { return math.Float32frombits(uint32(b) << 16) }},
 			} {
+				format, widened := kind.format, kind.widened
 				bits := make([]uint16, n*k)
 				wide := make([]float32, n*k)
 				for j := range bits {
@@ -153,10 +157,10 @@ func TestGemmOf16Bits(t *testing.T) {
 					wide[j] = widened(bits[j])
 				}
 				mem := newMemory()
-				a, _ := put(mem, randoms(rng, m*(k+1)))
+				a, av := put(mem, randoms(rng, m*(k+1)))
 				w, _ := put(mem, bits)
 				v, _ := put(mem, wide)
-				bias, _ := put(mem, randoms(rng, n))
+				bias, biases := put(mem, randoms(rng, n))
 				sums := map[Format][]float32{}
 				for _, f := range []Format{format, PackF32} {
 					size, err := r.PackedBytes(f, n, k)
@@ -176,8 +180,17 @@ func TestGemmOf16Bits(t *testing.T) {
 					sums[f] = cv
 				}
 				for j, want := range sums[PackF32] {
-					if got := sums[format][j]; !near(got, float64(want), 1e-5*math.Abs(float64(want))+1e-5) {
-						t.Fatalf("format %d, %v: [%d,%d] = %g, in f32 %g", format, s, int64(j)/n, int64(j)%n, got, want)
+					row, column := int64(j)/n, int64(j)%n
+					scale := math.Abs(float64(biases[column])) // of what was summed: sums that cancel keep its rounding
+					for l := range k {
+						at := column*k + l
+						if i%2 == 1 {
+							at = l*n + column
+						}
+						scale += 2 * math.Abs(float64(av[row*(k+1)+l])*float64(wide[at]))
+					}
+					if got := sums[format][j]; !near(got, float64(want), 2e-7*scale) {
+						t.Fatalf("format %d, %v: [%d,%d] = %g, in f32 %g", format, s, row, column, got, want)
 					}
 				}
 			}
