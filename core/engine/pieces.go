@@ -76,7 +76,7 @@ func (r *Runner) target(dev route.Device) lower.Target {
 	info, _ := r.fleet.Device(dev.Ref) // a device that is gone is asked in vain
 	return lower.Target{Device: dev.Ref, Attention: info.Attention, Assess: func(ctx context.Context, dir string) (backend.Assessment, error) {
 		if now, _ := r.presence(dev.Ref); now.Presence == route.Returning {
-			if err := r.await(ctx, dev); err != nil {
+			if _, err := r.await(ctx, dev); err != nil {
 				return backend.Assessment{}, err
 			}
 		}

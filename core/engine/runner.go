@@ -114,10 +114,13 @@ func (r *Runner) seek(ctx context.Context, d *route.Decision, try func(route.Dev
 			return err
 		}
 		if dev.Presence == route.Returning {
-			if err := r.await(ctx, dev); err != nil {
+			back, err := r.await(ctx, dev)
+			if err != nil {
 				return err
 			}
-			if ready, _ := r.presence(dev.Ref); ready.Presence != route.Ready {
+			// One that came back and went again, under others, is waited for again.
+			if !back {
+				ready, _ := r.presence(dev.Ref)
 				excluded[dev.Ref] = route.Refusal{Platform: dev.Platform, Device: dev.Ref,
 					Reason: fmt.Sprintf("did not come back within %v: %s", r.query.RestartWait, ready.Reason), Remedy: ready.Remedy}
 			}
@@ -185,14 +188,15 @@ func (r *Runner) presence(ref string) (route.Device, bool) {
 	return route.Device{Presence: route.Undetected, Reason: "its backend is gone"}, false
 }
 
-// await waits for a device that restarts, no longer than the policy says.
-func (r *Runner) await(ctx context.Context, dev route.Device) error {
+// await waits for a device that restarts, no longer than the policy says. Its error
+// is ctx's.
+func (r *Runner) await(ctx context.Context, dev route.Device) (back bool, err error) {
 	wait, cancel := context.WithTimeout(ctx, r.query.RestartWait)
 	defer cancel()
-	if err := r.fleet.WaitReady(wait, dev.Ref); err != nil && ctx.Err() != nil {
-		return ctx.Err()
+	if r.fleet.WaitReady(wait, dev.Ref) == nil {
+		return true, nil
 	}
-	return nil
+	return false, ctx.Err()
 }
 
 // refusalOf says why a device could not serve, and whether the next on the route

@@ -26,6 +26,7 @@ type fakeFleet struct {
 	mu       sync.Mutex
 	devices  []*fakeDevice
 	assessed int
+	restless int // how often a device dies again as soon as it was waited for
 }
 
 type fakeDevice struct {
@@ -75,7 +76,14 @@ func (f *fakeFleet) WaitReady(ctx context.Context, ref string) error {
 	for {
 		f.mu.Lock()
 		ready := f.find(ref).Presence == route.Ready
+		again := ready && f.restless > 0
+		if again {
+			f.restless--
+		}
 		f.mu.Unlock()
+		if again {
+			f.die(f.find(ref))
+		}
 		if ready {
 			return nil
 		}
@@ -410,6 +418,19 @@ func TestRunnerRefusesInputsBeforeAnythingRuns(t *testing.T) {
 	}
 	if f.assessed != 0 {
 		t.Error("a device was asked")
+	}
+}
+
+func TestRunnerWaitsAgain(t *testing.T) {
+	cpu := device("cpu", backend.Hardware)
+	f := &fakeFleet{devices: []*fakeDevice{cpu}, restless: 3}
+	r := newTestRunner(t, f, route.Query{RestartWait: time.Minute})
+	f.die(cpu)
+	if _, err := r.Run(t.Context(), &route.Decision{}, x(1, 1), []string{"y"}); err != nil {
+		t.Error(err)
+	}
+	if f.restless != 0 {
+		t.Errorf("%d deaths were not waited out", f.restless)
 	}
 }
 
