@@ -56,15 +56,11 @@ type GGUFTensor struct {
 
 // ggufPart is one file.
 type ggufPart struct {
-	file    string
 	version uint32
-	data    []byte
 	header  int64 // bytes of the file before the tensors' data
 	meta    map[string]ggufValue
 	tensors map[string]GGUFTensor
-	unmap   func() error
-	mtime   int64 // in nanoseconds
-	inode   uint64
+	mapped
 }
 
 // OpenGGUF maps a file and checks its header: lengths and counts are of what is
@@ -109,24 +105,15 @@ func ParseGGUF(path string, data []byte) (*GGUF, error) {
 }
 
 func openGGUFPart(path string) (*ggufPart, error) {
-	real, err := resolve(path)
+	m, err := mapWhole(path)
 	if err != nil {
-		return nil, &Error{File: path, Err: err}
+		return nil, err
 	}
-	f, info, err := openRegular(real)
+	p, err := parseGGUFPart(path, m.data)
 	if err != nil {
-		return nil, &Error{File: path, Err: err}
+		return nil, errors.Join(err, m.close())
 	}
-	defer f.Close()
-	data, unmap, err := mapWhole(f, info)
-	if err != nil {
-		return nil, &Error{File: path, Err: err}
-	}
-	p, err := parseGGUFPart(path, data)
-	if err != nil {
-		return nil, errors.Join(err, unmap())
-	}
-	p.unmap, p.mtime, p.inode = unmap, info.ModTime().UnixNano(), inode(f, info)
+	p.mapped = m
 	return p, nil
 }
 
@@ -225,7 +212,7 @@ func (g *GGUF) join() error {
 // parseGGUFPart reads a header. Errors are *Error.
 func parseGGUFPart(file string, data []byte) (*ggufPart, error) {
 	r := &ggufReader{data: data}
-	p := &ggufPart{file: file, data: data}
+	p := &ggufPart{mapped: mapped{file: file, data: data}}
 	if err := p.parse(r); err != nil {
 		e := err.(*Error)
 		e.File = file
@@ -319,16 +306,6 @@ func (p *ggufPart) place(order []string, begin int64) error {
 		p.tensors[name] = t
 	}
 	return nil
-}
-
-func (p *ggufPart) close() error {
-	p.data = nil
-	if p.unmap == nil {
-		return nil
-	}
-	unmap := p.unmap
-	p.unmap = nil
-	return unmap()
 }
 
 // Names lists the tensors in alphabetical order.

@@ -7,11 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -94,14 +90,10 @@ type Entry struct {
 type Safetensors struct {
 	Metadata map[string]string
 
-	file    string
-	data    []byte
 	header  int64 // bytes of the file before the tensors' data
 	entries map[string]Entry
 	names   []string
-	unmap   func() error
-	mtime   int64 // of the mapped file, in nanoseconds
-	inode   uint64
+	mapped
 }
 
 // OpenSafetensors maps a file and checks its header: every tensor lies inside the
@@ -109,53 +101,16 @@ type Safetensors struct {
 // without overlap or hole (https://huggingface.co/docs/safetensors). Errors are
 // *Error.
 func OpenSafetensors(path string) (*Safetensors, error) {
-	real, err := resolve(path)
+	m, err := mapWhole(path)
 	if err != nil {
-		return nil, &Error{File: path, Err: err}
+		return nil, err
 	}
-	f, info, err := openRegular(real)
+	s, err := ParseSafetensors(m.file, m.data)
 	if err != nil {
-		return nil, &Error{File: path, Err: err}
+		return nil, errors.Join(err, m.close())
 	}
-	defer f.Close()
-	data, unmap, err := mapWhole(f, info)
-	if err != nil {
-		return nil, &Error{File: path, Err: err}
-	}
-	s, err := ParseSafetensors(real, data)
-	if err != nil {
-		return nil, errors.Join(err, unmap())
-	}
-	s.unmap, s.mtime, s.inode = unmap, info.ModTime().UnixNano(), inode(f, info)
+	s.mapped = m
 	return s, nil
-}
-
-// resolve makes a path absolute and follows its links: a hard link to what it
-// names must be one to the file, not to a link in the hub's cache.
-func resolve(path string) (string, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
-	}
-	return filepath.EvalSymlinks(abs)
-}
-
-// mapWhole maps a regular file read-only, or reads it where mapping is not to be
-// had.
-func mapWhole(f *os.File, info fs.FileInfo) (data []byte, unmap func() error, err error) {
-	none := func() error { return nil }
-	if info.Size() == 0 {
-		return nil, none, nil
-	}
-	if int64(int(info.Size())) != info.Size() {
-		return nil, nil, fmt.Errorf("%d bytes are more than this machine can address", info.Size())
-	}
-	data, unmap, err = mapFile(f, int(info.Size()))
-	if errors.Is(err, errors.ErrUnsupported) {
-		data, err = io.ReadAll(f)
-		return data, none, err
-	}
-	return data, unmap, err
 }
 
 // ParseSafetensors reads a file that is already in memory; its tensors share data.
@@ -163,7 +118,7 @@ func mapWhole(f *os.File, info fs.FileInfo) (data []byte, unmap func() error, er
 func ParseSafetensors(file string, data []byte) (*Safetensors, error) {
 	header, err := headerOf(data)
 	if err == nil {
-		s := &Safetensors{file: file, data: data, header: int64(8 + len(header))}
+		s := &Safetensors{mapped: mapped{file: file, data: data}, header: int64(8 + len(header))}
 		if err = s.parse(header); err == nil {
 			return s, nil
 		}
@@ -491,13 +446,8 @@ func (s *Safetensors) Tensor(name string) (tensor.Tensor, error) {
 
 // Close unmaps the file.
 func (s *Safetensors) Close() error {
-	s.data, s.entries, s.names = nil, nil, nil
-	if s.unmap == nil {
-		return nil
-	}
-	unmap := s.unmap
-	s.unmap = nil
-	return unmap()
+	s.entries, s.names = nil, nil
+	return s.close()
 }
 
 // missing is the error for a tensor that is not there; it names those like it.
