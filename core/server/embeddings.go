@@ -20,33 +20,20 @@ import (
 )
 
 func (s *Server) embeddings(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeoutCause(r.Context(), s.config.Timeouts.Request, errTimeout)
-	defer cancel()
-	r = r.WithContext(ctx)
-
-	leave, err := s.queue.enter()
+	r, body, finish, err := s.begin(w, r, s.config.Timeouts.Request)
+	defer finish()
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	defer leave()
-	body, err := s.readBody(w, r)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
+	ctx := r.Context()
 	req, err := parseEmbeddings(body, s.config.MaxInputs)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	rec := recordOf(ctx)
-	for _, m := range s.engine.Models() {
-		// Other names go to no label of a metric: clients may make up any number.
-		if m.Name == req.model {
-			rec.model, rec.inputs = m.Name, max(len(req.embed.Texts), len(req.embed.Tokens))
-		}
-	}
+	s.name(rec, req.model, max(len(req.embed.Texts), len(req.embed.Tokens)))
 	res, err := s.embed(ctx, req)
 	if err != nil {
 		s.fail(w, r, err)
@@ -62,8 +49,7 @@ func (s *Server) embeddings(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	// Not every ResponseWriter has a connection to bound.
-	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.config.Timeouts.Write)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := s.writeBefore(w); err != nil {
 		s.fail(w, r, err)
 		return
 	}
@@ -71,6 +57,29 @@ func (s *Server) embeddings(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(*buf)))
 	if _, err := w.Write(*buf); err != nil {
 		rec.err, rec.code = err, "write"
+	}
+}
+
+// begin takes a request on: it bounds its time, gives it a place among those that
+// are answered, and reads its body. finish is to be called in any case.
+func (s *Server) begin(w http.ResponseWriter, r *http.Request, timeout time.Duration) (_ *http.Request, body []byte, finish func(), err error) {
+	ctx, cancel := context.WithTimeoutCause(r.Context(), timeout, errTimeout)
+	r = r.WithContext(ctx)
+	leave, err := s.queue.enter()
+	if err != nil {
+		return r, nil, cancel, err
+	}
+	body, err = s.readBody(w, r)
+	return r, body, func() { leave(); cancel() }, err
+}
+
+// name notes the model that a request asks for. Names of no model go to no label of
+// a metric: clients may make up any number.
+func (s *Server) name(rec *record, model string, inputs int) {
+	for _, m := range s.engine.Models() {
+		if m.Name == model {
+			rec.model, rec.inputs = m.Name, inputs
+		}
 	}
 }
 

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -20,20 +19,13 @@ func (s *Server) completions(w http.ResponseWriter, r *http.Request)     { s.gen
 // generate answers at once when all is there, or as it comes. Requests go to the model's
 // scheduler, which has a queue of its own: they take no place at the engine.
 func (s *Server) generate(w http.ResponseWriter, r *http.Request, chat bool) {
-	ctx, cancel := context.WithTimeoutCause(r.Context(), s.config.Timeouts.Generate, errTimeout)
-	defer cancel()
-	r = r.WithContext(ctx)
-	leave, err := s.queue.enter()
+	r, body, finish, err := s.begin(w, r, s.config.Timeouts.Generate)
+	defer finish()
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	defer leave()
-	body, err := s.readBody(w, r)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
+	ctx := r.Context()
 	req, err := parseGenerate(body, chat)
 	if err != nil {
 		s.fail(w, r, err)
@@ -41,12 +33,7 @@ func (s *Server) generate(w http.ResponseWriter, r *http.Request, chat bool) {
 	}
 	rec := recordOf(ctx)
 	req.ID = rec.id
-	for _, m := range s.engine.Models() {
-		// Other names go to no label of a metric: clients may make up any number.
-		if m.Name == req.model {
-			rec.model, rec.inputs = m.Name, 1
-		}
-	}
+	s.name(rec, req.model, 1)
 	a := newReply(req)
 	if req.stream {
 		s.streamed(w, r, a)
