@@ -123,6 +123,15 @@ func (e *evaluator) write(text string) error {
 	return nil
 }
 
+// print writes a value as text.
+func (e *evaluator) print(v any) error {
+	text, err := e.str(v)
+	if err != nil {
+		return err
+	}
+	return e.write(text)
+}
+
 // capture runs statements and returns what they write.
 func (e *evaluator) capture(body []statement, s *scope) (string, jumped, error) {
 	saved := e.out
@@ -142,11 +151,7 @@ func (e *evaluator) execute(st statement, s *scope) (jumped, error) {
 		if err != nil {
 			return normally, err
 		}
-		text, err := e.str(v)
-		if err != nil {
-			return normally, err
-		}
-		return normally, e.write(text)
+		return normally, e.print(v)
 	case *branch:
 		for i, condition := range st.tests {
 			v, err := e.eval(condition, s)
@@ -189,11 +194,7 @@ func (e *evaluator) execute(st statement, s *scope) (jumped, error) {
 		if err != nil {
 			return normally, err
 		}
-		text, err := e.str(v)
-		if err != nil {
-			return normally, err
-		}
-		return normally, e.write(text)
+		return normally, e.print(v)
 	case *filterBlock:
 		text, _, err := e.capture(st.body, &scope{parent: s})
 		if err != nil {
@@ -203,10 +204,7 @@ func (e *evaluator) execute(st statement, s *scope) (jumped, error) {
 		if err != nil {
 			return normally, err
 		}
-		if text, err = e.str(v); err != nil {
-			return normally, err
-		}
-		return normally, e.write(text)
+		return normally, e.print(v)
 	case *with:
 		inner := &scope{parent: s}
 		for i, target := range st.targets {

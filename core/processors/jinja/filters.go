@@ -48,13 +48,33 @@ func bind(a callArguments, required int, parameters []string) ([]any, error) {
 	return bound, nil
 }
 
-// filterFunction makes one value of another.
-type filterFunction struct {
+// transform is a filter or a method: it makes one value of another.
+type transform struct {
 	required   int
 	parameters []string
 	apply      func(e *evaluator, v any, a []any) (any, error)
-	// free is there instead where the arguments are another filter's or a test's.
+	// free is there instead where any arguments are taken, or they are another filter's or a test's.
 	free func(e *evaluator, v any, a callArguments) (any, error)
+}
+
+// of applies t; name is for its errors.
+func (t *transform) of(e *evaluator, v any, a callArguments, name string) (any, error) {
+	if s, ok := v.(string); ok {
+		if err := e.scan(len(s)); err != nil {
+			return nil, err
+		}
+	}
+	if t.free != nil {
+		return t.free(e, v, a)
+	}
+	bound, err := bind(a, t.required, t.parameters)
+	if err == nil {
+		v, err = t.apply(e, v, bound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return v, nil
 }
 
 func (e *evaluator) filter(f *filter, input any, s *scope) (any, error) {
@@ -70,29 +90,14 @@ func (e *evaluator) applyFilter(name string, v any, a callArguments) (any, error
 	if !ok {
 		return nil, fmt.Errorf("there is no filter %q", name)
 	}
-	if s, ok := v.(string); ok {
-		if err := e.scan(len(s)); err != nil {
-			return nil, err
-		}
-	}
-	if f.free != nil {
-		return f.free(e, v, a)
-	}
-	bound, err := bind(a, f.required, f.parameters)
-	if err == nil {
-		v, err = f.apply(e, v, bound)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("filter %s: %w", name, err)
-	}
-	return v, nil
+	return f.of(e, v, a, "filter "+name)
 }
 
-var filters map[string]filterFunction
+var filters map[string]transform
 
 func init() {
-	text := func(f func(s string) any) filterFunction {
-		return filterFunction{apply: func(e *evaluator, v any, _ []any) (any, error) {
+	text := func(f func(s string) any) transform {
+		return transform{apply: func(e *evaluator, v any, _ []any) (any, error) {
 			s, err := e.str(v)
 			if err != nil {
 				return nil, err
@@ -100,11 +105,11 @@ func init() {
 			return f(s), e.grow(len(s))
 		}}
 	}
-	count := filterFunction{apply: func(_ *evaluator, v any, _ []any) (any, error) {
+	count := transform{apply: func(_ *evaluator, v any, _ []any) (any, error) {
 		n, err := length(v)
 		return int64(n), err
 	}}
-	otherwise := filterFunction{0, []string{"default_value", "boolean"}, func(_ *evaluator, v any, a []any) (any, error) {
+	otherwise := transform{0, []string{"default_value", "boolean"}, func(_ *evaluator, v any, a []any) (any, error) {
 		if _, ok := v.(undefined); ok || truth(given(a[1], false)) && !truth(v) {
 			return given(a[0], ""), nil
 		}
@@ -113,8 +118,8 @@ func init() {
 	escape := text(func(s string) any {
 		return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&#34;", "'", "&#39;").Replace(s)
 	})
-	extreme := func(sign int) filterFunction {
-		return filterFunction{0, []string{"case_sensitive", "attribute"}, func(e *evaluator, v any, a []any) (any, error) {
+	extreme := func(sign int) transform {
+		return transform{0, []string{"case_sensitive", "attribute"}, func(e *evaluator, v any, a []any) (any, error) {
 			items, err := e.elements(v)
 			if err != nil || len(items) == 0 {
 				return undefined{"there are no items"}, err
@@ -136,7 +141,7 @@ func init() {
 			return items[best], nil
 		}, nil}
 	}
-	filters = map[string]filterFunction{
+	filters = map[string]transform{
 		"abs": {apply: func(e *evaluator, v any, _ []any) (any, error) {
 			if order, err := e.order(v, int64(0), 0); err != nil || order >= 0 {
 				return v, err

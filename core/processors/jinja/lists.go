@@ -109,20 +109,25 @@ func (e *evaluator) ordered(items, keys []any, reverse bool) ([]any, error) {
 	return sorted, failed
 }
 
+// sorted is a list of items in the order of what keys says of each.
+func (e *evaluator) sorted(items []any, by any, caseSensitive, reverse bool) (any, error) {
+	keys, err := e.keys(items, by, caseSensitive)
+	if err != nil {
+		return nil, err
+	}
+	ordered, err := e.ordered(items, keys, reverse)
+	if err != nil {
+		return nil, err
+	}
+	return e.list(ordered)
+}
+
 func sortFilter(e *evaluator, v any, a []any) (any, error) {
 	items, err := e.elements(v)
 	if err != nil {
 		return nil, err
 	}
-	keys, err := e.keys(items, given(a[2], nil), truth(given(a[1], false)))
-	if err != nil {
-		return nil, err
-	}
-	sorted, err := e.ordered(items, keys, truth(given(a[0], false)))
-	if err != nil {
-		return nil, err
-	}
-	return e.list(sorted)
+	return e.sorted(items, given(a[2], nil), truth(given(a[1], false)), truth(given(a[0], false)))
 }
 
 func dictsort(e *evaluator, v any, a []any) (any, error) {
@@ -139,16 +144,7 @@ func dictsort(e *evaluator, v any, a []any) (any, error) {
 	default:
 		return nil, errors.New(`it sorts by "key" or "value"`)
 	}
-	pairs := pairsOf(d)
-	keys, err := e.keys(pairs, at, truth(given(a[0], false)))
-	if err != nil {
-		return nil, err
-	}
-	sorted, err := e.ordered(pairs, keys, truth(given(a[2], false)))
-	if err != nil {
-		return nil, err
-	}
-	return e.list(sorted)
+	return e.sorted(pairsOf(d), at, truth(given(a[0], false)), truth(given(a[2], false)))
 }
 
 func groupby(e *evaluator, v any, a []any) (any, error) {

@@ -9,25 +9,16 @@ import (
 	"unicode/utf8"
 )
 
-// methodFunction is a method of a string, a list or a mapping.
-type methodFunction struct {
-	required   int
-	parameters []string
-	apply      func(e *evaluator, self any, a []any) (any, error)
-	// free is there instead where any arguments are taken.
-	free func(e *evaluator, self any, a callArguments) (any, error)
-}
-
 // changing are methods that change what they belong to. As in transformers, templates don't have them.
 var changing = []string{
 	"append", "clear", "extend", "insert", "pop", "popitem", "remove", "reverse", "setdefault", "sort", "update",
 }
 
-var stringMethods, listMethods, dictMethods map[string]methodFunction
+var stringMethods, listMethods, dictMethods map[string]transform
 
 // methodOf returns a method, or nil.
 func methodOf(self any, name string) *function {
-	var methods map[string]methodFunction
+	var methods map[string]transform
 	switch self.(type) {
 	case string:
 		methods = stringMethods
@@ -41,23 +32,7 @@ func methodOf(self any, name string) *function {
 		return nil
 	}
 	return &function{name: name, call: func(e *evaluator, _ position, a callArguments) (any, error) {
-		if s, ok := self.(string); ok {
-			if err := e.scan(len(s)); err != nil {
-				return nil, err
-			}
-		}
-		if m.free != nil {
-			return m.free(e, self, a)
-		}
-		bound, err := bind(a, m.required, m.parameters)
-		var v any
-		if err == nil {
-			v, err = m.apply(e, self, bound)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		return v, nil
+		return m.of(e, self, a, name)
 	}}
 }
 
@@ -73,18 +48,18 @@ func callMethod(e *evaluator, s, name string, arguments ...any) (any, error) {
 
 func init() {
 	// text is a method without arguments.
-	text := func(f func(s string) any) methodFunction {
-		return methodFunction{apply: func(e *evaluator, self any, _ []any) (any, error) {
+	text := func(f func(s string) any) transform {
+		return transform{apply: func(e *evaluator, self any, _ []any) (any, error) {
 			s := self.(string)
 			return f(s), e.grow(len(s))
 		}}
 	}
 	// all holds for strings that are not empty and whose characters are all of a kind.
-	all := func(is func(r rune) bool) methodFunction {
+	all := func(is func(r rune) bool) transform {
 		return text(func(s string) any { return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !is(r) }) })
 	}
-	strip := func(trim func(s string, in func(r rune) bool) string) methodFunction {
-		return methodFunction{0, []string{"chars"}, func(e *evaluator, self any, a []any) (any, error) {
+	strip := func(trim func(s string, in func(r rune) bool) string) transform {
+		return transform{0, []string{"chars"}, func(e *evaluator, self any, a []any) (any, error) {
 			in := isSpace
 			switch chars := given(a[0], nil).(type) {
 			case nil:
@@ -97,8 +72,8 @@ func init() {
 		}, nil}
 	}
 	// find looks for a part between two characters.
-	find := func(find func(s, part string) int, must bool) methodFunction {
-		return methodFunction{1, []string{"sub", "start", "end"}, func(e *evaluator, self any, a []any) (any, error) {
+	find := func(find func(s, part string) int, must bool) transform {
+		return transform{1, []string{"sub", "start", "end"}, func(e *evaluator, self any, a []any) (any, error) {
 			s, skipped, err := between(self.(string), a[1], a[2])
 			if err != nil {
 				return nil, err
@@ -117,8 +92,8 @@ func init() {
 			return int64(skipped + utf8.RuneCountInString(s[:i])), nil
 		}, nil}
 	}
-	affix := func(has func(s, part string) bool) methodFunction {
-		return methodFunction{1, []string{"prefix", "start", "end"}, func(e *evaluator, self any, a []any) (any, error) {
+	affix := func(has func(s, part string) bool) transform {
+		return transform{1, []string{"prefix", "start", "end"}, func(e *evaluator, self any, a []any) (any, error) {
 			s, _, err := between(self.(string), a[1], a[2])
 			if err != nil {
 				return nil, err
@@ -139,14 +114,14 @@ func init() {
 			return false, nil
 		}, nil}
 	}
-	remove := func(cut func(s, part string) string) methodFunction {
-		return methodFunction{1, []string{"part"}, func(e *evaluator, self any, a []any) (any, error) {
+	remove := func(cut func(s, part string) string) transform {
+		return transform{1, []string{"part"}, func(e *evaluator, self any, a []any) (any, error) {
 			part, err := asString(a[0])
 			return cut(self.(string), part), err
 		}, nil}
 	}
-	partition := func(find func(s, part string) int, last bool) methodFunction {
-		return methodFunction{1, []string{"sep"}, func(e *evaluator, self any, a []any) (any, error) {
+	partition := func(find func(s, part string) int, last bool) transform {
+		return transform{1, []string{"sep"}, func(e *evaluator, self any, a []any) (any, error) {
 			s := self.(string)
 			sep, err := asString(a[0])
 			if err != nil {
@@ -164,8 +139,8 @@ func init() {
 			return newTuple(s, "", ""), nil
 		}, nil}
 	}
-	pad := func(shares func(missing, width int) (left, right int)) methodFunction {
-		return methodFunction{1, []string{"width", "fillchar"}, func(e *evaluator, self any, a []any) (any, error) {
+	pad := func(shares func(missing, width int) (left, right int)) transform {
+		return transform{1, []string{"width", "fillchar"}, func(e *evaluator, self any, a []any) (any, error) {
 			s := self.(string)
 			fill, err := asString(given(a[1], " "))
 			if err != nil || utf8.RuneCountInString(fill) != 1 {
@@ -183,7 +158,7 @@ func init() {
 			return strings.Repeat(fill, left) + s + strings.Repeat(fill, right), nil
 		}, nil}
 	}
-	stringMethods = map[string]methodFunction{
+	stringMethods = map[string]transform{
 		"capitalize": text(func(s string) any { return capitalize(s) }),
 		"casefold":   text(func(s string) any { return lower(s) }),
 		"center":     pad(func(n, width int) (int, int) { left := n/2 + n&width&1; return left, n - left }),
@@ -293,7 +268,7 @@ func init() {
 			return sign + v.(string), nil
 		}, nil},
 	}
-	listMethods = map[string]methodFunction{
+	listMethods = map[string]transform{
 		"copy": {apply: func(_ *evaluator, self any, _ []any) (any, error) { return self, nil }},
 		"count": {1, []string{"value"}, func(e *evaluator, self any, a []any) (any, error) {
 			n := int64(0)
@@ -317,7 +292,7 @@ func init() {
 			return nil, errors.New("it is not there")
 		}, nil},
 	}
-	dictMethods = map[string]methodFunction{
+	dictMethods = map[string]transform{
 		"copy": {apply: func(_ *evaluator, self any, _ []any) (any, error) { return self, nil }},
 		"get": {1, []string{"key", "default"}, func(e *evaluator, self any, a []any) (any, error) {
 			if !hashable(a[0]) {
