@@ -41,9 +41,8 @@ func (d *dfa) live(spelled *[256]bool) []bool {
 	if d == nil {
 		return nil
 	}
-	live := slices.Clone(d.accept)
-	before := make([][]uint16, len(live))
-	for s := range live {
+	before := make([][]uint16, len(d.accept))
+	for s := range before {
 		seen := uint16(dead)
 		for b := range 256 {
 			if t := d.next[s*d.classes+int(d.class[b])]; t != dead && t != seen && spelled[b] {
@@ -52,9 +51,15 @@ func (d *dfa) live(spelled *[256]bool) []bool {
 			}
 		}
 	}
+	return reaching(d.accept, before)
+}
+
+// reaching marks the states from which an end is reached, given the states before each.
+func reaching(ends []bool, before [][]uint16) []bool {
+	reached := slices.Clone(ends)
 	var queue []uint16
-	for s, l := range live {
-		if l {
+	for s, end := range ends {
+		if end {
 			queue = append(queue, uint16(s))
 		}
 	}
@@ -62,13 +67,13 @@ func (d *dfa) live(spelled *[256]bool) []bool {
 		t := queue[len(queue)-1]
 		queue = queue[:len(queue)-1]
 		for _, s := range before[t] {
-			if !live[s] {
-				live[s] = true
+			if !reached[s] {
+				reached[s] = true
 				queue = append(queue, s)
 			}
 		}
 	}
-	return live
+	return reached
 }
 
 type edge struct {
@@ -126,23 +131,7 @@ func trim(rows [][]edge, ends []bool) *dfa {
 			before[e.to] = append(before[e.to], uint16(s))
 		}
 	}
-	useful := slices.Clone(ends)
-	var queue []uint16
-	for s, end := range ends {
-		if end {
-			queue = append(queue, uint16(s))
-		}
-	}
-	for len(queue) > 0 {
-		t := queue[len(queue)-1]
-		queue = queue[:len(queue)-1]
-		for _, s := range before[t] {
-			if !useful[s] {
-				useful[s] = true
-				queue = append(queue, s)
-			}
-		}
-	}
+	useful := reaching(ends, before)
 	if !useful[0] {
 		return nil
 	}
