@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-
 	"github.com/accelhq/accel/plugins/cpu/kernels"
 	"github.com/accelhq/accel/sdk/backend"
 	"github.com/accelhq/accel/sdk/graph"
@@ -227,20 +225,7 @@ func (d testDecoder) executable(b *testing.B) *executable {
 		b.Fatal(err)
 	}
 	b.Cleanup(r.Close)
-	dir := b.TempDir()
-	if err := graph.Save(d.model(b), dir, graph.SaveOptions{}); err != nil {
-		b.Fatal(err)
-	}
-	m, err := backend.LoadModel(dir)
-	if err != nil {
-		b.Fatal(err)
-	}
-	e, err := newExecutable(m, r, newPackedWeights(dir, r, hclog.NewNullLogger()))
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { e.Close() })
-	return e
+	return compiled(b, d.model(b), r)
 }
 
 // What a plan of another number of tokens costs.

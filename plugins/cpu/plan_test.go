@@ -263,7 +263,7 @@ func buildTest(t *testing.T, g testGraph) *graph.Model {
 }
 
 // compiled is a model as this backend compiles it, by way of a folder.
-func compiled(t *testing.T, m *graph.Model, r *kernels.Runner) *executable {
+func compiled(t testing.TB, m *graph.Model, r *kernels.Runner) *executable {
 	t.Helper()
 	dir := t.TempDir()
 	if err := graph.Save(m, dir, graph.SaveOptions{}); err != nil {
