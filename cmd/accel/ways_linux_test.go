@@ -1,4 +1,4 @@
-package engine_test
+package main_test
 
 import (
 	"encoding/json"
@@ -16,7 +16,6 @@ import (
 	"github.com/accelhq/accel/core/lower"
 	"github.com/accelhq/accel/core/models"
 	"github.com/accelhq/accel/sdk/backend"
-	"github.com/accelhq/accel/sdk/backendtest"
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
 )
@@ -26,8 +25,8 @@ var stepDims = map[string]int64{
 	models.Tokens: 4, models.Sequences: 2, models.SequencesOne: 3, models.PagesEach: 5, models.Selected: 4, models.Pages: 9, models.PageSize: 4,
 }
 
-// placed is a decoder on a device, with its pools in buffers there.
-type placed struct {
+// placedDecoder is a decoder on a device, with its pools in buffers there.
+type placedDecoder struct {
 	t       *testing.T
 	exe     *hosts.Executable
 	decoder *models.Decoder
@@ -37,7 +36,7 @@ type placed struct {
 }
 
 // stepInputs are the inputs of step n. Sequences own pages 2, 4, 6, 8 and 1.
-func (p *placed) stepInputs(prompt []int64, n int) map[string]tensor.Tensor {
+func (p *placedDecoder) stepInputs(prompt []int64, n int) map[string]tensor.Tensor {
 	list := func(v ...int64) tensor.Tensor { return tensor.Ints(tensor.Shape{int64(len(v))}, v...) }
 	pages := [][]int64{{2, 4, 6, 8, 0}, {1, 0, 0, 0, 0}}
 	var ids, positions, slots []int64
@@ -57,7 +56,7 @@ func (p *placed) stepInputs(prompt []int64, n int) map[string]tensor.Tensor {
 }
 
 // step runs one step, pools bound as inputs and outputs to the same buffers.
-func (p *placed) step(in map[string]tensor.Tensor) []float32 {
+func (p *placedDecoder) step(in map[string]tensor.Tensor) []float32 {
 	p.t.Helper()
 	q := hosts.Request{}
 	for name, v := range in {
@@ -88,7 +87,7 @@ func (p *placed) step(in map[string]tensor.Tensor) []float32 {
 }
 
 // place lowers a decoder for a device and brings it there.
-func place(t *testing.T, store *lower.Store, d *hosts.Device, ck *checkpoint.Checkpoint, m *models.Model, ref string) *placed {
+func place(t *testing.T, store *lower.Store, d *hosts.Device, ck *checkpoint.Checkpoint, m *models.Model, ref string) *placedDecoder {
 	t.Helper()
 	g, err := m.Component(models.Decode)
 	if err != nil {
@@ -113,10 +112,10 @@ func place(t *testing.T, store *lower.Store, d *hosts.Device, ck *checkpoint.Che
 			t.Fatalf("%s is left for a device whose way is %s", n.Label(), info.Attention)
 		}
 	}
-	p := &placed{t: t, decoder: m.Decoder, lengths: make([]int64, 2)}
+	p := &placedDecoder{t: t, decoder: m.Decoder, lengths: make([]int64, 2)}
 	// The smoke run is of one step with its pools in host memory.
 	smoke := map[string]graph.Datum{}
-	probe := &placed{lengths: make([]int64, 2)}
+	probe := &placedDecoder{lengths: make([]int64, 2)}
 	for name, v := range probe.stepInputs([]int64{1}, 0) {
 		smoke[name] = graph.TensorDatum(v)
 	}
@@ -159,9 +158,9 @@ func place(t *testing.T, store *lower.Store, d *hosts.Device, ck *checkpoint.Che
 // as its body, in a process of their own: all give the same logits, step by step.
 func TestWaysOfAttention(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds the reference backend and starts it")
+		t.Skip("starts a backend")
 	}
-	program := backendtest.Build(t, "github.com/accelhq/accel/plugins/reference")
+	program := filepath.Join(bin, "backends", "accel-backend-reference")
 	settings := `{"devices":[
 		{"name":"rows","attention":"rows","no_functions":true},
 		{"name":"body","attention":"body","no_functions":true},
