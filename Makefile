@@ -36,10 +36,13 @@ demo: build $(MINILM)/model.safetensors ## embed sentences with a real model thr
 	bin/accel run configs/demo.yaml
 
 ##@ Check
+# The race detector slows what only computes tenfold and finds nothing there: with it,
+# such tests do a part (testing.Short), and all of it without, in a run of their own.
 .PHONY: test
-test: build models onnx-tests ## run all tests with the race detector
+test: build models onnx-tests ## run all tests, with the race detector and long ones without
 	@$(MAKE) --no-print-directory -j$(JOBS) -C native/cpu CXX='$(CXX)' test-lib
-	ACCEL_BIN=$(CURDIR)/bin $(GO) test -race -timeout 20m ./...
+	ACCEL_BIN=$(CURDIR)/bin $(GO) test -race -short -timeout 20m ./...
+	ACCEL_BIN=$(CURDIR)/bin $(GO) test -timeout 20m $$(grep -rl --include='*_test.go' 'testing.Short()' cmd core plugins sdk | xargs -n1 dirname | sort -u | sed 's,^,./,')
 
 .PHONY: lint
 lint: native ## gofmt, go vet, staticcheck; the import walls are a test
@@ -56,11 +59,15 @@ cross: ## build and vet for the other platforms
 	  CGO_ENABLED=0 GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) vet ./... ; done
 
 .PHONY: fuzz
-fuzz: ## run every fuzz target for FUZZTIME (20s)
-	@for pkg in $$($(GO) list ./...); do \
-	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-	    echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$pkg; \
-	  done; done
+fuzz: ## run every fuzz target for FUZZTIME (20s), one on each core at a time
+	@mkdir -p build/fuzz/found
+	@for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' cmd core plugins sdk | xargs -n1 dirname | sort -u); do \
+	  test=$(CURDIR)/build/fuzz/$${dir//\//-}.test; \
+	  $(GO) test -c -fuzz . -o $$test ./$$dir; \
+	  (cd $$dir && $$test -test.list '^Fuzz') | sed "s,^,$$dir $$test ,"; \
+	done | xargs -P $(JOBS) -n 3 bash -euo pipefail -c 'cd $$0; \
+	  $$1 -test.run "^$$" -test.fuzz "^$$2$$" -test.fuzztime $(FUZZTIME) -test.fuzzminimizetime 1s \
+	    -test.parallel 1 -test.fuzzcachedir $(CURDIR)/build/fuzz/found/$$0 2>&1 | sed -u "s,^,$$0 $$2: ,"'
 
 .PHONY: bench
 bench: build $(MINILM)/model.safetensors $(VENV)/peers ## measure, side by side with ONNX Runtime, and print ratios

@@ -157,9 +157,6 @@ func place(t *testing.T, store *lower.Store, d *hosts.Device, ck *checkpoint.Che
 // TestWaysOfAttention decodes on devices that run PagedAttention fused, as rows and
 // as its body, in a process of their own: all give the same logits, step by step.
 func TestWaysOfAttention(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts a backend")
-	}
 	program := filepath.Join(bin, "backends", "accel-backend-reference")
 	settings := `{"devices":[
 		{"name":"rows","attention":"rows","no_functions":true},

@@ -311,9 +311,13 @@ var geometries = []Geometry{
 }
 
 func TestStories(t *testing.T) {
+	seeds := uint64(60)
+	if testing.Short() {
+		seeds = 6
+	}
 	for i, g := range geometries {
 		t.Run(fmt.Sprintf("%d pages of %d, window %d", g.Pages, g.PageSize, g.Window), func(t *testing.T) {
-			for seed := range uint64(60) {
+			for seed := range seeds {
 				r := rand.New(rand.NewPCG(seed, uint64(i)))
 				story := make([]byte, 600)
 				for j := range story {

@@ -350,6 +350,9 @@ func TestImportKeeps(t *testing.T) {
 // TestImportSmolLM2 imports a real file: its weights mean what they meant bit for bit,
 // and its tokenizer makes the recorded ids of a prompt.
 func TestImportSmolLM2(t *testing.T) {
+	if testing.Short() {
+		t.Skip("135 million weights")
+	}
 	g, err := checkpoint.OpenGGUF(testfiles.Model(t, "SmolLM2-135M-Instruct-Q4_1", "SmolLM2-135M-Instruct.Q4_1.gguf"))
 	if err != nil {
 		t.Fatal(err)

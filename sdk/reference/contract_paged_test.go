@@ -534,7 +534,7 @@ func TestPagedAttention(t *testing.T) {
 // Any combination gives what the contract's text says.
 func TestPagedAttentionAtRandom(t *testing.T) {
 	draws := 400
-	if raceDetector || testing.Short() {
+	if testing.Short() {
 		draws = 40
 	}
 	bodies := 0

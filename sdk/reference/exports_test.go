@@ -47,9 +47,6 @@ func worst(got, want tensor.Tensor) (float64, error) {
 // TestExports runs exports of real architectures against recorded outputs, as simulated
 // devices do.
 func TestExports(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds")
-	}
 	dir := testfiles.Shared(t, "onnx")
 	data, err := os.ReadFile(filepath.Join(dir, "index.json"))
 	if err != nil {
@@ -65,7 +62,7 @@ func TestExports(t *testing.T) {
 	passed, refused := map[string]int{}, map[string]int{}
 	var whole []string
 	for i, a := range index.Architectures {
-		if raceDetector && i%10 > 0 && !slices.Contains(must, a.Arch) {
+		if testing.Short() && i%10 > 0 && !slices.Contains(must, a.Arch) {
 			continue
 		}
 		begun := time.Now()

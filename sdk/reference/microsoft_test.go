@@ -224,7 +224,7 @@ func (v microsoftVector) call() (*graph.Node, []graph.Datum) {
 // refused is so by a typed error.
 func TestMutatedMicrosoftVectors(t *testing.T) {
 	seeds := uint64(20)
-	if raceDetector || testing.Short() {
+	if testing.Short() {
 		seeds = 4
 	}
 	ran, refused := 0, 0

@@ -247,7 +247,7 @@ func tryRandom(t *testing.T, o *Operator, seed uint64) {
 // Operators meet bad input with errors, not panics.
 func TestRandomCalls(t *testing.T) {
 	seeds := uint64(40)
-	if raceDetector {
+	if testing.Short() {
 		seeds = 8
 	}
 	for _, o := range allOperators() {
@@ -343,7 +343,7 @@ func TestMutatedNodeTests(t *testing.T) {
 	readJSON(t, filepath.Join(dir, "cases.json"), &cases)
 	ran := 0
 	for k, c := range cases {
-		if raceDetector && k%4 > 0 {
+		if testing.Short() && k%4 > 0 {
 			continue
 		}
 		m, err := graph.Load(filepath.Join(dir, c.Name))

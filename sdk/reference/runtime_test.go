@@ -237,7 +237,7 @@ func TestRecurrentRefuses(t *testing.T) {
 // Nearly right calls are refused or computed, never a panic.
 func TestMutatedRuntimeCases(t *testing.T) {
 	seeds, ran := uint64(30), 0
-	if raceDetector {
+	if testing.Short() {
 		seeds = 4
 	}
 	for i, rc := range runtimeCases(t) {

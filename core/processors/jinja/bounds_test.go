@@ -9,6 +9,9 @@ import (
 
 // TestBounds has templates that would take a machine down.
 func TestBounds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it goes up to the bounds of time")
+	}
 	d := variables(t, []byte(`{"n": 7, "s": "text"}`))
 	deep := func(n int, open, inner, end string) string {
 		return strings.Repeat(open, n) + inner + strings.Repeat(end, n)

@@ -195,6 +195,9 @@ func BenchmarkNewVocabulary(b *testing.B) {
 
 // TestMemory: long texts hold no more than short ones, and masks have a bound.
 func TestMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a text of 50,000 tokens")
+	}
 	v := largeVocabulary(5000)
 	g := compile(t, `{"type":"array","items":{"type":"object","properties":{"a":{"type":"string","maxLength":900}}}}`, v)
 	c := g.Start()

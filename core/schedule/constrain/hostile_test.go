@@ -60,6 +60,9 @@ func hostile() map[string]string {
 
 // TestHostile: time and memory are bounded, and errors are typed.
 func TestHostile(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it computes for long")
+	}
 	v := byteVocabulary()
 	for name, schema := range hostile() {
 		t.Run(name, func(t *testing.T) {

@@ -247,10 +247,14 @@ func ids(allowed []uint32) []int64 {
 // TestRandom: whatever a model says within random schemas and vocabularies, it is never
 // stuck, can always end, and has then said what is valid.
 func TestRandom(t *testing.T) {
+	wanted := 350
+	if testing.Short() {
+		wanted = 30
+	}
 	r := rand.New(rand.NewPCG(5, 7))
 	vs := vocabularies(t, r)
 	compiled, texts, refused := 0, 0, map[string]int{}
-	for compiled < 350 {
+	for compiled < wanted {
 		schema, err := json.Marshal(schemas{r, 0}.whole())
 		if err != nil {
 			t.Fatal(err)

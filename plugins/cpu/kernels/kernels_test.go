@@ -118,6 +118,14 @@ func (m *memory) try(t testing.TB, r *Runner, ops ...Op) error {
 	return err
 }
 
+// thin: of so many cases of a long list one is run.
+func thin() int {
+	if testing.Short() {
+		return 8
+	}
+	return 1
+}
+
 func newRand() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
 
 func randoms(rng *rand.Rand, n int64) []float32 {

@@ -2,7 +2,4 @@
 
 package kernels
 
-const (
-	raceEnabled = false
-	thin        = 1
-)
+const raceDetector = false

@@ -314,7 +314,7 @@ func TestRunAllocatesNothing(t *testing.T) {
 		if r.Run(&p, buffers, &cancel) != nil || r.RunTimed(&p, buffers, nil, ns) != nil {
 			t.Error("the run failed")
 		}
-	}); n != 0 && !raceEnabled {
+	}); n != 0 && !raceDetector {
 		t.Errorf("a run allocates %g times", n)
 	}
 	if ns[0] <= 0 {

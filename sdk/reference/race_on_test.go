@@ -1,6 +1,0 @@
-//go:build race
-
-package reference
-
-// raceDetector: everything takes ten times as long, so less of it is done.
-const raceDetector = true
