@@ -338,6 +338,10 @@ func (a *app) printInspection(x *inspection) error {
 	} else if len(x.Weights) == 1 {
 		say("", "all %s, %s", x.Weights[0].Type, count(x.Weights[0].Tensors, "tensor"))
 	}
+	for _, q := range x.Quantized {
+		say("quantized", "%s of %d bits in blocks of %d: %s in %s, %.2f bits a weight", count(int(q.Weights), "weight"), q.Bits, q.Block,
+			count(q.Tensors, "tensor"), memory(q.Bytes), q.BitsPerWeight)
+	}
 	for _, f := range x.Files {
 		say("file", "%s: %s, %s of %s", oneLine(filepath.Base(f.Path)), count(f.Tensors, "tensor"), memory(f.Bytes), memory(f.Size))
 	}

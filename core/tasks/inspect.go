@@ -35,6 +35,7 @@ type Inspection struct {
 	Parameters      int64             `json:"parameters"`
 	WeightBytes     int64             `json:"weight_bytes"`
 	Weights         []WeightInfo      `json:"weights"`
+	Quantized       []QuantizedInfo   `json:"quantized,omitempty"`
 	Files           []FileInfo        `json:"external_files,omitempty"`
 	Cost            *CostInfo         `json:"cost,omitempty"` // nil: sizes are not known
 }
@@ -70,6 +71,16 @@ type WeightInfo struct {
 	Tensors  int    `json:"tensors"`
 	Elements int64  `json:"elements"`
 	Bytes    int64  `json:"bytes"`
+}
+
+// QuantizedInfo sums up weights that lie in blocks with scales of their own.
+type QuantizedInfo struct {
+	Bits          int64   `json:"bits"` // of a code
+	Block         int64   `json:"block_size"`
+	Tensors       int     `json:"tensors"`
+	Weights       int64   `json:"weights"`
+	Bytes         int64   `json:"bytes"` // codes, scales, and mins or zero points
+	BitsPerWeight float64 `json:"bits_per_weight"`
 }
 
 // FileInfo is a file that weights lie in beside the model's own.
@@ -114,6 +125,7 @@ func Inspect(m *graph.Model, dims map[string]int64) (*Inspection, error) {
 	}
 	x.count(m)
 	x.weigh(m)
+	x.weighBlocks(m)
 	if len(dims) == 0 && len(x.Symbols) > 0 {
 		return x, nil
 	}
@@ -238,6 +250,63 @@ func (x *Inspection) weigh(m *graph.Model) {
 		f.Path = filepath.Clean(f.Path)
 		x.Files = append(x.Files, f)
 	}
+}
+
+// blocksOf are the operators that take weights in blocks: which inputs these are, codes
+// first, and what the attribute of the block's size is called.
+var blocksOf = map[graph.FunctionID]struct {
+	inputs []int
+	block  string
+}{
+	{Domain: graph.DomainMicrosoft, Name: "MatMulNBits"}: {[]int{1, 2, 3}, "block_size"},
+	{Domain: graph.DomainAccel, Name: "MatMulBlocks"}:    {[]int{1, 2, 3}, "block"},
+	{Domain: graph.DomainAccel, Name: "GatherBlocks"}:    {[]int{0, 1, 2}, "block"},
+}
+
+// weighBlocks sums up weights in blocks, those that several nodes read once, and counts
+// them as parameters instead of their codes and scales.
+func (x *Inspection) weighBlocks(m *graph.Model) {
+	type form struct{ bits, block int64 }
+	forms := map[form]*QuantizedInfo{}
+	for g := range m.Graphs() {
+		bytes, elements := map[string]int64{}, map[string]int64{}
+		for _, in := range g.Initializers {
+			if n, err := tensor.ByteSize(in.Tensor.DType, in.Tensor.Shape); err == nil {
+				bytes[in.Name] = n
+				elements[in.Name], _ = in.Tensor.Shape.Elements() // they fit where the bytes do
+			}
+		}
+		for _, n := range g.Nodes {
+			op, ok := blocksOf[n.ID()]
+			f := form{n.AttrInt("bits", 4), n.AttrInt(op.block, 0)}
+			if !ok || f.bits <= 0 || len(n.Inputs) <= op.inputs[0] || bytes[n.Inputs[op.inputs[0]]] == 0 {
+				continue
+			}
+			q := forms[f]
+			if q == nil {
+				q = &QuantizedInfo{Bits: f.bits, Block: f.block}
+				forms[f] = q
+			}
+			weights := bytes[n.Inputs[op.inputs[0]]] * 8 / f.bits
+			q.Tensors++
+			q.Weights += weights
+			x.Parameters += weights
+			for _, i := range op.inputs {
+				if i < len(n.Inputs) {
+					q.Bytes += bytes[n.Inputs[i]]
+					x.Parameters -= elements[n.Inputs[i]]
+				}
+			}
+			bytes[n.Inputs[op.inputs[0]]] = 0
+		}
+	}
+	for _, q := range forms {
+		q.BitsPerWeight = 8 * float64(q.Bytes) / float64(q.Weights)
+		x.Quantized = append(x.Quantized, *q)
+	}
+	slices.SortFunc(x.Quantized, func(a, b QuantizedInfo) int {
+		return cmp.Or(cmp.Compare(b.Weights, a.Weights), cmp.Compare(a.Bits, b.Bits), cmp.Compare(a.Block, b.Block))
+	})
 }
 
 // Sizes completes sizes of symbolic dimensions: those that nobody said are 1.
