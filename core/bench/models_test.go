@@ -123,7 +123,7 @@ func BenchmarkModels(b *testing.B) {
 				b.Fatal(err)
 			}
 			b.Cleanup(func() { s.Close() })
-			p := startPeer(b, "onnxruntime_model.py", filepath.Join(dir, graph.ModelFile), fmt.Sprint(threads))
+			p := startPython(b, "onnxruntime_model.py", filepath.Join(dir, graph.ModelFile), fmt.Sprint(threads))
 			for _, batch := range n.batches {
 				b.Run(fmt.Sprint("batch ", batch), func(b *testing.B) {
 					in, data := n.feeds(b, dir, batch)
