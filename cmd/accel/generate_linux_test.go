@@ -3,6 +3,7 @@ package main_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -15,10 +16,13 @@ import (
 
 	"github.com/openai/openai-go"
 	"github.com/openai/openai-go/option"
+	"github.com/sbinet/npyio/npz"
 
 	"github.com/accelhq/accel/core/checkpoint"
 	"github.com/accelhq/accel/core/verify"
+	"github.com/accelhq/accel/sdk/backend"
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 func tiny(t *testing.T, name string) string {
@@ -40,6 +44,60 @@ func TestVerifyDecoders(t *testing.T) {
 	}
 	if n := len(report.Results) + len(more.Results); n != 7 {
 		t.Errorf("there are %d results", n)
+	}
+}
+
+// TestVerifySmolLM2 generates with the real weights of a GGUF file, as they are in the file, what
+// transformers generated with them widened to float32.
+func TestVerifySmolLM2(t *testing.T) {
+	const name = "SmolLM2-135M-Instruct.Q4_1.gguf"
+	file, golden := testfiles.Model(t, "SmolLM2-135M-Instruct-Q4_1", name), testfiles.Shared(t, "real", "golden_smollm2_q4_1.npz")
+	var prompt, tokens []int64
+	var logits []float32
+	recorded, err := npz.Open(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer recorded.Close()
+	for name, into := range map[string]any{"input_ids.npy": &prompt, "generated.npy": &tokens, "last_logits.npy": &logits} {
+		if err := recorded.Read(name, into); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	if len(prompt) != 5 || len(tokens) != 16 {
+		t.Fatalf("%d tokens of prompt and %d of text are recorded", len(prompt), len(tokens))
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(file, filepath.Join(dir, name)); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(dir, "golden.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = checkpoint.WriteSafetensors(f, map[string]tensor.Tensor{
+		"in.gen.input_ids":    tensor.Ints(tensor.Shape{1, int64(len(prompt))}, prompt...),
+		"out.gen.token_ids":   tensor.Ints(tensor.Shape{1, int64(len(tokens))}, tokens...),
+		"out.gen.step_logits": tensor.Floats(tensor.Shape{1, int64(len(logits))}, logits...),
+	}, nil)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	var report verify.Report
+	answer(t, &report, "verify", "--json", "--platform", "cpu", dir)
+	if len(report.Results) != 1 {
+		t.Fatalf("there are %d results", len(report.Results))
+	}
+	r := report.Results[0]
+	worst := 0.0
+	for _, o := range r.Outputs {
+		if o.MaxRel != nil {
+			worst = max(worst, *o.MaxRel)
+		}
+	}
+	t.Logf("in %d ways, logits are off by at most %.2g of the largest", len(r.Outputs), worst)
+	if !r.OK || r.Kind != backend.Hardware || len(r.Outputs) < 13 {
+		t.Errorf("%+v", r)
 	}
 }
 

@@ -20,8 +20,8 @@ func newVerify(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify DIR...",
 		Short: "Hold a device's outputs against recorded ones",
-		Long: `Hold a device's outputs against recorded ones. A DIR is a model's folder with golden.safetensors,
-or an ONNX test folder: model.onnx with test_data_set_0 and so on. Each is run whole on each
+		Long: `Hold a device's outputs against recorded ones. A DIR is a model's folder, or that of a GGUF
+file, with golden.safetensors, or an ONNX test folder: model.onnx with test_data_set_0 and so on. Each is run whole on each
 platform; none falls back to another. With --split the CPU runs the nodes that a platform does
 not take; such results are counted apart from whole ones. The error of an output is its largest
 absolute difference over the largest recorded magnitude. Where scores that a TopK orders tie, their

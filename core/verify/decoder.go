@@ -46,7 +46,7 @@ var decoderWays = []struct {
 // decoderGolden is what a folder records of a decoder.
 type decoderGolden struct {
 	prompt, tokens []int64
-	steps          []float32                // [tokens, vocabulary]
+	steps          []float32                // [up to tokens, vocabulary]
 	texts          map[string]*decoderTexts // by case
 }
 
@@ -80,7 +80,9 @@ func loadDecoder(path string, vocabulary int) (*decoderGolden, error) {
 		return slices.Clone(tensor.View[float32](t.Aligned()))
 	}
 	g := &decoderGolden{prompt: ints("in.gen.input_ids"), tokens: ints("out.gen.token_ids"), steps: floats("out.gen.step_logits"), texts: map[string]*decoderTexts{}}
-	g.texts["prefill"] = &decoderTexts{ids: g.prompt, logits: floats("out.gen.prefill_logits"), batch: 1}
+	if _, ok := st.Entry("out.gen.prefill_logits"); ok {
+		g.texts["prefill"] = &decoderTexts{ids: g.prompt, logits: floats("out.gen.prefill_logits"), batch: 1}
+	}
 	for _, c := range []string{"leftpad", "rightpad"} {
 		if _, ok := st.Entry("out." + c + ".logits"); ok {
 			e, _ := st.Entry("in." + c + ".input_ids")
@@ -90,7 +92,7 @@ func loadDecoder(path string, vocabulary int) (*decoderGolden, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(g.steps) != len(g.tokens)*vocabulary || len(g.prompt) == 0 || len(g.tokens) == 0 {
+	if rows := len(g.steps) / vocabulary; rows == 0 || rows > len(g.tokens) || len(g.steps) != rows*vocabulary || len(g.prompt) == 0 {
 		return nil, fmt.Errorf("%s: %d logits for %d tokens of a vocabulary of %d", path, len(g.steps), len(g.tokens), vocabulary)
 	}
 	for name, c := range g.texts {
@@ -251,7 +253,7 @@ func generate(ctx context.Context, s *engine.Session, g *decoderGolden, way int,
 	var others []asked
 	if w.crowd {
 		for i := range 3 {
-			a, err := submit(fmt.Sprint("other ", i), g.prompt[:3+2*i], 6+i, "")
+			a, err := submit(fmt.Sprint("other ", i), g.prompt[:min(3+2*i, len(g.prompt))], 6+i, "")
 			if err != nil {
 				return err
 			}
@@ -290,7 +292,7 @@ func generate(ctx context.Context, s *engine.Session, g *decoderGolden, way int,
 	}
 	for _, id := range sortedKeys(texts) {
 		var got []float32
-		for i := range g.tokens {
+		for i := range len(g.steps) / v {
 			got = append(got, l.rows[id][int64(len(g.prompt)-1+i)]...)
 		}
 		name := w.name
