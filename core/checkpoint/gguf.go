@@ -57,6 +57,7 @@ type GGUFTensor struct {
 // ggufPart is one file.
 type ggufPart struct {
 	version uint32
+	no      int64 // among the parts of a split file, from 0
 	header  int64 // bytes of the file before the tensors' data
 	meta    map[string]ggufValue
 	tensors map[string]GGUFTensor
@@ -165,15 +166,18 @@ func (g *GGUF) openSplit(path string) error {
 	for i := range count {
 		name := fmt.Sprintf("%s%s-%05d-of-%s.gguf", dir, m[1], i+1, m[3])
 		if name == path {
+			g.parts[0].no = i
 			continue
 		}
 		p, err := openGGUFPart(name)
 		if err != nil {
 			return err
 		}
+		p.no = i
 		g.parts = append(g.parts, p)
 	}
-	slices.SortStableFunc(g.parts, func(a, b *ggufPart) int { return cmp.Compare(a.file, b.file) })
+	// By the names that were asked for: links may lead to files of any name.
+	slices.SortStableFunc(g.parts, func(a, b *ggufPart) int { return cmp.Compare(a.no, b.no) })
 	for i, p := range g.parts {
 		f := p.fields()
 		if no, of := f.Int(splitNoKey, 0, splitMax), f.Int(splitCountKey, 0, splitMax); no != int64(i) || of != count {

@@ -291,6 +291,19 @@ func TestSplitGGUF(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	// In the hub's cache the parts are links to files that are named by their hash.
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"z": whole[name(1, 2)], "a": whole[name(2, 2)]})
+	for target, link := range map[string]string{"z": name(1, 2), "a": name(2, 2)} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if g, err := OpenGGUF(filepath.Join(dir, name(1, 2))); err != nil || len(g.Names()) != 3 {
+		t.Errorf("through links: %v", err)
+	} else if err := g.Close(); err != nil {
+		t.Error(err)
+	}
 	for _, tt := range []struct {
 		name  string
 		files map[string]string
