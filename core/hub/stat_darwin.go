@@ -1,0 +1,23 @@
+package hub
+
+import (
+	"io/fs"
+	"syscall"
+	"time"
+)
+
+// lastAccess is when a file was read last, as far as the file system notes it.
+func lastAccess(info fs.FileInfo) time.Time {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return time.Unix(st.Atimespec.Unix())
+	}
+	return info.ModTime()
+}
+
+// links is the number of names that a file has; 0: not known.
+func links(info fs.FileInfo) uint64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(st.Nlink)
+	}
+	return 0
+}
