@@ -284,8 +284,14 @@ func (c *checker) atLeast(key keyPath, s *spec, at *node, n int64, v any) any {
 	return nil
 }
 
+// hubScheme begins paths of models in the hub's cache, which no folder can be joined to.
+const hubScheme = "hub:"
+
 // resolve makes a path of a file mean the same from every working folder.
 func (c *checker) resolve(path string) string {
+	if strings.HasPrefix(path, hubScheme) {
+		return path
+	}
 	if rest, ok := strings.CutPrefix(path, "~/"); ok {
 		if home, err := os.UserHomeDir(); err == nil {
 			return filepath.Join(home, filepath.FromSlash(rest))

@@ -30,6 +30,7 @@ type Config struct {
 	Hosts    Hosts               `koanf:"hosts" doc:"How backend processes are found, started and restarted."`
 	KVCache  KVCache             `koanf:"kv_cache" doc:"Where models that generate keep the keys and values of the tokens before."`
 	Generate Generate            `koanf:"generate" doc:"How requests to generate share a model."`
+	Hub      Hub                 `koanf:"hub" doc:"Where 'accel pull' gets models from, and where they are kept. The variables of Python's huggingface_hub ($HF_HOME, $HF_HUB_CACHE, $HF_ENDPOINT, $HF_TOKEN, $HF_HUB_OFFLINE) are read too, below a file."`
 	Cache    Cache               `koanf:"cache" doc:"Where lowered models are kept."`
 	Server   Server              `koanf:"server" doc:"The HTTP server of 'accel serve'."`
 	Log      Log                 `koanf:"log" doc:"What is logged, to standard error."`
@@ -37,7 +38,7 @@ type Config struct {
 
 // Model says where a model lies and what is wanted of it.
 type Model struct {
-	Path      string `koanf:"path" path:"true" required:"true" doc:"Folder of the model."`
+	Path      string `koanf:"path" path:"true" required:"true" doc:"Folder of the model, a .gguf or .onnx file, or hub:ORG/NAME[@REVISION][:VARIANT] for one that 'accel pull' fetched."`
 	Task      string `koanf:"task" enum:"embed,generate" doc:"What the model is for; empty: as its files say."`
 	Platform  string `koanf:"platform" format:"platform" doc:"Preferred platform or device, such as cpu or simulation:static; empty: as the route says."`
 	Precision string `koanf:"precision" enum:"f32" doc:"Precision to run in; empty: as the policy says."`
@@ -91,6 +92,14 @@ type Hosts struct {
 type Backoff struct {
 	First time.Duration `koanf:"first" min:"1" doc:"Wait before the second restart in a row."`
 	Max   time.Duration `koanf:"max" min:"1" doc:"Longest wait before a restart."`
+}
+
+// Hub says where models are pulled from and kept.
+type Hub struct {
+	Endpoints []string `koanf:"endpoints" min:"1" format:"endpoint" doc:"The hub and mirrors of it, tried in order: one that can't be reached passes on to the next."`
+	Cache     string   `koanf:"cache" path:"true" doc:"Folder of pulled models, in the layout of huggingface_hub and shared with it; by default huggingface/hub in ~/.cache."`
+	Token     Secret   `koanf:"token" doc:"Token for gated and private models. It is sent to the endpoints, and to no host that they redirect to. Never shown."`
+	Offline   bool     `koanf:"offline" doc:"Ask nobody: only what is in the folder is there."`
 }
 
 // Cache says where lowered models are kept.
@@ -174,9 +183,13 @@ type Output struct {
 // Default is the configuration of a machine where nothing was configured. The
 // routes are those of configs/policy/routes.yaml.
 func Default() Config {
-	var cache string
+	var cache, hubCache string
 	if dir, err := os.UserCacheDir(); err == nil {
 		cache = filepath.Join(dir, "accel")
+	}
+	// Of every system, for huggingface_hub has it there.
+	if home, err := os.UserHomeDir(); err == nil {
+		hubCache = filepath.Join(home, ".cache", "huggingface", "hub")
 	}
 	return Config{
 		Route:    policyRoutes(),
@@ -188,6 +201,7 @@ func Default() Config {
 		},
 		KVCache:  KVCache{PageSize: 16, Key: "f16", Value: "f16", Swap: 1 << 30},
 		Generate: Generate{StepTokens: 512, MaxSequences: 64, MaxWaiting: 256, Preemption: "auto"},
+		Hub:      Hub{Endpoints: []string{"https://huggingface.co"}, Cache: hubCache},
 		Cache:    Cache{Dir: cache, MaxBytes: 50 << 30},
 		Server: Server{
 			Listen:       "127.0.0.1:8399",

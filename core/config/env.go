@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -21,6 +22,45 @@ var reserved = []string{
 	"ACCEL_PEER_PYTHON", // benchmarks: what to measure against
 	"ACCEL_SHARED",      // test data
 	"ACCEL_TEST_",       // tests
+}
+
+// foreign are variables of huggingface_hub (https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables)
+// and the keys that they are defaults of: a file goes over them. Later ones go over earlier ones.
+var foreign = []struct {
+	name, key string
+	value     func(string) any // nil: as it stands
+}{
+	{"XDG_CACHE_HOME", "hub.cache", below("huggingface", "hub")},
+	{"HF_HOME", "hub.cache", below("hub")},
+	{"HUGGINGFACE_HUB_CACHE", "hub.cache", nil},
+	{"HF_HUB_CACHE", "hub.cache", nil},
+	{"HF_ENDPOINT", "hub.endpoints", func(v string) any { return []string{strings.TrimRight(v, "/")} }},
+	{"HUGGING_FACE_HUB_TOKEN", "hub.token", nil},
+	{"HF_TOKEN", "hub.token", nil},
+	{"HF_HUB_OFFLINE", "hub.offline", func(v string) any { return slices.Contains([]string{"1", "ON", "YES", "TRUE"}, strings.ToUpper(v)) }},
+}
+
+func below(folders ...string) func(string) any {
+	return func(v string) any { return filepath.Join(append([]string{v}, folders...)...) }
+}
+
+// readForeign makes a tree of each foreign variable that is set.
+func readForeign(environ []string) []layer {
+	var layers []layer
+	for _, f := range foreign {
+		for _, kv := range environ {
+			name, value, _ := strings.Cut(kv, "=")
+			if name != f.name || value == "" {
+				continue
+			}
+			var v any = value
+			if f.value != nil {
+				v = f.value(value)
+			}
+			layers = append(layers, layer{origin: Origin{Kind: FromEnv, Name: name}, root: wrap(strings.Split(f.key, "."), fromPlain(v))})
+		}
+	}
+	return layers
 }
 
 // envNames maps each variable to its key.

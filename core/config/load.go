@@ -19,7 +19,8 @@ import (
 const delim = "\x1f"
 
 // Sources is where a configuration comes from, in order of precedence: each is
-// laid over the one before. Maps are merged name by name, lists replaced.
+// laid over the one before. Maps are merged name by name, lists replaced. Variables
+// of other programs are defaults: they come before the files.
 type Sources struct {
 	Defaults Config
 	File     string // YAML or JSON; empty: none
@@ -95,7 +96,7 @@ func Load(src Sources) (*Loaded, error) {
 }
 
 func (src *Sources) layers(errs *Errors) []layer {
-	var layers []layer
+	layers := readForeign(src.Environ)
 	for _, file := range []string{src.File, src.RunFile} {
 		if file == "" {
 			continue

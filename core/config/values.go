@@ -116,6 +116,13 @@ var (
 			}
 			return nil
 		}},
+		"endpoint": {check: func(s string) error {
+			u, err := url.Parse(s)
+			if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.HasSuffix(s, "/") {
+				return fmt.Errorf("want an address such as https://huggingface.co, without a slash at the end")
+			}
+			return nil
+		}},
 		"origin": {check: func(s string) error {
 			u, err := url.Parse(s)
 			if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || s != u.Scheme+"://"+u.Host {
