@@ -82,9 +82,9 @@ func newConfigSchema(a *app) *cobra.Command {
 		Short: "Print the JSON Schema of configuration files",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			// The default of this machine's cache folder is no part of the description.
+			// The defaults of this machine's cache folders are no part of the description.
 			def := config.Default()
-			def.Cache.Dir = ""
+			def.Cache.Dir, def.Hub.Cache = "", ""
 			b, err := config.Schema(def, run)
 			if err != nil {
 				return err
