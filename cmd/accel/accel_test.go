@@ -561,7 +561,7 @@ func TestCompletion(t *testing.T) {
 		{[]string{"serve", "--fallback", ""}, []string{"deny", "warn", "allow"}},
 		{[]string{""}, []string{"run", "serve", "devices", "backends", "explain", "verify", "config", "version"}},
 	} {
-		_, out, _ := call(t.Context(), &fake{}, []string{"ACCEL_CONFIG=" + cfg}, append([]string{"__complete"}, x.args...)...)
+		_, out, _ := call(t.Context(), &fake{}, []string{"ACCEL_CONFIG=" + cfg, "HF_HUB_CACHE=/nowhere"}, append([]string{"__complete"}, x.args...)...)
 		for _, want := range x.want {
 			if !strings.Contains("\n"+out, "\n"+want) {
 				t.Errorf("%v: %q is not in\n%s", x.args, want, out)

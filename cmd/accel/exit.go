@@ -10,6 +10,7 @@ import (
 	"github.com/accelhq/accel/core/config"
 	"github.com/accelhq/accel/core/engine"
 	"github.com/accelhq/accel/core/hosts"
+	"github.com/accelhq/accel/core/hub"
 	"github.com/accelhq/accel/core/server"
 	"github.com/accelhq/accel/core/tasks"
 	"github.com/accelhq/accel/core/tensorfile"
@@ -84,7 +85,14 @@ var exitClasses = []struct {
 	{isA[*tensorfile.InputError], exitUsage},
 	{isA[*server.ListenError], exitUsage},
 	{isInvalid, exitUsage},
+	{isA[*hub.RefError], exitUsage},
+	{isA[*hub.PatternError], exitUsage},
+	{isA[*hub.ChoiceError], exitUsage},
 	{isA[*notFoundError], exitNotFound},
+	{isA[*hub.NotCachedError], exitNotFound},
+	{isA[*hub.RepoNotFoundError], exitNotFound},
+	{isA[*hub.RevisionNotFoundError], exitNotFound},
+	{isA[*hub.NoModelError], exitNotFound},
 	{isA[*engine.ModelNotFoundError], exitNotFound},
 	{isA[*engine.ModelUnusableError], exitNotFound},
 	{isA[*engine.NoPlatformError], exitNotFound},

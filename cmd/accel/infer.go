@@ -16,6 +16,7 @@ import (
 
 	"github.com/accelhq/accel/core/config"
 	"github.com/accelhq/accel/core/engine"
+	"github.com/accelhq/accel/core/hub"
 	"github.com/accelhq/accel/core/models"
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/core/tasks"
@@ -26,6 +27,9 @@ import (
 
 // isRunFile tells a file that describes a run from a model.
 func isRunFile(arg string) bool {
+	if strings.HasPrefix(arg, hub.Scheme) {
+		return false
+	}
 	switch strings.ToLower(filepath.Ext(arg)) {
 	case ".yaml", ".yml", ".json":
 		return true

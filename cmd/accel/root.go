@@ -15,6 +15,7 @@ import (
 
 	"github.com/accelhq/accel/core/config"
 	"github.com/accelhq/accel/core/engine"
+	"github.com/accelhq/accel/core/hub"
 )
 
 func newRoot(a *app) *cobra.Command {
@@ -40,7 +41,7 @@ Configuration: defaults < --config FILE < ACCEL_* variables < flags (accel confi
 	complete(cmd, "log-level", "trace", "debug", "info", "warn", "error", "off")
 	complete(cmd, "log-format", "auto", "json", "text")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	cmd.AddCommand(newRun(a), newServe(a), newChat(a), newInspect(a), newDevices(a), newBackends(a), newExplain(a), newVerify(a), newConfig(a), newVersion(a))
+	cmd.AddCommand(newRun(a), newServe(a), newChat(a), newInspect(a), newDevices(a), newBackends(a), newExplain(a), newVerify(a), newPull(a), newModels(a), newConfig(a), newVersion(a))
 	for _, c := range cmd.Commands() {
 		wrapArgs(c)
 	}
@@ -126,6 +127,9 @@ func (a *app) completeModels(*cobra.Command, []string, string) ([]string, cobra.
 	for name := range l.Config.Models {
 		out = append(out, name)
 	}
+	for _, name := range pulled(l.Config.Hub) {
+		out = append(out, hub.Scheme+name)
+	}
 	sort.Strings(out)
 	return out, cobra.ShellCompDirectiveDefault // a path will do, too
 }
@@ -136,7 +140,7 @@ func only(cfg config.Config, arg, platform string) (config.Config, string, error
 	name := arg
 	m, ok := cfg.Models[name]
 	if !ok {
-		if !strings.ContainsAny(name, `/\.`) {
+		if !strings.ContainsAny(name, `/\.`) && !strings.HasPrefix(name, hub.Scheme) {
 			known := slices.Sorted(maps.Keys(cfg.Models))
 			return cfg, "", &engine.ModelNotFoundError{Model: name, Known: known, Nearest: config.Nearest(name, known)}
 		}

@@ -3,10 +3,32 @@ package engine
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/accelhq/accel/core/checkpoint"
+	"github.com/accelhq/accel/core/config"
+	"github.com/accelhq/accel/core/hub"
 	"github.com/accelhq/accel/core/quantize"
 )
+
+// OpenHub makes the hub that a configuration describes.
+func OpenHub(c config.Hub) *hub.Hub {
+	return hub.New(hub.Options{Endpoints: c.Endpoints, Cache: c.Cache, Token: c.Token.Reveal(), Offline: c.Offline})
+}
+
+// locate is where a model's path leads on this machine: that of a file or folder to itself, that
+// of a model of the hub into the hub's cache.
+func (e *Engine) locate(path string) (string, error) {
+	if !strings.HasPrefix(path, hub.Scheme) {
+		return path, nil
+	}
+	ref, err := hub.ParseRef(path)
+	if err != nil {
+		return "", err
+	}
+	s, err := OpenHub(e.config.Hub).Locate(ref)
+	return s.Path, err
+}
 
 // openCheckpoint opens the checkpoint at path. A GGUF file is imported into the cache,
 // where it is not there yet, and what is opened is its folder. close closes it and lets

@@ -34,25 +34,32 @@ type Session struct {
 	Class  string
 	Model  *models.Model // nil for an ONNX model
 	Source *graph.Model
+	Path   string // that was opened, where a hub: path led to
 	Dir    string // of config.json and tokenizer
 
 	closers []func() error
 }
 
 // Open opens a graph of the checkpoint at path: a Hugging Face folder, an ONNX file
-// or folder, a GGUF file or a folder with one. Nothing is compiled yet.
+// or folder, a GGUF file or a folder with one, or hub:ORG/NAME for what was pulled.
+// Nothing is compiled yet, and nothing pulled: *hub.NotCachedError says what is not there.
 func (e *Engine) Open(path string, o SessionOptions) (*Session, error) {
-	ck, closeCheckpoint, err := e.openCheckpoint(context.Background(), path)
+	if o.Name == "" {
+		o.Name = path
+	}
+	path, err := e.locate(path)
 	if err != nil {
 		return nil, err
 	}
-	if o.Name == "" {
-		o.Name = path
+	ck, closeCheckpoint, err := e.openCheckpoint(context.Background(), path)
+	if err != nil {
+		return nil, err
 	}
 	s, err := e.open(ck, o)
 	if err != nil {
 		return nil, errors.Join(err, closeCheckpoint())
 	}
+	s.Path = path
 	s.closers = append(s.closers, closeCheckpoint)
 	return s, nil
 }

@@ -106,7 +106,7 @@ func loadDecoder(path string, vocabulary int) (*decoderGolden, error) {
 // runDecoder holds a decoder against its golden in every way that tokens are generated.
 func runDecoder(ctx context.Context, s *engine.Session, res *Result, tolerance float64) error {
 	v := int(s.Model.Decoder.VocabSize)
-	g, err := loadDecoder(filepath.Join(res.Path, goldenFile), v)
+	g, err := loadDecoder(filepath.Join(s.Path, goldenFile), v)
 	if err != nil {
 		return err
 	}

@@ -195,7 +195,7 @@ func run(ctx context.Context, o Opener, res *Result, opts Options) error {
 	if s.Model != nil && s.Model.Decoder != nil {
 		return runDecoder(ctx, s, res, opts.Tolerance)
 	}
-	tests, err := load(res.Path, s)
+	tests, err := load(s.Path, s)
 	if err != nil {
 		return err
 	}
