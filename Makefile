@@ -77,7 +77,7 @@ fuzz: ## run every fuzz target for FUZZTIME (20s), one on each core at a time
 	    -test.parallel 1 -test.fuzzcachedir $(CURDIR)/build/fuzz/found/$$0 2>&1 | sed -u "s,^,$$0 $$2: ,"'
 
 .PHONY: bench
-bench: build models $(VENV)/peers llamacpp ## measure, side by side with ONNX Runtime and llama.cpp, and print ratios
+bench: build models $(VENV)/peers $(VENV)/gguf llamacpp ## measure, side by side with ONNX Runtime and llama.cpp, and print ratios
 	ACCEL_PEER_PYTHON=$(CURDIR)/$(VENV)/bin/python ACCEL_PEER_LLAMACPP=$$(ls $(CURDIR)/$(LLAMACPP_PEER) 2>/dev/null || true) ACCEL_BIN=$(CURDIR)/bin $(GO) test -run LlamaCpp -bench '$(BENCH)' -benchtime 1x -timeout 60m ./core/bench
 	$(GO) test -run '^$$' -bench Execute -timeout 10m ./core/hosts
 
@@ -143,6 +143,9 @@ $(VENV)/onnx: | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'onnx==1.23.2' && touch $@
 $(VENV)/peers: | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'onnx==1.23.2' 'onnxruntime==1.32.0' numpy sympy && touch $@
+
+$(VENV)/gguf: | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'gguf==0.19.0' && touch $@
 
 # llama.cpp as a peer of the benchmarks: its libraries for every x86-64 processor, as node-llama-cpp
 # packages them (MIT), and a program over their C interface. Without npm, or elsewhere, it is left out.

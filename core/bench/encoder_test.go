@@ -32,7 +32,7 @@ const (
 )
 
 // newEngine starts an engine with the CPU backend alone, its cache in dir.
-func newEngine(b testing.TB, dir string) *engine.Engine {
+func newEngine(b testing.TB, dir string, set ...func(*config.Config)) *engine.Engine {
 	b.Helper()
 	bin := os.Getenv(envBin)
 	if bin == "" {
@@ -41,6 +41,9 @@ func newEngine(b testing.TB, dir string) *engine.Engine {
 	c := config.Default()
 	c.Cache.Dir = dir
 	c.Backends = map[string]config.Backend{"reference": {Disabled: true}}
+	for _, f := range set {
+		f(&c)
+	}
 	e, err := engine.New(c, engine.Options{Beside: filepath.Join(bin, "backends"), Log: hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: os.Stderr})})
 	if err != nil {
 		b.Fatal(err)

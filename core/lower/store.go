@@ -70,6 +70,11 @@ const (
 // OpenStore opens or makes the folder dir, which may grow to maxBytes (0: no
 // bound), and removes what an interrupted writer left.
 func OpenStore(dir string, maxBytes int64, log hclog.Logger) (*Store, error) {
+	abs, err := filepath.Abs(dir) // backends have folders of their own
+	if err != nil {
+		return nil, fmt.Errorf("cache %s: %w", dir, err)
+	}
+	dir = abs
 	s := &Store{dir: dir, max: maxBytes, log: log}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, s.fail("make it", err)

@@ -253,3 +253,15 @@ func TestGetEndsWithItsContext(t *testing.T) {
 		t.Errorf("got %v, want the deadline", err)
 	}
 }
+
+// Backends are told folders of the cache, and have working folders of their own.
+func TestStoreIsAbsolute(t *testing.T) {
+	t.Chdir(t.TempDir())
+	s, err := OpenStore("cache", 0, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !filepath.IsAbs(s.dir) {
+		t.Errorf("its folder is %s", s.dir)
+	}
+}
