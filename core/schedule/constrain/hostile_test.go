@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/accelhq/accel/core/schedule/constrain/schematest"
 )
 
 // joined is what f makes of 0 to n-1.
@@ -128,11 +130,7 @@ func FuzzCompile(f *testing.F) {
 	}
 	r := rand.New(rand.NewPCG(1, 1))
 	for range 20 {
-		schema, err := json.Marshal(schemas{r, 0}.whole())
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(schema)
+		f.Add([]byte(schematest.Random(r)))
 	}
 	f.Add([]byte(person))
 	vs := []*Vocabulary{byteVocabulary(`{"`, `":`, `", "`, `"}`, `12`), NewVocabulary([][]byte{[]byte(`"`), []byte("a"), []byte("é\""), nil}, []int64{3})}

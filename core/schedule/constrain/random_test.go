@@ -3,7 +3,6 @@ package constrain
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"math/bits"
 	"math/rand/v2"
 	"os"
@@ -11,142 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/accelhq/accel/core/schedule/constrain/schematest"
 )
-
-// schemas makes random ones.
-type schemas struct {
-	*rand.Rand
-	defs int
-}
-
-type members = map[string]any
-
-func (r schemas) pick(list ...string) string { return list[r.IntN(len(list))] }
-
-func (r schemas) schema(depth int) any {
-	if depth <= 0 {
-		return r.scalar()
-	}
-	switch r.IntN(14) {
-	case 0:
-		return r.choose(any(true), any(members{}), any(members{"title": "anything"}))
-	case 1:
-		list := []any{}
-		for range 1 + r.IntN(3) {
-			list = append(list, r.schema(depth-1))
-		}
-		return members{"anyOf": list}
-	case 2:
-		return members{"oneOf": []any{r.tagged(depth-1, "a"), r.tagged(depth-1, "b"), members{"type": "null"}}}
-	case 3:
-		if r.defs > 0 {
-			return members{"$ref": fmt.Sprintf("#/$defs/d%d", r.IntN(r.defs))}
-		}
-		return r.scalar()
-	case 4:
-		return members{"allOf": []any{r.object(depth - 1), r.object(depth - 1)}}
-	case 5:
-		o := r.object(depth - 1)
-		o["anyOf"] = []any{members{"required": []any{"a"}}, members{"required": []any{"né\""}, "properties": members{"b": r.schema(depth - 1)}}}
-		return o
-	case 6, 7, 8:
-		return r.array(depth - 1)
-	case 9:
-		return r.scalar()
-	}
-	return r.object(depth - 1)
-}
-
-func (r schemas) choose(list ...any) any { return list[r.IntN(len(list))] }
-
-func (r schemas) tagged(depth int, tag string) any {
-	o := r.object(depth)
-	o["properties"].(members)["tag"] = members{"const": tag}
-	o["required"] = append(o["required"].([]any), "tag")
-	return o
-}
-
-func (r schemas) object(depth int) members {
-	properties, required := members{}, []any{}
-	for _, name := range []string{"a", "b", "ab", "né\"", ""} {
-		if r.IntN(2) == 0 {
-			properties[name] = r.schema(depth)
-		}
-		if r.IntN(4) == 0 {
-			required = append(required, name)
-		}
-	}
-	o := members{"type": "object", "properties": properties, "required": required}
-	switch r.IntN(4) {
-	case 0:
-		o["additionalProperties"] = false
-	case 1:
-		o["additionalProperties"] = r.schema(depth - 1)
-	}
-	if r.IntN(4) == 0 {
-		o["patternProperties"] = members{r.pick("^x", "b$", "^a.*c"): r.schema(depth - 1)}
-	}
-	return o
-}
-
-func (r schemas) array(depth int) any {
-	a := members{"type": "array"}
-	if r.IntN(3) > 0 {
-		a["items"] = r.schema(depth)
-	}
-	if r.IntN(3) == 0 {
-		a["prefixItems"] = []any{r.schema(depth), r.schema(depth)}
-	}
-	if r.IntN(3) == 0 {
-		a["minItems"] = r.IntN(4)
-	}
-	if r.IntN(3) == 0 {
-		a["maxItems"] = 1 + r.IntN(4)
-	}
-	return a
-}
-
-func (r schemas) scalar() any {
-	switch r.IntN(9) {
-	case 0:
-		return members{"type": r.choose("null", "boolean", "string", "number", "integer")}
-	case 1:
-		return members{"enum": []any{1, "a\u2028", nil, true, 2.5, members{"k": []any{"<>&\n"}}, "abc"}, "type": r.choose("string", []any{"integer", "object", "null"}, "number")}
-	case 2:
-		s := members{"type": "string", "minLength": r.IntN(5)}
-		if r.IntN(2) == 0 {
-			s["maxLength"] = 2 + r.IntN(20)
-		}
-		return s
-	case 3:
-		return members{"type": "string", "pattern": r.pick(`^[a-zé-ü]{2,5}$`, `\d+\.\d`, `^(foo|bar)*$`, `^[^x]*$`, `\s\S`, `^\W?.\w$`, `[:А-я]|\\$`, `a|^b`, `^\p{L}\P{L}`)}
-	case 4:
-		return members{"type": "string", "format": r.pick("date", "time", "date-time", "duration", "uuid", "email", "hostname", "ipv4", "ipv6", "uri")}
-	case 5, 6:
-		n := members{"type": r.choose("integer", "number", []any{"number", "null"})}
-		lo := float64(r.IntN(2000)-1000) / float64(r.choose(1.0, 8.0, 1024.0).(float64))
-		if r.IntN(4) > 0 {
-			n[r.pick("minimum", "exclusiveMinimum")] = lo
-		}
-		if r.IntN(4) > 0 {
-			n[r.pick("maximum", "exclusiveMaximum")] = lo + float64(r.IntN(300))/4
-		}
-		return n
-	case 7:
-		return members{"type": "string", "pattern": `^[a-f\n"]*$`, "minLength": r.IntN(3), "maxLength": 3 + r.IntN(5)}
-	}
-	return members{"const": r.choose("x", 17, 1.25, []any{1, nil}, members{"b": 1, "a": "\\"}, false)}
-}
-
-func (r schemas) whole() members {
-	s := schemas{r.Rand, r.IntN(3)}
-	defs := members{}
-	for i := range s.defs {
-		defs[fmt.Sprintf("d%d", i)] = members{"anyOf": []any{s.scalar(), s.object(1 + s.IntN(2))}}
-	}
-	return members{"$defs": defs, "allOf": []any{s.schema(3)}}
-}
 
 // vocabularies are random ones, some with bytes missing, and those of tokenizers.
 func vocabularies(t testing.TB, r *rand.Rand) []*Vocabulary {
@@ -255,10 +120,7 @@ func TestRandom(t *testing.T) {
 	vs := vocabularies(t, r)
 	compiled, texts, refused := 0, 0, map[string]int{}
 	for compiled < wanted {
-		schema, err := json.Marshal(schemas{r, 0}.whole())
-		if err != nil {
-			t.Fatal(err)
-		}
+		schema := schematest.Random(r)
 		v := vs[r.IntN(len(vs))]
 		g, err := Compile(schema, v)
 		if err != nil {
@@ -271,39 +133,19 @@ func TestRandom(t *testing.T) {
 			continue
 		}
 		compiled++
-		valid := validator(t, schema)
+		valid, err := schematest.Compile(schema)
+		if err != nil {
+			t.Fatalf("%s: %v", schema, err)
+		}
 		for range 3 {
 			text := say(t, r, g, schema)
 			texts++
-			value, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
-			if err != nil {
-				t.Fatalf("%s: %s: %v", schema, text, err)
-			}
-			if err := valid.Validate(value); err != nil {
+			if err := valid(text); err != nil {
 				t.Fatalf("%s\n%s\n%v", schema, text, err)
 			}
 		}
 	}
 	t.Logf("%d schemas, %d texts; refused: %v", compiled, texts, refused)
-}
-
-func validator(t testing.TB, schema []byte) *jsonschema.Schema {
-	t.Helper()
-	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(string(schema)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := jsonschema.NewCompiler()
-	c.DefaultDraft(jsonschema.Draft2020)
-	c.AssertFormat()
-	if err := c.AddResource("schema.json", doc); err != nil {
-		t.Fatal(err)
-	}
-	s, err := c.Compile("schema.json")
-	if err != nil {
-		t.Fatalf("%s: %v", schema, err)
-	}
-	return s
 }
 
 // say draws tokens until the text ends: for a while any, then those that lead to an end.
