@@ -333,7 +333,7 @@ func TestOpenFails(t *testing.T) {
 	}
 }
 
-// TestConstrained: masks are asked for once a token, and what a constraint refuses ends the request.
+// TestConstrained: masks are asked for once a token, with how many are left, and what a constraint refuses ends the request.
 func TestConstrained(t *testing.T) {
 	f := newFake(40, 4)
 	s := start(t, f, Options{})
@@ -352,8 +352,13 @@ func TestConstrained(t *testing.T) {
 		if finishes[c] == Stop {
 			said = said[:len(said)-1]
 		}
-		if !slices.Equal(o.taken, said) || o.masks != len(texts[c]) {
-			t.Errorf("choice %d: %v was said, the constraint saw %v and was asked %d times", c, texts[c], o.taken, o.masks)
+		if !slices.Equal(o.taken, said) || len(o.left) != len(texts[c]) {
+			t.Errorf("choice %d: %v was said, the constraint saw %v and was asked with %v left", c, texts[c], o.taken, o.left)
+		}
+		for i, left := range o.left {
+			if left != r.MaxTokens-i {
+				t.Errorf("choice %d: at token %d, %d are said to be left of %d", c, i, left, r.MaxTokens)
+			}
 		}
 	}
 	r.Constraint = func() Constraint { return &only{allowed: []int64{5}, refused: 5} }

@@ -91,16 +91,16 @@ func (s *Scheduler) build() {
 // masks has the constraints of those that will draw a token work, beside the device.
 func (s *Scheduler) masks() *sync.WaitGroup {
 	var busy sync.WaitGroup
-	var constrained []*chooser
+	var constrained []*sequence
 	for _, q := range s.batch {
 		if q.chooser.constraint != nil && q.known()+q.taken == len(q.tokens) {
-			constrained = append(constrained, q.chooser)
+			constrained = append(constrained, q)
 		}
 	}
 	if len(constrained) > 0 {
 		busy.Go(func() {
-			for _, c := range constrained {
-				c.mask()
+			for _, q := range constrained {
+				q.chooser.mask(len(q.tokens))
 			}
 		})
 	}

@@ -14,6 +14,7 @@ type chooser struct {
 	constraint Constraint // nil: free
 	allowed    []uint32   // of the constraint, for the next token
 	masked     bool       // allowed is up to date
+	limit      int        // tokens, prompt included; 0: any number
 }
 
 func newChooser(r *Request, choice int, vocabulary int) *chooser {
@@ -28,12 +29,17 @@ func newChooser(r *Request, choice int, vocabulary int) *chooser {
 	return c
 }
 
-// mask asks the constraint what may come, unless it was asked already.
-func (c *chooser) mask() {
-	if c.constraint != nil && !c.masked {
-		c.constraint.Mask(c.allowed)
-		c.masked = true
+// mask asks the constraint what may come at a position, unless it was asked already.
+func (c *chooser) mask(position int) {
+	if c.constraint == nil || c.masked {
+		return
 	}
+	left := math.MaxInt
+	if c.limit > 0 {
+		left = c.limit - position
+	}
+	c.constraint.Mask(c.allowed, left)
+	c.masked = true
 }
 
 // accept takes the token that was chosen. An end is not the constraint's business.
@@ -67,7 +73,7 @@ func (m *sampler) choose(c *chooser, logits []float32, position int, device stri
 	s := c.sampling
 	row, top := logits, greatest
 	if c.history != nil || len(s.LogitBias) > 0 || c.constraint != nil {
-		row = m.adjust(c, logits)
+		row = m.adjust(c, logits, position)
 		top, at, _ = scan(row)
 	}
 	if math.IsInf(float64(top), -1) {
@@ -88,7 +94,7 @@ func (m *sampler) choose(c *chooser, logits []float32, position int, device stri
 }
 
 // adjust returns the logits with penalties, bias and constraint applied.
-func (m *sampler) adjust(c *chooser, logits []float32) []float32 {
+func (m *sampler) adjust(c *chooser, logits []float32, position int) []float32 {
 	m.row = append(m.row[:0], logits...)
 	row := m.row
 	if c.history != nil {
@@ -100,7 +106,7 @@ func (m *sampler) adjust(c *chooser, logits []float32) []float32 {
 	if c.constraint == nil {
 		return row
 	}
-	c.mask()
+	c.mask(position)
 	never := float32(math.Inf(-1))
 	for w, word := range c.allowed {
 		part := row[w*32 : min(w*32+32, len(row))]

@@ -193,7 +193,7 @@ func TestDistribution(t *testing.T) {
 			m := &sampler{}
 			from := row
 			if c.history != nil || s.LogitBias != nil {
-				from = m.adjust(c, row)
+				from = m.adjust(c, row, 1)
 			}
 			top, at, _ := scan(from)
 			const n = 2000
@@ -276,11 +276,11 @@ type only struct {
 	allowed []int64
 	refused int64
 	taken   []int64
-	masks   int
+	left    []int // tokens, at each mask
 }
 
-func (o *only) Mask(allowed []uint32) {
-	o.masks++
+func (o *only) Mask(allowed []uint32, left int) {
+	o.left = append(o.left, left)
 	clear(allowed)
 	for _, id := range o.allowed {
 		allowed[id/32] |= 1 << (id % 32)

@@ -56,7 +56,9 @@ func newSequence(r *request, o *Options) *sequence {
 		q.limit = len(r.Prompt) + r.MaxTokens
 	}
 	for i := range r.N {
-		r.choosers = append(r.choosers, newChooser(&r.Request, i, o.Vocabulary))
+		c := newChooser(&r.Request, i, o.Vocabulary)
+		c.limit = q.limit
+		r.choosers = append(r.choosers, c)
 	}
 	q.chooser = r.choosers[0]
 	return q

@@ -2,6 +2,7 @@ package constrain
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -101,7 +102,7 @@ func BenchmarkText(b *testing.B) {
 						}
 						c := g.Start()
 						for _, id := range tokens {
-							c.Mask(allowed)
+							c.Mask(allowed, math.MaxInt)
 							if err := c.Accept(id); err != nil {
 								b.Fatal(err)
 							}
@@ -131,7 +132,15 @@ func BenchmarkString(b *testing.B) {
 				if known == "nothing" {
 					v.forget()
 				}
-				c.Mask(allowed)
+				c.Mask(allowed, math.MaxInt)
+			}
+		})
+	}
+	for _, left := range []int{4, 9} { // it has to be closed; some more may come
+		b.Run(fmt.Sprint("left=", left), func(b *testing.B) {
+			for b.Loop() {
+				c.(*state).masked = false
+				c.Mask(allowed, left)
 			}
 		})
 	}
@@ -205,7 +214,7 @@ func TestMemory(t *testing.T) {
 	say := func(text string) {
 		t.Helper()
 		for _, id := range v.tokensOf(text) {
-			c.Mask(allowed)
+			c.Mask(allowed, math.MaxInt)
 			if !has(allowed, id) {
 				t.Fatalf("%q is not allowed", v.tokens[id])
 			}

@@ -11,7 +11,8 @@
 // the automaton, from which the walk goes on as the stack says (as in XGrammar, Dong et al. 2024).
 //
 // No state is a dead end: automata have only states from which they can finish, and what
-// a token leads to must be able to finish with tokens of single bytes.
+// a token leads to must be able to finish with tokens of single bytes, within the number of
+// tokens that are left.
 package constrain
 
 import "fmt"
@@ -19,8 +20,10 @@ import "fmt"
 // Constraint narrows the next token of one text. It is used by one goroutine at a time.
 type Constraint interface {
 	// Mask overwrites allowed: bit i%32 of word i/32 says whether token i may come
-	// next. The slice covers the vocabulary. End tokens are set where the text may end.
-	Mask(allowed []uint32)
+	// next. The slice covers the vocabulary. End tokens are set where the text may end. left is how many
+	// tokens may still come, the end token included: what is allowed leaves enough of them
+	// to finish the text or, where they are too few already, comes nearer to its end.
+	Mask(allowed []uint32, left int)
 	// Accept takes the token that came. End tokens are not passed on.
 	Accept(token int64) error
 	// Clone returns a constraint in the same state that goes on by itself.

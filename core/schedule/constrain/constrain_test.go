@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -27,7 +28,7 @@ func has(allowed []uint32, id int64) bool { return allowed[id>>5]>>(id&31)&1 != 
 
 func maskOf(t *state) []uint32 {
 	allowed := make([]uint32, (len(t.grammar.vocabulary.tokens)+31)/32)
-	t.Mask(allowed)
+	t.Mask(allowed, math.MaxInt)
 	return allowed
 }
 
@@ -287,7 +288,7 @@ func TestState(t *testing.T) {
 	// A slice that is longer than the vocabulary is covered whole.
 	long := make([]uint32, 20)
 	long[19] = 1
-	c.Mask(long)
+	c.Mask(long, math.MaxInt)
 	if long[19] != 0 {
 		t.Error("what is behind the vocabulary is allowed")
 	}
@@ -350,13 +351,13 @@ func TestParallel(t *testing.T) {
 // TestStringMasks: masks that are made of that of any string are those that walking finds.
 func TestStringMasks(t *testing.T) {
 	for _, v := range vocabularies(t, rand.New(rand.NewPCG(1, 9))) {
-		if !v.character {
+		if v.perCharacter == never {
 			t.Fatal("no character")
 		}
 		for _, bounds := range [][2]int32{{0, -1}, {0, 0}, {0, 1}, {1, 1}, {2, 5}, {3, -1}, {0, 7}, {9, 11}} {
 			f := frame{kind: inBody, a: bounds[0], b: bounds[1]}
 			want := &mask{allowed: make([]uint32, (len(v.tokens)+31)/32)}
-			v.walkString(want, f, nil, nil)
+			v.walkString(want, f, anyRoom, nil, nil)
 			got := v.lookup(stringMachine{}, f)
 			if !slices.Equal(got.allowed, want.allowed) || !slices.Equal(got.exits, want.exits) {
 				t.Errorf("%v: %d tokens and %d exits, want %d and %d", bounds, len(ids(got.allowed)), len(got.exits), len(ids(want.allowed)), len(want.exits))

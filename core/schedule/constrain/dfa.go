@@ -36,24 +36,6 @@ func (d *dfa) matches(text []byte) bool {
 	return d.accept[state]
 }
 
-// live says from which states an end can be reached by the bytes of a set.
-func (d *dfa) live(spelled *[256]bool) []bool {
-	if d == nil {
-		return nil
-	}
-	before := make([][]uint16, len(d.accept))
-	for s := range before {
-		seen := uint16(dead)
-		for b := range 256 {
-			if t := d.next[s*d.classes+int(d.class[b])]; t != dead && t != seen && spelled[b] {
-				before[t] = append(before[t], uint16(s))
-				seen = t
-			}
-		}
-	}
-	return reaching(d.accept, before)
-}
-
 // reaching marks the states from which an end is reached, given the states before each.
 func reaching(ends []bool, before [][]uint16) []bool {
 	reached := slices.Clone(ends)

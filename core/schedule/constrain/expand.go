@@ -192,7 +192,11 @@ func (c *compiler) expand(id int32) error {
 		if err != nil {
 			return wrap(err, g.path())
 		}
-		starts = append(starts, c.lexeme(d)...)
+		distance := d.distances(&c.v.spelled)
+		if err := c.v.shorten(&c.budget, d, distance); err != nil {
+			return wrap(err, g.path())
+		}
+		starts = append(starts, c.lexeme(d, distance)...)
 	}
 	c.rules[id].starts = starts
 	return nil
@@ -206,13 +210,24 @@ func wrap(err error, path string) error {
 }
 
 // lexeme makes a machine of an automaton.
-func (c *compiler) lexeme(d *dfa) []start {
+func (c *compiler) lexeme(d *dfa, distance []int32) []start {
 	if d == nil {
 		return nil
 	}
-	m := &lexeme{d, d.live(&c.v.spelled)}
+	m := &lexeme{dfa: d, distance: distance}
+	for _, far := range distance {
+		if far < never {
+			m.farthest = max(m.farthest, far)
+		}
+	}
 	c.machines = append(c.machines, m)
-	return []start{{frame: frame{machine: int32(len(c.machines) - 1)}, spelled: m.alive[0]}}
+	return c.begun(int32(len(c.machines) - 1))
+}
+
+// begun is the way to begin a lexeme.
+func (c *compiler) begun(machine int32) []start {
+	far := c.machines[machine].(*lexeme).distance[0]
+	return []start{{frame: frame{machine: machine}, spelled: far < never, own: far}}
 }
 
 func (c *compiler) cachedLexeme(key string, build func() (*dfa, error)) ([]start, error) {
@@ -223,7 +238,7 @@ func (c *compiler) cachedLexeme(key string, build func() (*dfa, error)) ([]start
 			return nil, err
 		}
 		id = -1
-		if s := c.lexeme(d); s != nil {
+		if s := c.lexeme(d, d.distances(&c.v.spelled)); s != nil {
 			id = s[0].frame.machine
 		}
 		c.lexemes[key] = id
@@ -231,7 +246,7 @@ func (c *compiler) cachedLexeme(key string, build func() (*dfa, error)) ([]start
 	if id < 0 {
 		return nil, nil
 	}
-	return []start{{frame: frame{machine: id}, spelled: c.machines[id].(*lexeme).alive[0]}}, nil
+	return c.begun(id), nil
 }
 
 // pattern is the automaton of a regular expression, made once.
@@ -335,10 +350,9 @@ func (c *compiler) strings(set []*node, loose bool) ([]start, error) {
 		return nil, nil
 	}
 	if len(sources) == 0 {
-		return []start{{
-			frame:   frame{machine: stringMachineID, kind: inQuote, a: int32(minimum), b: int32(maximum)},
-			spelled: c.v.spellsString(minimum),
-		}}, nil
+		f := frame{machine: stringMachineID, kind: inQuote, a: int32(minimum), b: int32(maximum)}
+		far := stringMachine{}.rest(c.v, f)
+		return []start{{frame: f, spelled: far < never, own: far}}, nil
 	}
 	slices.Sort(sources)
 	sources = slices.Compact(sources)
@@ -398,6 +412,7 @@ func (c *compiler) array(set []*node, loose bool) ([]start, error) {
 	for i := range min(int(m.min), len(m.items)) {
 		s.needs = append(s.needs, m.items[i].rule)
 	}
+	s.own, s.repeats = 2+max(0, m.min-1), int64(m.min)-int64(len(m.items))
 	s.frame.machine = int32(len(c.machines))
 	c.machines = append(c.machines, m)
 	c.arrays = append(c.arrays, m)
@@ -406,7 +421,7 @@ func (c *compiler) array(set []*node, loose bool) ([]start, error) {
 
 func (c *compiler) object(set []*node, loose bool) ([]start, error) {
 	m := &objectMachine{}
-	s := start{container: true, spelled: c.v.spells(`{}`)}
+	s := start{container: true, spelled: c.v.spells(`{}`), own: 2}
 	at := map[string]int{}
 	var names []string
 	add := func(name string) {
@@ -447,7 +462,17 @@ func (c *compiler) object(set []*node, loose bool) ([]start, error) {
 		if !g.never() {
 			p.rule = c.rule(g)
 		}
+		if p.spelled {
+			var err error
+			if p.tails, err = c.v.cover(&c.budget, text); err != nil {
+				return nil, err
+			}
+		}
 		if p.required {
+			if len(s.needs) > 0 {
+				s.own++ // the comma
+			}
+			s.own = plus(s.own, 1, p.tail(0), 1)
 			s.needs = append(s.needs, p.rule)
 			s.spelled = s.spelled && p.spelled && (len(m.members) == 0 || c.v.spells(","))
 		}
@@ -530,7 +555,7 @@ func (c *compiler) classes(m *objectMachine, set []*node, names []string, loose 
 				return err
 			}
 			id = -1
-			if starts := c.lexeme(d); starts != nil {
+			if starts := c.lexeme(d, d.distances(&c.v.spelled)); starts != nil {
 				id = int32(len(c.rules))
 				c.rules = append(c.rules, rule{starts: starts})
 				c.goals = append(c.goals, goal{})

@@ -87,6 +87,12 @@ func Compile(schema json.RawMessage, v *Vocabulary) (*Grammar, error) {
 	if c.rules[0].need > maxDepth {
 		return nil, &VocabularyError{"no value that satisfies the schema can be written with the vocabulary's tokens of single bytes"}
 	}
+	if err := c.measure(); err != nil {
+		return nil, wrap(err, "#")
+	}
+	if c.rules[0].rest == never {
+		return nil, &SchemaError{"#", fmt.Sprintf("no value of fewer than %d characters satisfies it", never)}
+	}
 	c.finish()
 	return &Grammar{vocabulary: v, machines: c.machines, rules: c.rules}, nil
 }
@@ -176,7 +182,7 @@ func (c *compiler) settle(spelled bool) error {
 	return nil
 }
 
-// finish leaves out ways that lead nowhere.
+// finish leaves out ways that lead nowhere, and hands distances to those who use the rules.
 func (c *compiler) finish() {
 	for id := range c.rules {
 		r := &c.rules[id]
@@ -186,9 +192,9 @@ func (c *compiler) finish() {
 		r.starts = slices.DeleteFunc(r.starts, func(s start) bool { return s.need > maxDepth })
 	}
 	needOf := func(m *member) {
-		m.need = never
+		m.need, m.rest = never, never
 		if m.spelled {
-			m.need = c.rules[m.rule].need
+			m.need, m.rest = c.rules[m.rule].need, c.rules[m.rule].rest
 		}
 	}
 	for _, m := range c.objects {
@@ -197,13 +203,17 @@ func (c *compiler) finish() {
 		}
 		for i := range m.classes {
 			needOf(&m.classes[i].member)
+			m.classes[i].keyRest = c.rules[m.classes[i].key].rest
 		}
 		m.classes = slices.DeleteFunc(m.classes, func(c class) bool { return c.need > maxDepth })
+		m.measure()
 	}
 	for _, m := range c.arrays {
 		for i := range m.items {
-			m.items[i].need = c.rules[m.items[i].rule].need
+			r := &c.rules[m.items[i].rule]
+			m.items[i].need, m.items[i].rest = r.need, r.rest
 		}
+		m.measure()
 	}
 }
 
@@ -212,8 +222,8 @@ func (g *Grammar) Start() Constraint {
 	t := &state{grammar: g}
 	w := g.walker()
 	w.begin(false)
-	w.start(0, &call{root: true, live: true})
-	t.configs = slices.Clone(w.out)
+	w.start(0, &call{root: true})
+	t.configs, t.far = slices.Clone(w.out), w.far(w.out)
 	g.walkers.Put(w)
 	return t
 }

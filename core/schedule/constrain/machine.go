@@ -15,14 +15,15 @@ type frame struct{ machine, kind, a, b int32 }
 type machine interface {
 	// step reads a byte and tells w where that leads.
 	step(w *walker, f frame, in *call, c byte)
-	// live says whether from here the value can be finished by tokens of single bytes.
-	live(v *Vocabulary, f frame) bool
+	// rest is the distance from here to the end of the value; never: it can't be finished.
+	rest(v *Vocabulary, f frame) int32
 }
 
 // rule is a value, or the name of a member.
 type rule struct {
 	starts []start
 	need   int32 // arrays and objects that must be opened, at least; never: impossible
+	rest   int32 // distance to its end
 }
 
 const never = math.MaxInt32 / 2
@@ -33,16 +34,17 @@ type start struct {
 	container bool
 	spelled   bool    // tokens of single bytes have its own bytes
 	needs     []int32 // rules of values that it can't do without
+	repeats   int64   // more values of the last of them
 	need      int32   // as a rule's
+	own       int32   // the distance that is not of those values
 }
 
 // lexeme reads what an automaton takes. kind is its state.
 type lexeme struct {
 	*dfa
-	alive []bool // by state
+	distance []int32 // by state
+	farthest int32   // of those from which there is an end
 }
-
-func (m *lexeme) live(_ *Vocabulary, f frame) bool { return m.alive[f.kind] }
 
 func (m *lexeme) step(w *walker, f frame, in *call, c byte) {
 	to, ok := m.dfa.step(f.kind, c)
@@ -191,24 +193,18 @@ func (m stringMachine) step(w *walker, f frame, in *call, c byte) {
 	}
 }
 
-func (stringMachine) live(v *Vocabulary, f frame) bool {
-	rest := int64(f.a)
-	if f.kind > inBody {
-		rest--
-	}
-	return v.stringLive[f.kind] && v.spellsString(rest)
-}
-
 // item is a place of an array.
 type item struct {
 	rule int32
 	need int32
+	rest int32
 }
 
 // arrayMachine reads arrays. a is the item it is at.
 type arrayMachine struct {
-	items    []item // the last one stands for all that follow
-	min, max int32  // max < 0: any
+	items    []item  // the last one stands for all that follow
+	min, max int32   // max < 0: any
+	sums     []int32 // by item: the distance over those that have to come from it on, the last one once
 }
 
 // Where arrays and objects stand.
@@ -222,10 +218,6 @@ const (
 	atValue  // of objects: behind the colon; a space may follow
 	atAfter  // behind an item or member
 )
-
-func (m *arrayMachine) live(v *Vocabulary, f frame) bool {
-	return f.kind != atComma || v.spelled[' ']
-}
 
 // fits says whether item i may come.
 func (m *arrayMachine) fits(i, depth int32) bool {
@@ -270,13 +262,24 @@ func (m *arrayMachine) step(w *walker, f frame, in *call, c byte) {
 type member struct {
 	rule     int32
 	need     int32 // of its value; never: it can't come
+	rest     int32 // of its value
 	spelled  bool
 	required bool
+	tails    []int32 // by byte of its name: the distance to behind the closing quote
+}
+
+// tail is the distance from a byte of the name; never: it can't be written.
+func (p *member) tail(at int) int32 {
+	if p.tails == nil {
+		return never
+	}
+	return p.tails[at]
 }
 
 // class is the members whose names an automaton takes.
 type class struct {
-	key int32 // the rule of their names
+	key     int32 // the rule of their names
+	keyRest int32
 	member
 }
 
@@ -288,6 +291,11 @@ type objectMachine struct {
 	wanted  []int32   // by member: the first required one from it on
 	names   *dfa      // of all declared members, with their closing quotes
 	below   [][]int32 // by state of names: the members whose names go through it, in order
+
+	// Distances.
+	after  []int32   // by member: from behind the value before it
+	toName []int32   // from where a name has to begin
+	best   [][]int32 // as below: the least by the member or one behind it, up to the next required one
 }
 
 // index makes the automaton of names.
@@ -313,10 +321,6 @@ func (m *objectMachine) index(b *budget, texts []string) (err error) {
 		}
 	}
 	return nil
-}
-
-func (m *objectMachine) live(v *Vocabulary, f frame) bool {
-	return f.kind != atValue || v.spelled[' ']
 }
 
 // reachable says whether one of the members that may come next, from the first on, is among some.

@@ -8,7 +8,7 @@ type call struct {
 	rule  int32
 	depth int32 // arrays and objects open around it
 	root  bool
-	live  bool // one of those that go on can finish
+	rest  int32 // distance from its end to the text's
 	first config
 	more  []config
 }
@@ -22,6 +22,9 @@ type config struct {
 // walker reads bytes from all places where a text may stand.
 type walker struct {
 	grammar *Grammar
+	limit   int32    // how far from the end a token may lead
+	most    int32    // how far one does
+	passed  bool     // one would lead beyond the limit
 	out     []config // places behind the byte
 	done    bool     // the text may end behind it
 	calls   []*call  // begun at it
@@ -86,7 +89,7 @@ func (w *walker) call(rule int32, then frame, in *call, depth int32) {
 	for _, c := range w.calls {
 		if c.rule == rule {
 			c.more = append(c.more, config{then, in})
-			c.live = c.live || in.live
+			c.rest = min(c.rest, w.rest(then, in))
 			return
 		}
 	}
@@ -101,7 +104,7 @@ func (w *walker) call(rule int32, then frame, in *call, depth int32) {
 	} else {
 		c = &call{}
 	}
-	c.rule, c.depth, c.live, c.first = rule, depth, in.live, config{then, in}
+	c.rule, c.depth, c.rest, c.first = rule, depth, w.rest(then, in), config{then, in}
 	w.calls = append(w.calls, c)
 	w.start(rule, c)
 }
@@ -124,17 +127,36 @@ func (w *walker) step(from, dst []config, b byte, scratch bool) []config {
 	return w.out
 }
 
-// ends says whether a token may end here: the text can be finished from one of the places.
-func (w *walker) ends(places []config) bool {
+// rest is the distance from a place to the end of the text.
+func (w *walker) rest(f frame, in *call) int32 {
+	return plus(w.grammar.machines[f.machine].rest(w.grammar.vocabulary, f), in.rest)
+}
+
+// far is the distance from the nearest of the places; never: none leads to an end.
+func (w *walker) far(places []config) int32 {
 	if w.done {
-		return true
+		return 0
 	}
+	far := int32(never)
 	for i := range places {
-		if places[i].in.live && w.grammar.machines[places[i].machine].live(w.grammar.vocabulary, places[i].frame) {
-			return true
-		}
+		far = min(far, w.rest(places[i].frame, places[i].in))
 	}
-	return false
+	return far
+}
+
+// ends says whether a token may end here: the text can be finished from one of the places,
+// within the limit.
+func (w *walker) ends(places []config) bool {
+	far := w.far(places)
+	if far == never {
+		return false
+	}
+	if far > w.limit {
+		w.passed = true
+		return false
+	}
+	w.most = max(w.most, far)
+	return true
 }
 
 // walk allows tokens that go on from a node of the trie, from places behind it.
@@ -162,12 +184,16 @@ type state struct {
 	grammar *Grammar
 	configs []config
 	done    bool
+	far     int32    // distance to the end
 	mask    []uint32 // of this state, if masked
 	masked  bool
+	limit   int32 // that the mask was made with
+	most    int32 // how far the tokens of the mask lead
+	passed  bool  // others lead beyond the limit
 }
 
 func (t *state) Clone() Constraint {
-	return &state{grammar: t.grammar, configs: slices.Clone(t.configs), done: t.done}
+	return &state{grammar: t.grammar, configs: slices.Clone(t.configs), done: t.done, far: t.far}
 }
 
 func (t *state) Accept(token int64) error {
@@ -183,31 +209,38 @@ func (t *state) Accept(token int64) error {
 		w.a, w.b = w.b, to
 		from = to
 	}
-	if !w.ends(from) {
+	far := w.far(from)
+	if far == never {
 		return &TokenError{Token: token, Text: v.tokens[token]}
 	}
 	t.masked = t.masked && t.done == w.done && slices.Equal(t.configs, from)
-	t.done = w.done
+	t.done, t.far = w.done, far
 	t.configs = append(t.configs[:0], from...)
 	return nil
 }
 
-func (t *state) Mask(allowed []uint32) {
-	if !t.masked {
+func (t *state) Mask(allowed []uint32, left int) {
+	// The end token is one of those left, and so is the one that comes now.
+	limit := int32(min(max(left-2, int(t.far)-1), never-1))
+	if !t.masked || limit != t.limit && (t.passed || limit < t.most) {
 		if t.mask == nil {
 			t.mask = make([]uint32, (len(t.grammar.vocabulary.tokens)+31)/32)
 		}
-		t.work()
-		t.masked = true
+		t.work(limit)
+		if t.passed && !slices.ContainsFunc(t.mask, func(word uint32) bool { return word != 0 }) {
+			t.work(never - 1) // the short way needs more open brackets than there may be
+		}
+		t.masked, t.limit = true, limit
 	}
 	clear(allowed[copy(allowed, t.mask):])
 }
 
-// work makes the state's mask.
-func (t *state) work() {
+// work makes the state's mask, of tokens that lead no farther than limit from the end.
+func (t *state) work(limit int32) {
 	v := t.grammar.vocabulary
 	w := t.grammar.walker()
 	defer t.grammar.walkers.Put(w)
+	w.limit, w.most, w.passed = limit, 0, false
 	clear(t.mask)
 	if t.done {
 		for _, id := range v.end {
@@ -221,17 +254,25 @@ func (t *state) work() {
 	others := w.others[:0]
 	for _, c := range t.configs {
 		m := t.grammar.machines[c.machine]
-		_, isLexeme := m.(*lexeme)
-		_, isString := m.(stringMachine)
-		if !isLexeme && !(isString && c.kind != inQuote) {
+		within, farthest := false, int32(0) // the value; from its end, where tokens lead that don't leave it
+		switch m := m.(type) {
+		case *lexeme:
+			within, farthest = true, m.farthest
+		case stringMachine:
+			within, farthest = c.kind != inQuote, plus(1, v.farBody, times(int64(c.a), v.perCharacter))
+		}
+		if !within {
 			others = append(others, c)
 			continue
 		}
 		made := v.lookup(m, c.frame)
-		if c.in.live {
+		if room := limit - c.in.rest; room >= farthest {
+			w.most = max(w.most, plus(farthest, c.in.rest))
 			for i, word := range made.allowed {
 				t.mask[i] |= word
 			}
+		} else if w.passed = true; room > 0 {
+			v.walk(&mask{allowed: t.mask}, m, c.frame, room)
 		}
 		if len(made.exits) == 0 {
 			continue
@@ -253,4 +294,5 @@ func (t *state) work() {
 	if w.others = others; len(others) > 0 {
 		w.walk(t.mask, 0, others, 0)
 	}
+	t.most, t.passed = w.most, w.passed
 }

@@ -19,9 +19,12 @@ type Vocabulary struct {
 	order  []int32    // ids by the bytes of their tokens
 	long   int        // the longest token's bytes
 
-	spelled    [256]bool         // which bytes are tokens by themselves
-	stringLive [stringKinds]bool // whence a string's character can be finished by such
-	character  bool              // one of them is a character within strings
+	first   [256]int32 // the node of each byte
+	spelled [256]bool  // which bytes are tokens by themselves
+	// How many of those it takes to finish a string's character, and to write a whole one; never: they can't.
+	toBody       [stringKinds]int32
+	perCharacter int32
+	farBody      int32 // the most of toBody
 
 	mu     sync.Mutex
 	masks  map[maskKey]*list.Element // of *mask
@@ -86,25 +89,39 @@ func NewVocabulary(tokens [][]byte, end []int64) *Vocabulary {
 	closeTo(0)
 	v.nodes[0].skip = int32(len(v.nodes))
 	v.nodes = append(v.nodes, trieNode{token: int32(len(v.order))})
+	for c := range v.first {
+		v.first[c] = v.nodes[0].skip
+	}
+	for n := int32(1); n < v.nodes[0].skip; n = v.nodes[n].skip {
+		v.first[v.nodes[n].char] = n
+	}
 	v.spellStrings()
 	return v
 }
 
-// spellStrings finds out what strings can be written with tokens of single bytes.
+// spellStrings finds out how strings can be written with tokens of single bytes.
 func (v *Vocabulary) spellStrings() {
-	v.stringLive[inBody], v.stringLive[inQuote] = true, true
+	for k := range v.toBody {
+		v.toBody[k] = never
+	}
+	v.toBody[inBody], v.perCharacter = 0, never
 	for changed := true; changed; {
 		changed = false
 		for k := range stringNext {
+			least := &v.toBody[k]
+			if k == inBody {
+				least = &v.perCharacter
+			}
 			for c, to := range stringNext[k] {
-				if to != noKind && v.spelled[c] && v.stringLive[to] {
-					if k == inBody {
-						v.character = true
-					} else if !v.stringLive[k] {
-						v.stringLive[k], changed = true, true
-					}
+				if to != noKind && v.spelled[c] && plus(1, v.toBody[to]) < *least {
+					*least, changed = plus(1, v.toBody[to]), true
 				}
 			}
+		}
+	}
+	for _, d := range v.toBody {
+		if d < never {
+			v.farBody = max(v.farBody, d)
 		}
 	}
 }
@@ -117,11 +134,6 @@ func (v *Vocabulary) spells(text string) bool {
 		}
 	}
 	return true
-}
-
-// spellsString says whether a string can be finished that wants so many characters.
-func (v *Vocabulary) spellsString(characters int64) bool {
-	return v.spelled['"'] && (characters <= 0 || v.character)
 }
 
 // set allows the tokens that are exactly a node.
@@ -165,13 +177,10 @@ func (v *Vocabulary) lookup(m machine, f frame) *mask {
 	}
 	v.mu.Unlock()
 	made := &mask{key: key, allowed: make([]uint32, (len(v.tokens)+31)/32)}
-	switch {
-	case lex != nil:
-		v.walkLexeme(made, lex, f.kind)
-	case f.kind == inBody && v.character:
+	if lex == nil && f.kind == inBody && v.perCharacter < never {
 		v.bounded(made, key.frame)
-	default:
-		v.walkString(made, key.frame, nil, nil)
+	} else {
+		v.walk(made, m, key.frame, anyRoom)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -189,7 +198,19 @@ func (v *Vocabulary) lookup(m machine, f frame) *mask {
 
 func (m *mask) size() int { return 4*(len(m.allowed)+cap(m.exits)) + 200 }
 
-func (v *Vocabulary) walkLexeme(out *mask, m *lexeme, state int32) {
+// anyRoom is the room of tokens that may lead anywhere whence there is an end.
+const anyRoom = never - 1
+
+// walk makes the mask of a state, of tokens that lead no farther than room from the value's end.
+func (v *Vocabulary) walk(out *mask, m machine, f frame, room int32) {
+	if lex, ok := m.(*lexeme); ok {
+		v.walkLexeme(out, lex, f.kind, room)
+	} else {
+		v.walkString(out, f, room, nil, nil)
+	}
+}
+
+func (v *Vocabulary) walkLexeme(out *mask, m *lexeme, state, room int32) {
 	states := make([]int32, v.long+1)
 	states[0] = state
 	for n := int32(1); n < v.nodes[0].skip; {
@@ -200,7 +221,7 @@ func (v *Vocabulary) walkLexeme(out *mask, m *lexeme, state int32) {
 			continue
 		}
 		states[node.depth] = to
-		if m.alive[to] {
+		if m.distance[to] <= room {
 			v.set(out.allowed, n)
 		}
 		if m.accept[to] {
@@ -214,7 +235,10 @@ func (v *Vocabulary) walkLexeme(out *mask, m *lexeme, state int32) {
 
 // walkString makes the mask of a string's state. token, if any, is told of every node allowed
 // how many characters it begins, exit of every exit how many came before.
-func (v *Vocabulary) walkString(out *mask, f frame, token, exit func(n, characters int32)) {
+func (v *Vocabulary) walkString(out *mask, f frame, room int32, token, exit func(n, characters int32)) {
+	if !v.spelled['"'] {
+		room = 0
+	}
 	kinds := make([]uint8, v.long+1)
 	counts := make([]int32, v.long+1) // of characters completed
 	kinds[0] = uint8(f.kind)
@@ -247,7 +271,7 @@ func (v *Vocabulary) walkString(out *mask, f frame, token, exit func(n, characte
 			count++
 		}
 		kinds[node.depth], counts[node.depth] = to, count
-		if v.stringLive[to] && (begun >= f.a || v.character) && v.spelled['"'] && v.nodes[n].token < v.nodes[n+1].token {
+		if v.nodes[n].token < v.nodes[n+1].token && plus(1, v.toBody[to], times(int64(f.a-begun), v.perCharacter)) <= room {
 			v.set(out.allowed, n)
 			if token != nil {
 				token(n, begun)
@@ -272,7 +296,7 @@ func (v *Vocabulary) bounded(out *mask, f frame) {
 	v.body.Do(func() {
 		all.allowed = make([]uint32, len(out.allowed))
 		all.tokens = make([][]int32, v.long+1)
-		v.walkString(&all.mask, frame{kind: inBody, b: -1}, func(n, characters int32) {
+		v.walkString(&all.mask, frame{kind: inBody, b: -1}, anyRoom, func(n, characters int32) {
 			all.tokens[characters] = append(all.tokens[characters], v.order[v.nodes[n].token:v.nodes[n+1].token]...)
 		}, func(_, characters int32) { all.leaving = append(all.leaving, characters) })
 	})
