@@ -132,9 +132,11 @@ func (s *Server) streamed(w http.ResponseWriter, r *http.Request, a *reply) {
 		return
 	}
 	rec.tokens, rec.decision = res.PromptTokens+res.CompletionTokens, &res.Decision
-	if err := send(a.closing(&res)); err != nil {
-		rec.err, rec.code = err, "write"
-		return
+	for _, c := range a.closing(&res) {
+		if err := send(c); err != nil {
+			rec.err, rec.code = err, "write"
+			return
+		}
 	}
 	if _, err := fmt.Fprint(w, "data: [DONE]\n\n"); err != nil {
 		rec.err, rec.code = err, "write"
@@ -147,6 +149,8 @@ type reply struct {
 	id      string
 	created int64
 	choices []choice
+	open    int         // choices of a stream that have not ended
+	last    *completion // the end of the last of them
 }
 
 // choice is what one choice has so far.
@@ -162,7 +166,7 @@ func newReply(req *generateRequest) *reply {
 	if req.chat {
 		prefix = "chatcmpl-"
 	}
-	a := &reply{req: req, id: prefix + rand.Text(), created: time.Now().Unix(), choices: make([]choice, max(1, req.N))}
+	a := &reply{req: req, id: prefix + rand.Text(), created: time.Now().Unix(), choices: make([]choice, max(1, req.N)), open: max(1, req.N)}
 	if req.echo {
 		for i := range a.choices {
 			a.choices[i].text = req.Prompt
@@ -303,7 +307,7 @@ func (a *reply) opening(*tasks.GenerateResult) []*completion {
 	return out
 }
 
-// chunks are what an event adds to a stream.
+// chunks are what an event adds to a stream. The very end is kept for closing.
 func (a *reply) chunks(e tasks.GenerateEvent) []*completion {
 	var out []*completion
 	push := func(one completed) {
@@ -335,18 +339,25 @@ func (a *reply) chunks(e tasks.GenerateEvent) []*completion {
 			one.Text = &empty
 		}
 		push(one)
+		if a.open--; a.open == 0 {
+			a.last = out[len(out)-1]
+			out = out[:len(out)-1]
+		}
 	}
 	return out
 }
 
-// closing is a stream's last chunk: no choice, where it came from and, if asked for, the usage.
-func (a *reply) closing(r *tasks.GenerateResult) *completion {
-	c := a.object(true)
-	c.Accel = placedAt(&r.Decision)
+// closing is the end of a stream's last choice and, if asked for, a chunk with the usage and no
+// choice, which only those expect who ask for it. The last of them says where the stream came from.
+func (a *reply) closing(r *tasks.GenerateResult) []*completion {
+	out := []*completion{a.last}
 	if a.req.usage {
+		c := a.object(true)
 		c.Usage = usageOf(r)
+		out = append(out, c)
 	}
-	return c
+	out[len(out)-1].Accel = placedAt(&r.Decision)
+	return out
 }
 
 // tokenLogprob is a token in a chat's logprobs.

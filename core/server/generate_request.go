@@ -62,6 +62,10 @@ var chatFields = join(commonFields, map[string]setter{
 	"chat_template_kwargs":  setTemplate,
 	"store":                 yesNo(func(*generateRequest) *bool { return new(bool) }), // nothing is ever stored
 	"metadata":              skip,
+	"prompt_cache_key":      skip, // prefixes are found by their content
+	"safety_identifier":     skip,
+	"service_tier":          among("auto", "default"),
+	"modalities":            setModalities,
 })
 
 var completionFields = join(commonFields, map[string]setter{
@@ -158,6 +162,31 @@ func number(lo, hi float64, at func(*generateRequest) *float64) setter {
 		}
 		return nil
 	}
+}
+
+// among takes one of some words, which all mean what is done anyway.
+func among(words ...string) setter {
+	return func(_ *generateRequest, name string, value json.RawMessage) error {
+		var word string
+		if err := decode(name, value, "a string", &word); err != nil {
+			return err
+		}
+		if !slices.Contains(words, word) {
+			return invalid(name, "%s: %q was given; there are %s", name, word, strings.Join(words, ", "))
+		}
+		return nil
+	}
+}
+
+func setModalities(_ *generateRequest, name string, value json.RawMessage) error {
+	var list []string
+	if err := decode(name, value, "a list of strings", &list); err != nil {
+		return err
+	}
+	if !slices.Equal(list, []string{"text"}) {
+		return invalid(name, `%s: %q was given; models answer with ["text"]`, name, list)
+	}
+	return nil
 }
 
 func skip(*generateRequest, string, json.RawMessage) error { return nil }

@@ -144,7 +144,7 @@ func TestCompletions(t *testing.T) {
 	}
 	w = h.do("POST", "/v1/completions", `{"model":"mini","prompt":[1,2],"n":2,"stream":true}`)
 	list, done := events(t, w.Body.String())
-	if !done || len(list) != 5 || at(list[0], "choices", 0, "text") != " b" || at(list[0], "choices", 0, "index") != 1.0 || !slices.Equal(got.Tokens, []int64{1, 2}) {
+	if !done || len(list) != 4 || at(list[3], "choices", 0, "finish_reason") != "length" || at(list[3], "accel", "platform") != "cpu" || at(list[2], "accel") != nil || at(list[0], "choices", 0, "text") != " b" || at(list[0], "choices", 0, "index") != 1.0 || !slices.Equal(got.Tokens, []int64{1, 2}) {
 		t.Errorf("got %v for %+v", list, got)
 	}
 }
@@ -186,6 +186,8 @@ func TestGenerationRequestsAreRefused(t *testing.T) {
 		{"chat/completions", chatBody + `,"temprature":1}`, `did you mean \"temperature\"`},
 		{"chat/completions", chatBody + `,"temperature":3}`, "from 0 to 2"},
 		{"chat/completions", chatBody + `,"n":0}`, "from 1 to 128"},
+		{"chat/completions", chatBody + `,"service_tier":"flex"}`, "there are auto, default"},
+		{"chat/completions", chatBody + `,"modalities":["text","audio"]}`, "models answer with"},
 		{"chat/completions", chatBody + `,"top_logprobs":3}`, "goes with"},
 		{"chat/completions", chatBody + `,"stream_options":{"include_usage":true}}`, "goes with"},
 		{"chat/completions", chatBody + `,"max_tokens":1,"max_completion_tokens":2}`, "mean the same"},

@@ -80,7 +80,7 @@ var translations = []func(error) *problem{
 		return &problem{Status: http.StatusBadRequest, Type: invalidRequest, Code: "invalid_value", Param: e.Field, Message: e.Error()}
 	}),
 	as(func(e *tasks.ContextError) *problem {
-		return &problem{Status: http.StatusBadRequest, Type: invalidRequest, Code: "context_length_exceeded", Message: e.Error()}
+		return &problem{Status: http.StatusBadRequest, Type: invalidRequest, Code: "context_length_exceeded", Param: e.Field, Message: e.Error()}
 	}),
 	as(func(e *schedule.InvalidError) *problem {
 		return &problem{Status: http.StatusBadRequest, Type: invalidRequest, Code: "invalid_value", Param: e.Field, Message: e.Error()}

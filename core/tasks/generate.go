@@ -53,6 +53,14 @@ type GenerateRequest struct {
 	Priority int    // higher goes first
 }
 
+// field is the one that holds the prompt.
+func (req *GenerateRequest) field() string {
+	if len(req.Messages) > 0 {
+		return "messages"
+	}
+	return "prompt"
+}
+
 // GenerateEvent is what is new of one choice.
 type GenerateEvent struct {
 	Choice int
@@ -89,9 +97,10 @@ type GenerateResult struct {
 // ContextError says that a prompt, with what is to be generated, does not fit the model.
 type ContextError struct {
 	Model     string
-	Prompt    int // tokens
-	MaxTokens int // that were asked for; 0: any
-	Limit     int // tokens, both together
+	Field     string // of the request, that holds the prompt: messages or prompt
+	Prompt    int    // tokens
+	MaxTokens int    // that were asked for; 0: any
+	Limit     int    // tokens, both together
 }
 
 func (e *ContextError) Error() string {
@@ -206,7 +215,7 @@ func (g *Completer) Generate(ctx context.Context, req GenerateRequest, emit func
 	if err != nil {
 		var long *schedule.TooLongError
 		if errors.As(err, &long) {
-			return res, &ContextError{Model: g.Model, Prompt: long.Prompt, MaxTokens: long.MaxTokens, Limit: long.Limit}
+			return res, &ContextError{Model: g.Model, Field: req.field(), Prompt: long.Prompt, MaxTokens: long.MaxTokens, Limit: long.Limit}
 		}
 		return res, err
 	}
@@ -259,7 +268,7 @@ func (g *Completer) request(req *GenerateRequest) (schedule.Request, processors.
 		return schedule.Request{}, "", err
 	}
 	if len(prompt)+max(1, req.MaxTokens) > g.MaxTokens {
-		return schedule.Request{}, "", &ContextError{Model: g.Model, Prompt: len(prompt), MaxTokens: req.MaxTokens, Limit: g.MaxTokens}
+		return schedule.Request{}, "", &ContextError{Model: g.Model, Field: req.field(), Prompt: len(prompt), MaxTokens: req.MaxTokens, Limit: g.MaxTokens}
 	}
 	r := schedule.Request{ID: req.ID, Prompt: prompt, MaxTokens: req.MaxTokens, N: req.N, Sampling: req.Sampling, Salt: g.Model + "\x00" + req.Salt, Priority: req.Priority}
 	if g.Private {
