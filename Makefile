@@ -46,7 +46,7 @@ demo: build models ## embed sentences, and answer a question, with real models t
 # The race detector slows what only computes tenfold and finds nothing there: with it,
 # such tests do a part (testing.Short), and all of it without, in a run of their own.
 .PHONY: test
-test: build models onnx-tests ## run all tests, with the race detector and long ones without
+test: build models onnx-tests openai-client ## run all tests, with the race detector and long ones without
 	@$(MAKE) --no-print-directory -j$(JOBS) -C native/cpu CXX='$(CXX)' test-lib
 	ACCEL_BIN=$(CURDIR)/bin $(GO) test -race -short -timeout 20m ./...
 	ACCEL_BIN=$(CURDIR)/bin $(GO) test -timeout 20m $$(grep -rl --include='*_test.go' 'testing.Short()' cmd core plugins sdk | xargs -n1 dirname | sort -u | sed 's,^,./,')
@@ -137,10 +137,18 @@ build/onnx-node-tests/done: sdk/reference/testdata/nodetests.py
 	  $(MAKE) --no-print-directory $(VENV)/onnx && $(VENV)/bin/python $< build/onnx-node-tests && touch $@; \
 	else echo "skipping ONNX's node tests: python3-venv was not found (Debian: apt-get install python3-venv)"; fi
 
+# OpenAI's own client, which the server is asked with.
+.PHONY: openai-client
+openai-client:
+	@if $(PYTHON) -m venv --help >/dev/null 2>&1; then $(MAKE) --no-print-directory $(VENV)/openai; \
+	else echo "skipping OpenAI's Python client: python3-venv was not found (Debian: apt-get install python3-venv)"; fi
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 $(VENV)/onnx: | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'onnx==1.23.2' && touch $@
+$(VENV)/openai: | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'openai==3.57.0' && touch $@
 $(VENV)/peers: | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'onnx==1.23.2' 'onnxruntime==1.32.0' numpy sympy && touch $@
 
