@@ -24,6 +24,7 @@ LLAMACPP   := .cache/llamacpp
 LLAMACPP_PKG := @node-llama-cpp/linux-x64@3.22.1
 LLAMACPP_PEER := build/bench/llamacpp-peer
 FUZZTIME   ?= 20s
+SOAK       ?= 10m
 JOBS       ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 ##@ Use
@@ -75,6 +76,12 @@ fuzz: ## run every fuzz target for FUZZTIME (20s), one on each core at a time
 	done | xargs -P $(JOBS) -n 3 bash -euo pipefail -c 'cd $$0; \
 	  $$1 -test.run "^$$" -test.fuzz "^$$2$$" -test.fuzztime $(FUZZTIME) -test.fuzzminimizetime 1s \
 	    -test.parallel 1 -test.fuzzcachedir $(CURDIR)/build/fuzz/found/$$0 2>&1 | sed -u "s,^,$$0 $$2: ,"'
+
+.PHONY: soak
+soak: build $(SMOLLM2) ## let 64 clients ask a real model for SOAK (10m) while its backend is killed; figures go to build/soak.json
+	@rm -f build/soak.json; status=0; \
+	ACCEL_BIN=$(CURDIR)/bin $(GO) test -run '^TestSoak$$' -count 1 -timeout 0 ./cmd/accel -args -soak $(SOAK) -soak.model $(CURDIR)/$(SMOLLM2) -soak.result $(CURDIR)/build/soak.json || status=$$?; \
+	sed -n 's/^  "verdict": "\(.*\)",$$/\1/p' build/soak.json; exit $$status
 
 .PHONY: bench
 bench: build models $(VENV)/peers $(VENV)/gguf llamacpp ## measure, side by side with ONNX Runtime and llama.cpp, and print ratios

@@ -201,22 +201,7 @@ func (s *serving) backends(t *testing.T, name string) []int {
 
 func (s *serving) metric(t *testing.T, name string) float64 {
 	t.Helper()
-	resp, err := http.Get(s.url + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var sum float64
-	for sc := bufio.NewScanner(resp.Body); sc.Scan(); {
-		if strings.HasPrefix(sc.Text(), name+"{") || strings.HasPrefix(sc.Text(), name+" ") {
-			v, err := strconv.ParseFloat(sc.Text()[strings.LastIndexByte(sc.Text(), ' ')+1:], 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			sum += v
-		}
-	}
-	return sum
+	return s.metrics(t)[name]
 }
 
 func (s *serving) post(input any) (status int, header http.Header, body string, err error) {
