@@ -64,7 +64,7 @@ type Timeouts struct {
 type Restart struct {
 	Base  time.Duration // wait before the second restart in a row (the first is immediate), doubled for each further one; 500 ms
 	Max   time.Duration // longest wait; 1 min
-	Quiet time.Duration // a life of so long ends the row; 1 min
+	Quiet time.Duration // a life of so long ends the row; 10 s
 	Loop  int           // deaths in a row that make the backend unhealthy; 5
 }
 
@@ -92,7 +92,7 @@ func (o *Options) complete() error {
 	orDefault(&o.Timeouts.Shutdown, 5*time.Second)
 	orDefault(&o.Restart.Base, 500*time.Millisecond)
 	orDefault(&o.Restart.Max, time.Minute)
-	orDefault(&o.Restart.Quiet, time.Minute)
+	orDefault(&o.Restart.Quiet, 10*time.Second)
 	orDefault(&o.Restart.Loop, 5)
 	orDefault(&o.Regions.First, 16<<20)
 	orDefault(&o.Regions.Limit, 1<<30)
