@@ -286,7 +286,16 @@ func (b *decoder) attention(i int64, scope, x, name string) string {
 		return b.rotate(scope+"."+letter+"_rope", x, b.cos, b.sin, heads, c.headDim, &c.rope)
 	}
 	q, k, v := heads(x, "q", c.heads), heads(x, "k", c.kvHeads), heads(x, "v", c.kvHeads)
+	if b.d.KV.KeyBits > 0 {
+		q, k = b.spread(scope+".q_spread", q, c.headDim), b.spread(scope+".k_spread", k, c.headDim)
+	}
+	if b.d.KV.ValueBits == 4 {
+		v = b.spread(scope+".v_spread", v, c.headDim)
+	}
 	o := b.pagedAttention(i, scope, q, k, v)
+	if b.d.KV.ValueBits == 4 {
+		o = b.spread(scope+".out_spread", o, c.headDim)
+	}
 	o = b.in(scope).Op("Reshape", []string{o, b.Ints(-1, c.heads*c.headDim)})
 	return b.project(scope+".out", o, name+".o_proj", c.heads*c.headDim, c.hidden, c.outBias)
 }
