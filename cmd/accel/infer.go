@@ -39,11 +39,11 @@ func isRunFile(arg string) bool {
 
 // runFlags are the flags of `accel run`. All of them are keys of a run file, too.
 type runFlags struct {
-	platform, fallback, format, output, record string
-	inputs, generate                           string
-	input, dim, only                           []string
-	cast                                       bool
-	repeat                                     int
+	task, platform, fallback, format, output, record string
+	inputs, generate, order                          string
+	input, dim, only                                 []string
+	cast, resume                                     bool
+	repeat, concurrency                              int
 }
 
 func (o *runFlags) add(a *app, c *cobra.Command) {
@@ -59,16 +59,22 @@ func (o *runFlags) add(a *app, c *cobra.Command) {
 	f.StringVar(&o.format, "format", "", "`FORMAT` of what is written: npy, npz, pb, json; of an embed task table, json, jsonl, npy")
 	f.StringVar(&o.record, "record", "", "write inputs and outputs to `DIR` as an ONNX test data set, for accel verify")
 	f.IntVar(&o.repeat, "repeat", 0, "time `N` runs, after one that is not timed")
+	f.StringVar(&o.task, "task", "", "`TASK`: infer (what MODEL alone means), embed, generate")
+	f.StringVar(&o.order, "order", "", "`ORDER` of generated lines: input or finish")
+	f.BoolVar(&o.resume, "resume", false, "go on with a file that has some of the generated lines")
+	f.IntVar(&o.concurrency, "concurrency", 0, "generate `N` lines at a time at most")
 	f.StringVar(&o.platform, "platform", "", "preferred `PLATFORM` or device")
 	f.StringVar(&o.fallback, "fallback", "", "`POLICY` where that can't serve: deny, warn, allow")
 	a.completePlatforms(c, "platform")
+	complete(c, "task", "infer", "embed", "generate")
+	complete(c, "order", "input", "finish")
 	complete(c, "fallback", "deny", "warn", "allow")
 	complete(c, "format", "table", "json", "jsonl", "npy", "npz", "pb")
 	complete(c, "generate", "zeros", "ones", "random")
 	completeFromModel(c, "input", func(m *graph.Model) []string { return suffixed(valueNames(tasks.FeedInputs(m.Graph)), "=") })
 	completeFromModel(c, "only", func(m *graph.Model) []string { return valueNames(m.Graph.Outputs) })
 	completeFromModel(c, "dim", func(m *graph.Model) []string { return suffixed(m.Symbols(), "=") })
-	cobra.CheckErr(c.MarkFlagFilename("inputs", "npz", "json"))
+	cobra.CheckErr(c.MarkFlagFilename("inputs", "npz", "json", "jsonl"))
 	cobra.CheckErr(c.MarkFlagDirname("record"))
 }
 
@@ -116,6 +122,9 @@ func (o *runFlags) flags(c *cobra.Command) ([]config.Flag, error) {
 	add("record", o.record, "output", "record")
 	add("only", o.only, "output", "only")
 	add("repeat", o.repeat, "repeat")
+	add("order", o.order, "output", "order")
+	add("resume", o.resume, "output", "resume")
+	add("concurrency", o.concurrency, "concurrency")
 	add("inputs", o.inputs, "inputs", "file")
 	add("generate", o.generate, "inputs", "generate")
 	add("cast", o.cast, "inputs", "cast")

@@ -26,19 +26,25 @@ func newRun(a *app) *cobra.Command {
 		Short: "Run a model on tensors, or what a file describes",
 		Long: `Run a model on tensors, or what a file describes.
 
-MODEL is an .onnx file, a model's folder, or a name of the configuration. Each of its inputs is
+MODEL is an .onnx file, a model's folder, hub:ORG/NAME, or a name of the configuration. Each of its inputs is
 read from a file (.npy, .npz, .pb, .json), given as values, or made up. An input must have the
 type and shape that the model declares; nothing is converted unless --cast is given. Its outputs
 are summed up on the terminal, and written where --output says.
 
 FILE.yaml (or .json) describes a run: a task, a model, inputs and where the outputs go, beside any
 section of the configuration. configs/demo.yaml is one; ` + "`accel config schema --run`" + ` describes them
-all. Flags go over what it says.`,
+all. Flags go over what it says.
+
+The task generate answers each line of a file (JSON lines with prompt or messages, and any field
+of the HTTP API; OpenAI's batch form, too) with a line: many at a time, in the order of the input.
+A line that can't be answered gets an error, and the exit status is 1 then. --resume goes on with
+a file that has some of the answers.`,
 		Example: `  accel run model.onnx --input ids=ids.npy --input mask='[[1, 1, 0]]'
   accel run model.onnx --inputs batch.npz --output out.npz --platform cpu
   accel run model.onnx --generate random --dim batch=8 --repeat 50
   accel run model.onnx --generate random:7 --record test_data_set_0
-  accel run configs/demo.yaml --platform simulation --json`,
+  accel run configs/demo.yaml --platform simulation --json
+  accel run smol.gguf --task generate --inputs prompts.jsonl --output answers.jsonl --resume`,
 		Args: cobra.ExactArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"onnx", "yaml", "yml", "json"}, cobra.ShellCompDirectiveFilterFileExt
@@ -60,12 +66,16 @@ all. Flags go over what it says.`,
 			flags = append(flags, config.Flag{Name: "MODEL", Key: []string{"task"}, Value: "infer"},
 				config.Flag{Name: "MODEL", Key: []string{"model"}, Value: args[0]})
 		}
+		flags = append(flags, flagValue(c, "task", o.task, "task")...)
 		l, err := a.loadRun(file, append(flags, flagValue(c, "format", o.format, "output", "format")...))
 		if err != nil {
 			return err
 		}
-		if l.Run.Task == "infer" {
+		switch l.Run.Task {
+		case "infer":
 			return a.infer(c.Context(), l)
+		case "generate":
+			return a.generate(c.Context(), l)
 		}
 		return a.run(c.Context(), l)
 	}

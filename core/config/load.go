@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/go-viper/mapstructure/v2"
@@ -141,16 +142,35 @@ func (l *Loaded) checkRun(file string, errs *Errors) {
 			*errs = append(*errs, &Error{Key: key.name, Origin: l.Origin(key.name), Problem: fmt.Sprintf("it is for the task %s, this is %s", key.task, l.Run.Task), Remedy: "leave it out"})
 		}
 	}
-	if of, ok := taskFormats[l.Run.Output.Format]; ok && of != l.Run.Task {
+	if of, ok := taskFormats[l.Run.Output.Format]; ok && !slices.Contains(of, l.Run.Task) {
 		*errs = append(*errs, &Error{Key: "output.format", Origin: l.Origin("output.format"),
-			Problem: fmt.Sprintf("%s is for the task %s, this is %s", l.Run.Output.Format, of, l.Run.Task)})
+			Problem: fmt.Sprintf("%s is for the task %s, this is %s", l.Run.Output.Format, strings.Join(of, " or "), l.Run.Task)})
 	}
+	l.checkBatch(origin, errs)
 	if in := l.Run.Inputs; l.Run.Task == "embed" && (in.File == "") == (len(in.Texts) == 0) {
 		*errs = append(*errs, &Error{Key: "inputs", Origin: origin,
 			Problem: "want either a file or texts", Remedy: "give `file: FILE`, one text a line, or `texts: [...]`"})
 	}
 	if l.Run.Model != "" {
 		l.nameRunModel(filepath.Dir(file))
+	}
+}
+
+// checkBatch checks what the task generate must say.
+func (l *Loaded) checkBatch(origin Origin, errs *Errors) {
+	r := l.Run
+	if r.Task != "generate" {
+		return
+	}
+	if r.Inputs.File == "" {
+		*errs = append(*errs, &Error{Key: "inputs.file", Origin: origin, Problem: "it is required and not set", Remedy: "name a file of JSON lines"})
+	}
+	if r.Output.Resume && r.Output.File == "" {
+		*errs = append(*errs, &Error{Key: "output.resume", Origin: l.Origin("output.resume"), Problem: "there is no file to go on with", Remedy: "set output.file"})
+	}
+	if most := l.Config.Generate.MaxWaiting; r.Concurrency > most {
+		*errs = append(*errs, &Error{Key: "concurrency", Value: strconv.Itoa(r.Concurrency), Origin: l.Origin("concurrency"),
+			Problem: fmt.Sprintf("no more than generate.max_waiting (%d) requests may wait for a model", most), Remedy: "lower it, or raise the other"})
 	}
 }
 
@@ -167,11 +187,15 @@ var taskKeys = []struct {
 	{"inputs.cast", "infer", func(r *Run) bool { return r.Inputs.Cast }},
 	{"output.only", "infer", func(r *Run) bool { return len(r.Output.Only) > 0 }},
 	{"output.record", "infer", func(r *Run) bool { return r.Output.Record != "" }},
+	{"output.order", "generate", func(r *Run) bool { return r.Output.Order != "" }},
+	{"output.resume", "generate", func(r *Run) bool { return r.Output.Resume }},
+	{"request", "generate", func(r *Run) bool { return len(r.Request) > 0 }},
+	{"concurrency", "generate", func(r *Run) bool { return r.Concurrency > 0 }},
 	{"repeat", "infer", func(r *Run) bool { return r.Repeat > 0 }},
 }
 
-// taskFormats are those formats of a run's output that only one task has.
-var taskFormats = map[string]string{"jsonl": "embed", "npz": "infer", "pb": "infer"}
+// taskFormats are those formats of a run's output that only some tasks have.
+var taskFormats = map[string][]string{"jsonl": {"embed", "generate"}, "npy": {"embed", "infer"}, "npz": {"infer"}, "pb": {"infer"}}
 
 // nameRunModel gives the run's model a name under models where a path was given,
 // so that there is one way for a model to be known.
