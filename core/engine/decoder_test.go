@@ -186,8 +186,8 @@ func TestDecoderOutlivesItsDevice(t *testing.T) {
 		solos  bool
 	}{
 		{"one death", 1, "sim:0", false},
-		{"two deaths: it runs alone", 2, "sim:0", true},
-		{"three deaths: it is refused", 3, "", true},
+		{"three deaths: it runs alone", 3, "sim:0", true},
+		{"four deaths: it is refused", 4, "", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dev := simDevice("sim")
@@ -199,7 +199,7 @@ func TestDecoderOutlivesItsDevice(t *testing.T) {
 			}
 			if tt.first == "" {
 				var poisoned *schedule.PoisonedError
-				if !errors.As(err, &poisoned) || len(poisoned.Deaths) != 3 {
+				if !errors.As(err, &poisoned) || len(poisoned.Deaths) != 4 {
 					t.Fatalf("got %v", err)
 				}
 				return

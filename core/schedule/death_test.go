@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestPoison: a request that kills whatever runs it is refused at the third death, and
+// TestPoison: a request that kills whatever runs it is refused at the fourth death, and
 // takes nobody with it.
 func TestPoison(t *testing.T) {
 	f := newFake(60, 4)
@@ -26,10 +26,10 @@ func TestPoison(t *testing.T) {
 	poison := streams[5]
 	_, _, err := read(poison, 2)
 	var poisoned *PoisonedError
-	if !errors.As(err, &poisoned) || len(poisoned.Deaths) != 3 || poisoned.Stderr != "last words" || poisoned.Deaths[0].Device != "fake:0" {
+	if !errors.As(err, &poisoned) || len(poisoned.Deaths) != 4 || poisoned.Stderr != "last words" || poisoned.Deaths[0].Device != "fake:0" {
 		t.Errorf("the poison ended with %v", err)
 	}
-	if d := poison.Decision(); len(d.Replays) != 3 {
+	if d := poison.Decision(); len(d.Replays) != 4 {
 		t.Errorf("its record: %+v", d)
 	}
 	for i, stream := range streams[:5] {
@@ -38,7 +38,7 @@ func TestPoison(t *testing.T) {
 			t.Errorf("%d lived through %d deaths", i, len(d.Replays))
 		}
 	}
-	if st := settled(t, s, f); st.Losses != 3 || st.Failed != 1 || st.Finished != 5 {
+	if st := settled(t, s, f); st.Losses != 4 || st.Failed != 1 || st.Finished != 5 {
 		t.Errorf("%+v", st)
 	}
 }
@@ -98,6 +98,27 @@ func TestAlone(t *testing.T) {
 	settled(t, s, f)
 }
 
+// TestAloneAtOneDeath: what was killed by somebody else while it ran alone is answered.
+func TestAloneAtOneDeath(t *testing.T) {
+	f := newFake(200, 4)
+	die := []int{3, 6, 9, 60, 63}
+	f.stepErr = func(n int, s *Step) error {
+		if len(die) > 0 && n >= die[0] {
+			die = die[1:]
+			return lost("killed")
+		}
+		return nil
+	}
+	s := start(t, f, Options{})
+	r := Request{ID: "a", Prompt: prompt(1, 5), MaxTokens: 90}
+	stream := submit(t, s, r)
+	expect(t, f, stream, r)
+	if d := stream.Decision(); len(d.Replays) != 5 || len(die) > 0 {
+		t.Errorf("%d deaths, %d to come", len(d.Replays), len(die))
+	}
+	settled(t, s, f)
+}
+
 // TestNeverResampled: each token is given out once, whatever dies in between.
 func TestNeverResampled(t *testing.T) {
 	f := newFake(100, 4)
@@ -118,7 +139,7 @@ func TestNeverResampled(t *testing.T) {
 
 // TestIdle: nobody counts a death that happened while nobody was in flight; a device that is never there is one, though.
 func TestIdle(t *testing.T) {
-	for _, tt := range []struct{ times, deaths int }{{3, 0}, {8, 0}, {9, 1}, {1000, 3}} {
+	for _, tt := range []struct{ times, deaths int }{{3, 0}, {8, 0}, {9, 1}, {1000, 4}} {
 		f := newFake(100, 4)
 		f.stepErr = func(n int, s *Step) error {
 			if n <= tt.times {
@@ -129,7 +150,7 @@ func TestIdle(t *testing.T) {
 		s := start(t, f, Options{})
 		r := Request{ID: "r", Prompt: prompt(1, 20), MaxTokens: 5}
 		stream := submit(t, s, r)
-		if tt.deaths < 3 {
+		if tt.deaths < 4 {
 			expect(t, f, stream, r)
 		} else if _, _, err := read(stream, 1); !errors.As(err, new(*PoisonedError)) {
 			t.Errorf("%d times: %v", tt.times, err)

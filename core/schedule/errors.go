@@ -28,7 +28,7 @@ func (e *LostError) Error() string {
 func (e *LostError) Unwrap() error { return e.Err }
 
 // PoisonedError says that a request was refused because backends died of it: it
-// was in flight at two deaths, ran alone, and its device died again; or it was in flight at
+// was in flight at two deaths, ran alone, and its device died twice more; or it was in flight at
 // too many altogether.
 type PoisonedError struct {
 	Deaths []route.Refusal // where it ran and how that ended, in order

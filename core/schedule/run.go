@@ -125,7 +125,9 @@ func (s *Scheduler) commit(took float64) {
 			continue
 		}
 		if q.suspect() {
-			q.proven++
+			if q.proven++; q.proven == provenAfter {
+				q.r.guilty = 0
+			}
 		}
 		if q.joint {
 			for _, c := range q.split() {
@@ -241,10 +243,12 @@ func (s *Scheduler) lost(e *LostError, in []*sequence) {
 			continue
 		}
 		struck = append(struck, q.r)
-		guilty := q.suspect()
+		if q.suspect() {
+			q.r.guilty++
+		}
 		q.r.deaths = append(slices.Clip(q.r.deaths), route.Refusal{Platform: e.Platform, Device: e.Device, Reason: e.Reason})
 		s.tell(q.r)
-		if guilty || len(q.r.deaths) >= maxDeaths {
+		if q.r.guilty >= refusedAfter || len(q.r.deaths) >= maxDeaths {
 			s.end(q.r, &PoisonedError{Deaths: q.r.deaths, Stderr: e.Stderr})
 		}
 	}

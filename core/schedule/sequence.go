@@ -11,8 +11,11 @@ import (
 
 const (
 	// soloAfter is the number of deaths that a request was in flight at after which
-	// its sequences run alone; one more then, and it is refused (design section 6).
+	// its sequences run alone (design section 6).
 	soloAfter = 2
+	// refusedAfter is the number of deaths in a row, while it ran alone, at which it is refused. One
+	// may be somebody else's doing: texts take long.
+	refusedAfter = 2
 	// provenAfter is the number of tokens that a sequence draws alone to show that it
 	// was another's fault.
 	provenAfter = 8
@@ -31,6 +34,7 @@ type request struct {
 	ended    bool
 	left     int // choices that have not ended
 	deaths   []route.Refusal
+	guilty   int // of the last of them: while it ran alone
 }
 
 // sequence is a choice on its way, or all choices of a request while their
