@@ -29,7 +29,7 @@ var (
 
 const (
 	soakClients  = 64
-	soakPatience = 3 * time.Minute // for one answer
+	soakPatience = 5 * time.Minute // for one answer
 )
 
 // What may be there at the end, beside what was there at the beginning: files and goroutines

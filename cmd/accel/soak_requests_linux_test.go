@@ -62,14 +62,14 @@ func someWords(random *rand.Rand, n int) string {
 func (k *soak) messages(random *rand.Rand) []openai.ChatCompletionMessageParamUnion {
 	prefix := rand.New(rand.NewPCG(7, random.Uint64N(4)))
 	return []openai.ChatCompletionMessageParamUnion{
-		openai.SystemMessage(someWords(prefix, min(96, k.room/32))),
-		openai.UserMessage(someWords(random, 1+random.IntN(min(24, k.room/32)))),
+		openai.SystemMessage(someWords(prefix, min(48, k.room/32))),
+		openai.UserMessage(someWords(random, 1+random.IntN(min(16, k.room/32)))),
 	}
 }
 
 // length is how many tokens are asked for: mostly few.
 func (k *soak) length(random *rand.Rand) int {
-	most := min(96, k.room/4)
+	most := min(64, k.room/4)
 	return 1 + min(random.IntN(most), random.IntN(most))
 }
 
