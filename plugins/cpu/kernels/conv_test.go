@@ -82,6 +82,7 @@ var convShapes = []convShape{
 	{"depthwise long row", 1, 2, 1, 1, plane(1, 5000), plane(1, 9), one, one, [3]int64{0, 0, 4}, [3]int64{0, 0, 4}},
 	{"depthwise volume", 1, 3, 1, 1, [3]int64{6, 7, 8}, [3]int64{3, 3, 3}, one, one, one, one},
 	{"depthwise beyond lines", 1, 2, 1, 1, plane(501, 205), plane(500, 2), one, plane(1, 200), both(1), both(1)},
+	{"depthwise planes of padding", 1, 3, 1, 1, [3]int64{2, 9, 20}, [3]int64{1, 3, 3}, one, one, one, one},
 	{"depthwise cropped", 1, 2, 1, 1, plane(12, 12), plane(3, 3), one, one, both(-2), both(-1)},
 }
 

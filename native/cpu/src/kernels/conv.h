@@ -402,7 +402,8 @@ void conv_depthwise(Workers& w, const accelcpu_conv& o, const ConvData& d) {
     float* const sums = static_cast<float*>(scratch);
     plan.each_band(o, task % plan.tasks, x, 0.0f, sums + plan.out_floats, [&](const Lines& lines, int64_t z, int64_t y0, int64_t y1, int64_t x0, int64_t columns) {
       int64_t y = y0;
-      if (shared) {
+      // Where z lies in the padding of the first dimension there are no lines.
+      if (shared && window(z, o.stride[0], o.pad[0], o.dilation[0], o.kernel[0], o.in[0]).count() > 0) {
         for (; y < y1; y += kDepthRows) {
           shared(lines, weights, (y - y0) * o.stride[1], columns, sums, plan.out_pitch);
           write(sums, z, y, x0, min_of<int64_t>(kDepthRows, y1 - y), columns);
