@@ -47,7 +47,7 @@ demo: build models ## embed sentences, and answer a question, with real models t
 # The race detector slows what only computes tenfold and finds nothing there: with it,
 # such tests do a part (testing.Short), and all of it without, in a run of their own.
 .PHONY: test
-test: build models onnx-tests openai-client ## run all tests, with the race detector and long ones without
+test: build models onnx-tests openai-client hub-client ## run all tests, with the race detector and long ones without
 	@$(MAKE) --no-print-directory -j$(JOBS) -C native/cpu CXX='$(CXX)' test-lib
 	ACCEL_BIN=$(CURDIR)/bin $(GO) test -race -short -timeout 20m ./...
 	ACCEL_BIN=$(CURDIR)/bin $(GO) test -timeout 20m $$(grep -rl --include='*_test.go' 'testing.Short()' cmd core plugins sdk | xargs -n1 dirname | sort -u | sed 's,^,./,')
@@ -150,12 +150,20 @@ openai-client:
 	@if $(PYTHON) -m venv --help >/dev/null 2>&1; then $(MAKE) --no-print-directory $(VENV)/openai; \
 	else echo "skipping OpenAI's Python client: python3-venv was not found (Debian: apt-get install python3-venv)"; fi
 
+# Python's huggingface_hub, which shares its cache with `accel pull`.
+.PHONY: hub-client
+hub-client:
+	@if $(PYTHON) -m venv --help >/dev/null 2>&1; then $(MAKE) --no-print-directory $(VENV)/huggingface_hub; \
+	else echo "skipping Python's huggingface_hub: python3-venv was not found (Debian: apt-get install python3-venv)"; fi
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 $(VENV)/onnx: | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'onnx==1.23.2' && touch $@
 $(VENV)/openai: | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'openai==3.57.0' && touch $@
+$(VENV)/huggingface_hub: | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'huggingface_hub==2.4.0' 'filelock==4.3.1' && touch $@
 $(VENV)/peers: | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'onnx==1.23.2' 'onnxruntime==1.32.0' numpy sympy && touch $@
 

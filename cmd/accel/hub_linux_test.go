@@ -1,10 +1,13 @@
 package main_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -281,4 +284,96 @@ func TestPullGGUF(t *testing.T) {
 	if gone.Freed+gone.Linked != int64(len(data)) {
 		t.Errorf("got %+v", gone)
 	}
+}
+
+// TestPullSharesWithPython: each finds what the other pulled, and waits where the other loads, if the
+// Makefile could install huggingface_hub.
+func TestPullSharesWithPython(t *testing.T) {
+	venv, err := filepath.Abs("../../.cache/venv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(venv, "huggingface_hub")); err != nil {
+		t.Skip("huggingface_hub is not there: `make hub-client` installs it, with python3-venv")
+	}
+	s, cache := hubFor(t)
+	t.Setenv("HF_HOME", filepath.Dir(cache)) // its own files go there, too
+	t.Setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+	bert := folder(t, tinyBERT(t))
+	commit := s.Add("org/ours", hubtest.Repo{Files: bert})
+	theirs := s.Add("org/theirs", hubtest.Repo{Files: folder(t, tiny(t, "qwen2"))})
+	python := func(into any, args ...string) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), filepath.Join(venv, "bin/python"), append([]string{"testdata/hub_client.py"}, args...)...)
+		var said bytes.Buffer
+		cmd.Stderr = &said
+		out, err := cmd.Output()
+		if err == nil {
+			err = json.Unmarshal(out, into)
+		}
+		if err != nil {
+			t.Fatalf("%v: %v\n%s%s", args, err, out, said.String())
+		}
+	}
+	var ours pulledJSON
+	answer(t, &ours, "pull", "org/ours", "--json")
+	var found, pulled string
+	python(&found, "find", "org/ours")
+	if found != ours.File {
+		t.Errorf("Python finds %s, want %s", found, ours.File)
+	}
+	python(&pulled, "pull", "org/theirs")
+	before := len(s.Requests())
+	if status, out, errs := accel(t, ".", "explain", "hub:org/theirs"); status != 0 || !strings.Contains(out, "qwen2") {
+		t.Errorf("status %d: %s%s", status, out, errs)
+	}
+	var again pulledJSON
+	answer(t, &again, "pull", "org/theirs", "--json")
+	if again.File != pulled || again.Loaded != 0 || len(s.Requests()) != before+1 {
+		t.Errorf("pulled %+v again, Python has it in %s", again, pulled)
+	}
+	var scan map[string]map[string]struct {
+		Refs, Files []string
+		Size        int64
+	}
+	python(&scan, "scan", cache)
+	if r := scan["org/ours"][commit]; len(scan) != 2 || len(r.Files) != 4 || r.Size != ours.Bytes || len(r.Refs) != 1 || r.Refs[0] != "main" || scan["org/theirs"][theirs].Size == 0 {
+		t.Errorf("Python sees %+v", scan)
+	}
+
+	// Python loads the weights: accel waits until it has.
+	if status, _, errs := accel(t, ".", "models", "rm", "org/ours"); status != 0 {
+		t.Fatalf("status %d: %s", status, errs)
+	}
+	lock := filepath.Join(cache, ".locks", "models--org--ours", hubtest.SHA256(bert["model.safetensors"])+".lock")
+	hold := exec.CommandContext(t.Context(), filepath.Join(venv, "bin/python"), "testdata/hub_client.py", "hold", lock)
+	end, err := hold.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := hold.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := hold.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "held\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	wait := command(t, "pull", "org/ours")
+	said := &lockedBuffer{}
+	wait.Stdout, wait.Stderr = said, said
+	if err := wait.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "it waits", func() bool { return strings.Contains(said.String(), "another process loads model.safetensors") })
+	if status, _, errs := accel(t, ".", "models", "rm", "org/ours"); status != 1 || !strings.Contains(errs, "org/ours is being pulled") {
+		t.Errorf("status %d: %s", status, errs)
+	}
+	end.Close()
+	if err := errors.Join(hold.Wait(), wait.Wait()); err != nil {
+		t.Errorf("%v: %s", err, said)
+	}
+	python(&found, "find", "org/ours")
 }
