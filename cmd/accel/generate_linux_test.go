@@ -101,6 +101,25 @@ func TestVerifySmolLM2(t *testing.T) {
 	}
 }
 
+// TestPagesAreRefused: a model is not served with pages that were measured to spoil it.
+func TestPagesAreRefused(t *testing.T) {
+	model := testfiles.Model(t, "SmolLM2-135M-Instruct-Q4_1", "SmolLM2-135M-Instruct.Q4_1.gguf")
+	for _, tt := range []struct{ key, value, refused string }{
+		{"int4", "int4", "pages of int4 keys and int4 values are refused for models of the shape of SmolLM2-135M: with keys of int4 and values of int4 its perplexity changes by"},
+		{"int8", "int4", ""},
+	} {
+		cmd := command(t, "chat", model, "What is the capital of France?", "--temperature", "0", "--platform", "cpu")
+		cmd.Env = append(cmd.Env, "ACCEL_KV_CACHE_KEY="+tt.key, "ACCEL_KV_CACHE_VALUE="+tt.value)
+		out, err := cmd.CombinedOutput()
+		switch {
+		case tt.refused == "" && (err != nil || !strings.Contains(string(out), "Paris")):
+			t.Errorf("%s and %s: %v\n%s", tt.key, tt.value, err, out)
+		case tt.refused != "" && (err == nil || !strings.Contains(string(out), tt.refused)):
+			t.Errorf("%s and %s: %v\n%s", tt.key, tt.value, err, out)
+		}
+	}
+}
+
 // TestVerifyFindsWrongTokens: one token, or one logit, that is not the recorded one.
 func TestVerifyFindsWrongTokens(t *testing.T) {
 	for _, tt := range []struct {

@@ -11,6 +11,7 @@ import (
 	"github.com/accelhq/accel/core/config"
 	"github.com/accelhq/accel/core/models"
 	"github.com/accelhq/accel/core/processors"
+	"github.com/accelhq/accel/core/quantize"
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/core/schedule"
 	"github.com/accelhq/accel/core/tasks"
@@ -48,7 +49,13 @@ func (m *model) open(e *Engine) error {
 	if err != nil {
 		return err
 	}
-	if err := m.serve(e, s); err != nil {
+	if s.Model != nil && s.Model.Decoder != nil {
+		err = quantize.CheckPages(s.Class, s.Model.Decoder)
+	}
+	if err == nil {
+		err = m.serve(e, s)
+	}
+	if err != nil {
 		return errors.Join(err, s.Close())
 	}
 	m.session = s
