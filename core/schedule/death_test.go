@@ -208,6 +208,36 @@ func TestLostInSwap(t *testing.T) {
 	}
 }
 
+// TestCatchingUp: what a deterministic request loses with its device it gets back in few rounds, so that
+// it gets on though devices die before as many are over as it has tokens.
+func TestCatchingUp(t *testing.T) {
+	f := newFake(200, 4)
+	rounds, done := 0, 0
+	f.stepErr = func(n int, s *Step) error {
+		if s.Sequences[0].Request == "exact" {
+			if s.Lengths[0] == 38 {
+				done = rounds
+			}
+			return nil
+		}
+		if rounds++; rounds%12 == 0 && rounds < 85 {
+			return lost("killed")
+		}
+		return nil
+	}
+	s := gated(t, f, Options{})
+	// The other proves itself between the deaths.
+	other := Request{ID: "other", Prompt: prompt(1, 5), MaxTokens: 100}
+	r := Request{ID: "exact", Prompt: prompt(2, 9), MaxTokens: 30, Sampling: Sampling{Deterministic: true, Temperature: 1, Seed: 4}}
+	streams := together(t, s, f, other, r)
+	expect(t, f, streams[0], other)
+	expect(t, f, streams[1], r)
+	if n := len(streams[0].Decision().Replays); n != 7 || done == 0 || done > 48 {
+		t.Errorf("after %d deaths and %d rounds its last token was computed", n, done)
+	}
+	settled(t, s, f)
+}
+
 // TestDeterministic: the steps of a deterministic request have the same shapes alone, among others,
 // under preemption and after a death.
 func TestDeterministic(t *testing.T) {

@@ -13,16 +13,25 @@ func (s *Scheduler) plan() bool {
 	return s.admit() == nil && s.fill(s.turn()) == nil
 }
 
+// maxExtra is the number of steps that a sequence may have in a round to compute again what it had.
+const maxExtra = 32
+
 // turn lists whose turn it is. In each round those that run together have a step, and
-// each that runs alone has one.
+// each that runs alone has one, and more to catch up: token by token in rounds, one that
+// lost long output would never get on if devices die often.
 func (s *Scheduler) turn() []*sequence {
 	for len(s.turns) > 0 {
 		q := s.turns[0]
+		if q.alone() && q.runs() && q.catchesUp() && s.extra < maxExtra {
+			s.extra++
+			return []*sequence{q}
+		}
+		s.extra = 0
 		if s.turns = s.turns[1:]; q.alone() && q.runs() {
 			return []*sequence{q}
 		}
 	}
-	s.turns = s.turns[:0]
+	s.turns, s.extra = s.turns[:0], 0
 	together := s.together[:0]
 	for _, q := range s.running {
 		if q.alone() {

@@ -32,6 +32,7 @@ type Scheduler struct {
 	waiting  []*sequence // both in order
 	running  []*sequence
 	turns    []*sequence // that run alone and have their turn before the next round
+	extra    int         // steps that the first of them had beside its own
 	together []*sequence // that had a step together last
 	blocked  blockade    // the last try to take one in
 	batch    []*sequence // in the step that is being put together

@@ -120,6 +120,12 @@ func (q *sequence) chunk(room int) int {
 	return min(len(q.tokens)-q.known(), room)
 }
 
+// catchesUp reports whether its next step computes a token again that it drew before, and not the last.
+func (q *sequence) catchesUp() bool {
+	known := q.known()
+	return q.r.Sampling.Deterministic && known >= len(q.r.Prompt) && known+1 < len(q.tokens)
+}
+
 // gains reports whether it would find another page of its prompt in the cache if it let another prompt's
 // part that is in the batch go first.
 func (q *sequence) gains(from *sequence, pageSize int) bool {
