@@ -335,6 +335,28 @@ func TestPullResumesWithCare(t *testing.T) {
 			}
 		})
 	}
+	t.Run("another range", func(t *testing.T) {
+		s := hubtest.New(t)
+		s.Add("org/tiny", hubtest.Repo{Files: model()})
+		s.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Header.Get("Range") == "" {
+				return false
+			}
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes 0-%d/%d", len(weights)-1, len(weights)))
+			w.WriteHeader(http.StatusPartialContent)
+			w.Write(weights)
+			return true
+		}
+		h := open(t, "", s.URL)
+		blobs := filepath.Join(h.options.Cache, "models--org--tiny", "blobs")
+		if err := errors.Join(os.MkdirAll(blobs, 0o755), os.WriteFile(filepath.Join(blobs, hubtest.SHA256(weights)+incomplete), weights[:1000], 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		var odd *AnswerError
+		if _, err := h.Pull(t.Context(), ref, PullOptions{}); !errors.As(err, &odd) || !strings.Contains(err.Error(), `byte 1000 of 1048576 was asked for and "bytes 0-1048575/1048576" came`) {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("a link", func(t *testing.T) {
 		s := hubtest.New(t)
 		files := model()
