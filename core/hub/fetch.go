@@ -47,6 +47,7 @@ func (p *pull) fetch(ctx context.Context, f File) error {
 		return p.to.fail("make "+filepath.Dir(blob), err)
 	}
 	lock := flock.New(filepath.Join(p.to.locks, f.etag()+".lock"))
+	defer lock.Unlock() // also where the pull ends just as it was got
 	got, err := lock.TryLock()
 	if err == nil && !got {
 		p.note("another process loads %s; waiting for it", f.Name)
@@ -58,7 +59,6 @@ func (p *pull) fetch(ctx context.Context, f File) error {
 	case err != nil:
 		return p.to.fail("lock "+f.etag(), err)
 	}
-	defer lock.Unlock()
 	if there(blob, f.Size) {
 		p.count(f.Size, 1, 0)
 		return nil

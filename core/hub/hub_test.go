@@ -451,3 +451,26 @@ func TestPullsAtOnce(t *testing.T) {
 		t.Errorf("%d bytes were loaded, there are %d", loaded.Load(), got.Bytes)
 	}
 }
+
+// TestEndedPullHoldsNoLock: a pull that ends before it loads leaves no lock to wait for.
+func TestEndedPullHoldsNoLock(t *testing.T) {
+	h := open(t, "")
+	to, err := h.repo(ref.Repo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(to.locks, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := &pull{Hub: h, ref: ref, to: to}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.fetch(ended, File{Name: "x", Size: 1, SHA256: strings.Repeat("a", 64)}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	unlock, err := to.seize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+}
