@@ -199,13 +199,13 @@ func TestPullsInTwoProcesses(t *testing.T) {
 	files := folder(t, tinyBERT(t))
 	s.Add("org/tiny", hubtest.Repo{Files: files})
 	var weights atomic.Int64
-	s.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+	s.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
 		if strings.HasPrefix(r.URL.Path, "/lfs/") {
 			weights.Add(1)
 			time.Sleep(700 * time.Millisecond)
 		}
 		return false
-	}
+	})
 	first, second := command(t, "pull", "org/tiny", "--json"), command(t, "pull", "org/tiny", "--json")
 	var a, b bytes.Buffer
 	first.Stdout, second.Stdout = &a, &b
@@ -243,7 +243,7 @@ func TestPullGGUF(t *testing.T) {
 		t.Errorf("status %d: %s", status, errs)
 	}
 	begun := make(chan struct{})
-	s.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+	s.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.HasPrefix(r.URL.Path, "/lfs/") || r.Header.Get("Range") != "" {
 			return false
 		}
@@ -253,7 +253,7 @@ func TestPullGGUF(t *testing.T) {
 		close(begun)
 		<-r.Context().Done()
 		return true
-	}
+	})
 	cut := command(t, "pull", "org/smol-GGUF:q4_1")
 	if err := cut.Start(); err != nil {
 		t.Fatal(err)

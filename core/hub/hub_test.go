@@ -243,7 +243,7 @@ func TestPullGoesOn(t *testing.T) {
 	h = open(t, "", s.URL)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	enough := errors.New("enough")
-	s.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+	s.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.HasPrefix(r.URL.Path, "/lfs/") {
 			return false
 		}
@@ -252,7 +252,7 @@ func TestPullGoesOn(t *testing.T) {
 		http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 		return true
-	}
+	})
 	_, err = h.Pull(ctx, ref, PullOptions{Progress: func(p Progress) {
 		if p.Bytes >= 500_000 {
 			cancel(enough)
@@ -273,7 +273,7 @@ func TestPullGoesOn(t *testing.T) {
 	if _, err := h.Locate(ref); !errors.As(err, &missing) {
 		t.Errorf("half a model is found: %v", err)
 	}
-	s.Fault = nil
+	s.SetFault(nil)
 	if got, err = h.Pull(t.Context(), ref, PullOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -312,7 +312,7 @@ func TestPullResumesWithCare(t *testing.T) {
 			s := hubtest.New(t)
 			files := model()
 			s.Add("org/tiny", hubtest.Repo{Files: files})
-			s.Fault = x.fault
+			s.SetFault(x.fault)
 			h := open(t, "", s.URL)
 			blobs := filepath.Join(h.options.Cache, "models--org--tiny", "blobs")
 			if err := os.MkdirAll(blobs, 0o755); err != nil {
@@ -338,7 +338,7 @@ func TestPullResumesWithCare(t *testing.T) {
 	t.Run("another range", func(t *testing.T) {
 		s := hubtest.New(t)
 		s.Add("org/tiny", hubtest.Repo{Files: model()})
-		s.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+		s.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
 			if r.Header.Get("Range") == "" {
 				return false
 			}
@@ -346,7 +346,7 @@ func TestPullResumesWithCare(t *testing.T) {
 			w.WriteHeader(http.StatusPartialContent)
 			w.Write(weights)
 			return true
-		}
+		})
 		h := open(t, "", s.URL)
 		blobs := filepath.Join(h.options.Cache, "models--org--tiny", "blobs")
 		if err := errors.Join(os.MkdirAll(blobs, 0o755), os.WriteFile(filepath.Join(blobs, hubtest.SHA256(weights)+incomplete), weights[:1000], 0o600)); err != nil {
@@ -390,13 +390,13 @@ func TestMirrors(t *testing.T) {
 	gone := "http://127.0.0.1:1"
 	h := open(t, "", gone, bad.URL, good.URL)
 	// The second gives the list, and fails at the files.
-	bad.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+	bad.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
 		if strings.Contains(r.URL.Path, "/resolve/") {
 			w.WriteHeader(http.StatusBadGateway)
 			return true
 		}
 		return false
-	}
+	})
 	var notes []string
 	got, err := h.Pull(t.Context(), ref, PullOptions{Note: func(n string) { notes = append(notes, n) }})
 	if err != nil {
@@ -407,7 +407,7 @@ func TestMirrors(t *testing.T) {
 	if !strings.Contains(all, gone+" failed (dial tcp") || !strings.Contains(all, bad.URL+" failed (502 Bad Gateway); asking "+good.URL) {
 		t.Errorf("it was told %s", all)
 	}
-	bad.Fault = nil
+	bad.SetFault(nil)
 	if _, err := open(t, "", bad.URL, good.URL).Pull(t.Context(), Ref{Repo: "org/gated", Revision: "main"}, PullOptions{}); !isA[*GatedError](err) {
 		t.Errorf("got %v", err)
 	}
@@ -422,12 +422,12 @@ func TestPullsAtOnce(t *testing.T) {
 	s := hubtest.New(t)
 	files := model()
 	s.Add("org/tiny", hubtest.Repo{Files: files})
-	s.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+	s.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
 		if strings.HasPrefix(r.URL.Path, "/lfs/") {
 			time.Sleep(200 * time.Millisecond)
 		}
 		return false
-	}
+	})
 	cache := t.TempDir()
 	var loaded atomic.Int64
 	var each sync.WaitGroup

@@ -50,7 +50,7 @@ func TestPullRefusesWrongContent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := hubtest.New(t)
 			s.Add("org/tiny", hubtest.Repo{Files: model()})
-			s.Fault = x.fault
+			s.SetFault(x.fault)
 			h := open(t, "", s.URL)
 			_, err := h.Pull(t.Context(), ref, PullOptions{})
 			if err == nil || !strings.Contains(err.Error(), x.err) {
@@ -64,7 +64,7 @@ func TestPullRefusesWrongContent(t *testing.T) {
 			if _, serr := os.Stat(blob + incomplete); errors.As(err, &sum) && serr == nil {
 				t.Error("its wrong content was kept")
 			}
-			s.Fault = nil
+			s.SetFault(nil)
 			got, err := h.Pull(t.Context(), ref, PullOptions{})
 			if err != nil {
 				t.Fatalf("afterwards: %v", err)
@@ -75,13 +75,13 @@ func TestPullRefusesWrongContent(t *testing.T) {
 	t.Run("a small file", func(t *testing.T) {
 		s := hubtest.New(t)
 		s.Add("org/tiny", hubtest.Repo{Files: model()})
-		s.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+		s.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
 			if !strings.HasSuffix(r.URL.Path, "/config.json") {
 				return false
 			}
 			w.Write([]byte(`{"model_type": "bloom"}`))
 			return true
-		}
+		})
 		var sum *ChecksumError
 		if _, err := open(t, "", s.URL).Pull(t.Context(), ref, PullOptions{}); !errors.As(err, &sum) || sum.Hash != "git hash" {
 			t.Errorf("got %v", err)
@@ -124,14 +124,14 @@ func TestPullRefusesHostileAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := hubtest.New(t)
-			s.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+			s.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
 				if r.Method == http.MethodHead {
 					w.Header().Set("ETag", `"../../../evil"`)
 					return true
 				}
 				w.Write([]byte(x.body))
 				return true
-			}
+			})
 			h := open(t, "", s.URL)
 			_, err := h.Pull(t.Context(), ref, PullOptions{Selection: Selection{All: true}})
 			var odd *AnswerError
@@ -185,13 +185,13 @@ func TestPullAccess(t *testing.T) {
 		}
 	}
 	// A file that is listed and not there.
-	s.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+	s.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
 		if strings.Contains(r.URL.Path, "/resolve/") {
 			http.NotFound(w, r)
 			return true
 		}
 		return false
-	}
+	})
 	if _, err := open(t, "", s.URL).Pull(t.Context(), ref, PullOptions{}); !isA[*FileNotFoundError](err) {
 		t.Errorf("got %v", err)
 	}
@@ -205,10 +205,10 @@ func isA[E error](err error) bool {
 // TestRedirects: a redirect must not lead from https to http, nor for ever.
 func TestRedirects(t *testing.T) {
 	s := hubtest.New(t)
-	s.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+	s.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
 		http.Redirect(w, r, r.URL.String(), http.StatusFound)
 		return true
-	}
+	})
 	_, err := open(t, "", s.URL).Pull(t.Context(), ref, PullOptions{})
 	if !isA[*UnreachableError](err) || !strings.Contains(err.Error(), "more than 10 redirects") {
 		t.Errorf("got %v", err)
@@ -262,7 +262,7 @@ func TestPullTriesAgain(t *testing.T) {
 			s.Add("org/tiny", hubtest.Repo{Files: files})
 			var left atomic.Int64
 			left.Store(x.times)
-			s.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+			s.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
 				if !strings.HasPrefix(r.URL.Path, "/lfs/") || left.Add(-1) < 0 {
 					return false
 				}
@@ -279,7 +279,7 @@ func TestPullTriesAgain(t *testing.T) {
 				w.Header().Set("Retry-After", x.after)
 				w.WriteHeader(x.status)
 				return true
-			}
+			})
 			var notes []string
 			got, err := open(t, "", s.URL).Pull(t.Context(), ref, PullOptions{Note: func(n string) { notes = append(notes, n) }})
 			if x.err != nil {
@@ -299,11 +299,11 @@ func TestPullTriesAgain(t *testing.T) {
 	}
 	// Who ends it need not wait.
 	s := hubtest.New(t)
-	s.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+	s.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
 		w.Header().Set("Retry-After", "60")
 		w.WriteHeader(429)
 		return true
-	}
+	})
 	h := open(t, "", s.URL)
 	h.limits.most = time.Hour
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

@@ -38,14 +38,12 @@ type Repo struct {
 // Server is a hub.
 type Server struct {
 	URL string
-	// Fault handles a request in place of the server, if it returns true. Paths of large files at the
-	// other host are /lfs/SHA256. It may be nil, and may be replaced between requests.
-	Fault func(w http.ResponseWriter, r *http.Request) bool
 
 	t     *testing.T
 	files *httptest.Server // the other host
 
 	mu       sync.Mutex
+	fault    func(w http.ResponseWriter, r *http.Request) bool
 	repos    map[string]map[string]Repo // by name and revision
 	blobs    map[string][]byte
 	cuts     map[string]int64
@@ -90,6 +88,14 @@ func (s *Server) Cut(content []byte, after int64) {
 	s.cuts[SHA256(content)] = after
 }
 
+// SetFault has f handle requests in place of the server, where it returns true; nil: none. Paths of
+// large files at the other host are /lfs/SHA256.
+func (s *Server) SetFault(f func(w http.ResponseWriter, r *http.Request) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault = f
+}
+
 // Requests are those that came, as METHOD PATH [RANGE].
 func (s *Server) Requests() []string {
 	s.mu.Lock()
@@ -127,7 +133,7 @@ func (r *Repo) lfs(name string) bool {
 func (s *Server) begin(w http.ResponseWriter, r *http.Request) bool {
 	s.mu.Lock()
 	s.requests = append(s.requests, strings.TrimSpace(r.Method+" "+r.URL.Path+" "+r.Header.Get("Range")))
-	fault := s.Fault
+	fault := s.fault
 	s.mu.Unlock()
 	return fault != nil && fault(w, r)
 }
