@@ -458,6 +458,10 @@ func (s *session) release(ids ...*backendv1.Id) error {
 	_, err := quick(context.Background(), s, "Release", func(ctx context.Context) (*backendv1.ReleaseResponse, error) {
 		return s.life.rpc.Release(ctx, &backendv1.ReleaseRequest{Ids: ids})
 	})
+	// One that had its backend killed says so, however soon that is known.
+	if timeout := (*TimeoutError)(nil); errors.As(err, &timeout) {
+		return err
+	}
 	if err != nil && s.ended(false) != nil {
 		return nil
 	}
