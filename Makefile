@@ -47,8 +47,7 @@ demo: build models ## embed sentences, and answer a question, with real models t
 # The race detector slows what only computes tenfold and finds nothing there: with it,
 # such tests do a part (testing.Short), and all of it without, in a run of their own.
 .PHONY: test
-test: build models onnx-tests openai-client hub-client ## run all tests, with the race detector and long ones without
-	@$(MAKE) --no-print-directory -j$(JOBS) -C native/cpu CXX='$(CXX)' test-lib
+test: test-native build models onnx-tests openai-client hub-client ## run all tests, with the race detector and long ones without
 	ACCEL_BIN=$(CURDIR)/bin $(GO) test -race -short -timeout 20m ./...
 	ACCEL_BIN=$(CURDIR)/bin $(GO) test -timeout 20m $$(grep -rl --include='*_test.go' 'testing.Short()' cmd core plugins sdk | xargs -n1 dirname | sort -u | sed 's,^,./,')
 
@@ -67,13 +66,13 @@ cross: ## build and vet for the other platforms
 	  CGO_ENABLED=0 GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) vet ./... ; done
 
 .PHONY: fuzz
-fuzz: ## run every fuzz target for FUZZTIME (20s), one on each core at a time
+fuzz: ## run every fuzz target for FUZZTIME (20s), one more than there are cores at a time
 	@mkdir -p build/fuzz/found
 	@for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' cmd core plugins sdk | xargs -n1 dirname | sort -u); do \
 	  test=$(CURDIR)/build/fuzz/$${dir//\//-}.test; \
 	  $(GO) test -c -fuzz . -o $$test ./$$dir; \
 	  (cd $$dir && $$test -test.list '^Fuzz') | sed "s,^,$$dir $$test ,"; \
-	done | xargs -P $(JOBS) -n 3 bash -euo pipefail -c 'cd $$0; \
+	done | xargs -P $$(($(JOBS) + 1)) -n 3 bash -euo pipefail -c 'cd $$0; \
 	  $$1 -test.run "^$$" -test.fuzz "^$$2$$" -test.fuzztime $(FUZZTIME) -test.fuzzminimizetime 1s \
 	    -test.parallel 1 -test.fuzzcachedir $(CURDIR)/build/fuzz/found/$$0 2>&1 | sed -u "s,^,$$0 $$2: ,"'
 
@@ -92,10 +91,12 @@ bench: build models $(VENV)/peers $(VENV)/gguf llamacpp ## measure, side by side
 .PHONY: models
 models: $(MINILM)/model.safetensors $(SMOLLM2) ## fetch the real models that tests and the demo use
 
-.PHONY: native
+.PHONY: native test-native
 native: ## build the native CPU kernels
+test-native: NATIVE := test-lib
+native test-native:
 	@command -v $(CXX) >/dev/null || { echo "no C++ compiler: '$(CXX)' was not found; install one (Debian: apt-get install g++) or set CXX"; exit 1; }
-	@$(MAKE) --no-print-directory -j$(JOBS) -C native/cpu CXX='$(CXX)'
+	@$(MAKE) --no-print-directory -j$(JOBS) -C native/cpu CXX='$(CXX)' all $(NATIVE)
 
 .PHONY: generate
 generate: ## make the protocol's Go code again (needs protoc)
