@@ -91,9 +91,13 @@ func TestDeath(t *testing.T) {
 
 func TestDeathInCompile(t *testing.T) {
 	once := "ACCEL_FAULT_ONCE=" + filepath.Join(t.TempDir(), "once")
-	_, d := started(t, Options{Backends: fault("compile_exit", once)})
+	m, d := started(t, Options{Backends: fault("compile_exit", once)})
 	dir := identity(t)
+	pid := m.Backends()[0].PID
 	_, err := d.Compile(t.Context(), backend.CompileSpec{Dir: dir}, nil)
+	if now := m.Backends()[0].PID; now == pid {
+		t.Errorf("process %d is listed after its death was told", pid)
+	}
 	if e := as[*CrashedError](t, err); !e.InFlight || e.Exit != "exit status 7" {
 		t.Errorf("error is %+v", e)
 	}

@@ -271,7 +271,7 @@ func (h *host) lost(l *life) {
 	}
 	h.mu.Unlock()
 	for _, s := range over {
-		s.finish(func(inFlight bool) error { return l.ended(s.dev.ref, inFlight) })
+		s.finish(func(inFlight bool) error { return l.death(s.dev.ref, inFlight) })
 	}
 	h.m.note()
 }

@@ -361,12 +361,13 @@ func (l *life) await() {
 	case <-l.proc.lost:
 	}
 	l.crash = &CrashedError{Backend: l.h.name, PID: l.proc.pid(), Reason: l.proc.why(), Exit: l.proc.ending(), Stderr: l.proc.said.String()}
+	// Who learns of the death from a call finds the device gone already.
+	l.h.lost(l)
 	close(l.over)
 	l.mu.Lock()
 	streams := l.streams
 	l.streams = nil
 	l.mu.Unlock()
-	l.h.lost(l)
 	for _, s := range streams {
 		s.end()
 	}
@@ -383,6 +384,11 @@ func (l *life) ended(device string, inFlight bool) error {
 	default:
 		return nil
 	}
+	return l.death(device, inFlight)
+}
+
+// death is the error of a call for a device of a life that is over.
+func (l *life) death(device string, inFlight bool) error {
 	if l.stopping.Load() {
 		return ErrClosed
 	}
