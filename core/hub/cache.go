@@ -60,10 +60,10 @@ func (r repo) link(sha string, f File) error {
 	if err != nil {
 		return r.fail("link "+f.Name, err)
 	}
-	return r.replace(at, func(temporary string) error {
+	return r.replace(at, func(beside string) error {
 		// Windows lets few users make symbolic links.
-		if err := os.Symlink(target, temporary); err != nil {
-			return os.Link(blob, temporary)
+		if err := os.Symlink(target, beside); err != nil {
+			return os.Link(blob, beside)
 		}
 		return nil
 	})
@@ -78,18 +78,18 @@ func (r repo) setRef(revision, sha string) error {
 	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
 		return r.fail("make "+filepath.Dir(at), err)
 	}
-	return r.replace(at, func(temporary string) error { return os.WriteFile(temporary, []byte(sha), 0o644) })
+	return r.replace(at, func(beside string) error { return os.WriteFile(beside, []byte(sha), 0o644) })
 }
 
-// replace puts what make makes in a place at once. It is made beside the folders that others list.
-func (r repo) replace(at string, write func(temporary string) error) error {
-	temporary := filepath.Join(r.dir, ".accel-"+rand.Text())
-	err := write(temporary)
+// replace puts what write writes in a place at once. It is made beside the folders that others list.
+func (r repo) replace(at string, write func(beside string) error) error {
+	beside := filepath.Join(r.dir, ".accel-"+rand.Text())
+	err := write(beside)
 	if err == nil {
-		err = os.Rename(temporary, at)
+		err = os.Rename(beside, at)
 	}
 	if err != nil {
-		os.Remove(temporary)
+		os.Remove(beside)
 		return r.fail("make "+at, err)
 	}
 	return nil

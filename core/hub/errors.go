@@ -84,7 +84,7 @@ type RateLimitError struct {
 }
 
 func (e *RateLimitError) Error() string {
-	s := fmt.Sprintf("%s answers no more requests for now", e.Endpoint)
+	s := fmt.Sprintf("%s has had too many requests", e.Endpoint)
 	if e.Wait > 0 {
 		s += fmt.Sprintf("; it says to wait %v", e.Wait)
 	}

@@ -13,11 +13,3 @@ func lastAccess(info fs.FileInfo) time.Time {
 	}
 	return info.ModTime()
 }
-
-// links is the number of names that a file has; 0: not known.
-func links(info fs.FileInfo) uint64 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return uint64(st.Nlink)
-	}
-	return 0
-}

@@ -147,7 +147,7 @@ func (s *Sequence) mustKeepLast() bool {
 	return last.users() > 1 || last.filled != r
 }
 
-// Room is the number of tokens that Reserve can make room for now.
+// Room is the number of tokens that Reserve can make room for at this moment.
 func (s *Sequence) Room() int {
 	pages := s.c.Available()
 	if s.mustKeepLast() && s.c.pages[s.pages[s.length/s.c.g.PageSize]].users() > 1 {
