@@ -410,16 +410,7 @@ func atSizes(c *tasks.CostInfo) string {
 
 // operations is a number of floating-point operations in the unit that people read.
 func operations(n int64) string {
-	f, units := float64(n), []string{"FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP"}
-	i := 0
-	for f >= 1000 && i < len(units)-1 {
-		f /= 1000
-		i++
-	}
-	if i == 0 {
-		return fmt.Sprintf("%d FLOP", n)
-	}
-	return fmt.Sprintf("%.2f %s", f, units[i])
+	return scaled(n, 1000, 2, "FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP")
 }
 
 func or(n, otherwise int) int {

@@ -297,16 +297,20 @@ func memory(n int64) string {
 	if n <= 0 {
 		return "-"
 	}
-	f, units := float64(n), []string{"B", "KiB", "MiB", "GiB", "TiB"}
-	i := 0
-	for f >= 1024 && i < len(units)-1 {
-		f /= 1024
+	return scaled(n, 1024, 1, "B", "KiB", "MiB", "GiB", "TiB")
+}
+
+// scaled is a number in the largest of its units, each base times the one before, with so many decimals.
+func scaled(n int64, base float64, decimals int, units ...string) string {
+	f, i := float64(n), 0
+	for f >= base && i < len(units)-1 {
+		f /= base
 		i++
 	}
 	if i == 0 {
-		return fmt.Sprintf("%d B", n)
+		decimals = 0
 	}
-	return fmt.Sprintf("%.1f %s", f, units[i])
+	return fmt.Sprintf("%.*f %s", decimals, f, units[i])
 }
 
 // seconds is a duration in the unit that people read.
