@@ -15,6 +15,7 @@ import (
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/core/schedule"
 	"github.com/accelhq/accel/core/tasks"
+	"github.com/accelhq/accel/sdk/tensor"
 )
 
 // model is a configured model: opened once, in the background, and placed where
@@ -87,7 +88,10 @@ func (m *model) serve(e *Engine, s *Session) error {
 	}
 	emb := s.Model.Embedding
 	m.embedder = &tasks.Embedder{
-		Model: m.name, Encoder: textEncoder{tok, emb.Prompt, emb.Lowercase}, Runner: s.Runner, Feeds: s.Model.Feeds,
+		Model: m.name, Encoder: textEncoder{tok, emb.Prompt, emb.Lowercase}, Runner: s.Runner,
+		Feeds: func(in map[string]tensor.Tensor) (map[string]tensor.Tensor, error) {
+			return s.Model.Feeds(models.Encode, in)
+		},
 		MaxTokens: int(emb.MaxTokens), Hidden: int(emb.Dimension), Pad: s.Model.PadToken,
 		Output: models.SentenceEmbedding, Normalize: emb.Normalize,
 	}

@@ -37,6 +37,8 @@ type Session struct {
 	Path   string // that was opened, where a hub: path led to
 	Dir    string // of config.json and tokenizer
 
+	component string // of Model that Source is
+
 	closers []func() error
 }
 
@@ -94,7 +96,7 @@ func (e *Engine) open(ck *checkpoint.Checkpoint, o SessionOptions) (*Session, er
 		if s.Source, err = s.Model.Component(component); err != nil {
 			return nil, err
 		}
-		s.Class = s.Model.Class
+		s.Class, s.component = s.Model.Class, component
 		paddable = []string{models.Batch, models.Sequence}
 	}
 	q := route.Query{Model: s.Name, Class: s.Class, Preferred: o.Preferred, Policy: o.Policy, Split: o.Split,
@@ -124,7 +126,7 @@ func (s *Session) Feeds(inputs map[string]graph.Datum) (map[string]graph.Datum, 
 		}
 		given[name] = v.Tensor
 	}
-	full, err := s.Model.Feeds(given)
+	full, err := s.Model.Feeds(s.component, given)
 	if err != nil {
 		return nil, err
 	}

@@ -182,7 +182,6 @@ func (v *family) load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 		Windows: c.windows, MaxPositions: c.maxPositions, EOS: c.eos, BOS: c.bos, KV: o.KV, ByLength: c.rope.byLength(),
 	}
 	m := &Model{VocabSize: c.vocab, MaxTokens: c.maxPositions, PadToken: c.pad, Decoder: d}
-	m.feeds = d.feeds
 	if d.ByLength {
 		m.Notes = append(m.Notes, "keys turn by frequencies that depend on the length of their sequence: pages are not shared between sequences")
 	}
@@ -190,7 +189,7 @@ func (v *family) load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 	n := newNet(Decode, w, o)
 	b := &decoder{net: n, v: v, c: c, d: d}
 	b.build()
-	if err := m.add(Decode, b.net); err != nil {
+	if err := m.add(Decode, d, b.net); err != nil {
 		return nil, err
 	}
 	if err := w.wholeLayers(c.layers); err != nil {

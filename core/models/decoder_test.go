@@ -416,7 +416,7 @@ func TestDecoderFeeds(t *testing.T) {
 		}
 		return in
 	}
-	if got, err := m.Feeds(good()); err != nil || len(got) != len(good()) {
+	if got, err := m.Feeds(Decode, good()); err != nil || len(got) != len(good()) {
 		t.Errorf("found %d inputs, %v", len(got), err)
 	}
 	for _, c := range []struct {
@@ -436,7 +436,7 @@ func TestDecoderFeeds(t *testing.T) {
 		if c.value != nil {
 			in[c.name] = *c.value
 		}
-		_, err := m.Feeds(in)
+		_, err := m.Feeds(Decode, in)
 		var e *InputError
 		if !errors.As(err, &e) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("found %v, wanted %q", err, c.want)

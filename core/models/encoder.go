@@ -95,6 +95,50 @@ func (c *encoderConfig) maxTokens() int64 {
 	return c.positions
 }
 
+// inputs are those of the encoder's graphs, int64 [batch, sequence] each.
+func (c *encoderConfig) inputs() inputs {
+	dims := symbols(Batch, Sequence)
+	ids, mask := tokens(c.vocab, dims...)
+	list := []input{ids, mask}
+	if c.types > 0 {
+		list = append(list, input{name: "token_type_ids", dtype: tensor.Int64, dims: dims, below: c.types,
+			wanted: fmt.Sprintf("a type below type_vocab_size, which is %d", c.types), fill: zeros})
+	}
+	positions := count
+	if c.countFromPad {
+		positions = countFromPad(c.pad)
+	}
+	list = append(list, input{name: "position_ids", dtype: tensor.Int64, dims: dims, below: c.positions,
+		wanted: fmt.Sprintf("a position below max_position_embeddings, which is %d", c.positions), fill: positions})
+	return inputs{list: list, sizes: map[string]size{Sequence: {most: c.maxTokens(), remedy: "cut or split the text"}}, also: attends}
+}
+
+// count numbers the tokens of each text from 0.
+func count(out tensor.Tensor, _ feeds) {
+	positions := tensor.View[int64](out)
+	for i := range positions {
+		positions[i] = int64(i) % out.Shape[1]
+	}
+}
+
+// countFromPad numbers the tokens of each text from pad+1 and leaves those that
+// are padding at pad, as fairseq does.
+func countFromPad(pad int64) func(tensor.Tensor, feeds) {
+	return func(out tensor.Tensor, given feeds) {
+		positions, next := tensor.View[int64](out), pad
+		for i, id := range tensor.View[int64](given[InputIDs].Aligned()) {
+			if int64(i)%out.Shape[1] == 0 {
+				next = pad
+			}
+			positions[i] = pad
+			if id != pad {
+				next++
+				positions[i] = next
+			}
+		}
+	}
+}
+
 func (v *variant) load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 	f := ck.Config.Fields()
 	c := v.config(f)
@@ -108,7 +152,6 @@ func (v *variant) load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 		VocabSize: c.vocab,
 		MaxTokens: c.maxTokens(),
 		PadToken:  c.pad,
-		feeds:     c.feeds,
 	}
 	w := &weights{ck: ck, prefix: v.prefix, used: map[string]bool{}}
 	w.skip("embeddings.position_ids", "embeddings.token_type_ids")
@@ -127,7 +170,7 @@ func (v *variant) load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 			m.Notes = append(m.Notes, fmt.Sprintf("the architecture %s is not known: its outputs beyond the encoder's are left out", architecture))
 		}
 	}
-	if err := m.add(Full, e.net); err != nil {
+	if err := m.add(Full, c.inputs(), e.net); err != nil {
 		return nil, err
 	}
 
@@ -140,20 +183,20 @@ func (v *variant) load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 	}
 	e = v.begin(Encode, w, c, o)
 	e.output(SentenceEmbedding, e.pool(e.hidden, "attention_mask", m.Embedding.Pooling, m.Embedding.Normalize), graph.Known(m.Embedding.Dimension))
-	if err := m.add(Encode, e.net); err != nil {
+	if err := m.add(Encode, c.inputs(), e.net); err != nil {
 		return nil, err
 	}
 	m.Unused = w.unused()
 	return m, nil
 }
 
-// add ends a graph and makes it a component.
-func (m *Model) add(name string, n net) error {
+// add ends a graph and makes it a component that is fed with in.
+func (m *Model) add(name string, in feeder, n net) error {
 	g, err := n.model()
 	if err != nil {
 		return err
 	}
-	m.Components = append(m.Components, Component{Name: name, Graph: g})
+	m.Components = append(m.Components, Component{Name: name, Graph: g, feeder: in})
 	return nil
 }
 
@@ -192,9 +235,7 @@ type encoder struct {
 // begin builds the inputs and the encoder.
 func (v *variant) begin(name string, w *weights, c encoderConfig, o Options) *encoder {
 	e := &encoder{net: newNet(name, w, o), v: v, c: c}
-	for _, input := range c.inputs() {
-		e.Input(input.name, graph.TensorType(tensor.Int64, graph.Sym(Batch), graph.Sym(Sequence)))
-	}
+	c.inputs().declare(e.Builder)
 	x := e.embedding("embeddings.word", "input_ids", wordTable, c.vocab, c.embedding)
 	if c.types > 0 {
 		types := e.embedding("embeddings.token_type", "token_type_ids", "embeddings.token_type_embeddings.weight", c.types, c.embedding)

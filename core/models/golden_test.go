@@ -50,7 +50,7 @@ func program(t testing.TB, m *Model, ck *checkpoint.Checkpoint, component string
 func run(t testing.TB, m *Model, ck *checkpoint.Checkpoint, component string, inputs map[string]tensor.Tensor, wanted ...string) map[string]tensor.Tensor {
 	t.Helper()
 	p := program(t, m, ck, component)
-	feeds, err := m.Feeds(inputs)
+	feeds, err := m.Feeds(component, inputs)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -111,14 +111,19 @@ type Model struct {
 	Notes []string
 	// Unused are tensors of the checkpoint that no graph reads, sorted.
 	Unused []string
-
-	feeds func(map[string]tensor.Tensor) (map[string]tensor.Tensor, error)
 }
 
 // Component is one graph of a model.
 type Component struct {
 	Name  string
 	Graph *graph.Model
+
+	feeder feeder
+}
+
+// feeder completes and checks what a component is fed with.
+type feeder interface {
+	feeds(given feeds) (feeds, error)
 }
 
 // Embedding says how a text's vector is made of its tokens'.
@@ -227,24 +232,33 @@ func (m *Model) Serving() string {
 
 // Component returns the graph of that name.
 func (m *Model) Component(name string) (*graph.Model, error) {
+	c, err := m.component(name)
+	return c.Graph, err
+}
+
+func (m *Model) component(name string) (Component, error) {
 	if name == Full && m.Decoder != nil {
 		name = Decode
 	}
 	var names []string
 	for _, c := range m.Components {
 		if c.Name == name {
-			return c.Graph, nil
+			return c, nil
 		}
 		names = append(names, c.Name)
 	}
-	return nil, fmt.Errorf("a model of type %s has no component %q; it has %s", m.ModelType, name, strings.Join(names, ", "))
+	return Component{}, fmt.Errorf("a model of type %s has no component %q; it has %s", m.ModelType, name, strings.Join(names, ", "))
 }
 
-// Feeds completes and checks the inputs of the model's graphs: it makes those that
-// may be left out, and refuses before anything runs what the graphs can't take.
-// The given map and tensors stay as they are. Errors are *InputError.
-func (m *Model) Feeds(inputs map[string]tensor.Tensor) (map[string]tensor.Tensor, error) {
-	return m.feeds(inputs)
+// Feeds completes and checks the inputs of a component: it makes those that may be
+// left out, and refuses before anything runs what the graph can't take. The given
+// map and tensors stay as they are. Errors about inputs are *InputError.
+func (m *Model) Feeds(component string, inputs map[string]tensor.Tensor) (map[string]tensor.Tensor, error) {
+	c, err := m.component(component)
+	if err != nil {
+		return nil, err
+	}
+	return c.feeder.feeds(inputs)
 }
 
 // InputError says what is wrong with an input of a model.

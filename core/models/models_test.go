@@ -484,7 +484,7 @@ func TestFeeds(t *testing.T) {
 	for _, c := range good {
 		t.Run(c.name, func(t *testing.T) {
 			before := maps.Clone(c.given)
-			got, err := c.m.Feeds(c.given)
+			got, err := c.m.Feeds(Full, c.given)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -511,10 +511,10 @@ func TestFeeds(t *testing.T) {
 		{"unknown input", bert, map[string]tensor.Tensor{"input_ids": ids(1, 1, 1, 1, 1, 1), "pixels": ids(1, 1, 1, 1, 1, 1)}, []string{"pixels", "one of input_ids, attention_mask, token_type_ids, position_ids"}},
 		{"no token types", distil, map[string]tensor.Tensor{"input_ids": ids(1, 1, 1, 1, 1, 1), "token_type_ids": ids(0, 0, 0, 0, 0, 0)}, []string{"token_type_ids", "no such input"}},
 		{"one dimension", bert, map[string]tensor.Tensor{"input_ids": tensor.Ints(tensor.Shape{2}, 1, 2)}, []string{"its shape is [2], wanted [batch,sequence]"}},
-		{"no text", bert, map[string]tensor.Tensor{"input_ids": {DType: tensor.Int64, Shape: tensor.Shape{0, 3}}}, []string{"[0,3]", "at least one text"}},
-		{"no token", bert, map[string]tensor.Tensor{"input_ids": {DType: tensor.Int64, Shape: tensor.Shape{2, 0}}}, []string{"[2,0]", "at least one token"}},
-		{"too long", bert, map[string]tensor.Tensor{"input_ids": long(15)}, []string{"texts of 15 tokens, wanted at most 14", "cut or split"}},
-		{"too long for RoBERTa", roberta, map[string]tensor.Tensor{"input_ids": long(13)}, []string{"texts of 13 tokens, wanted at most 12"}},
+		{"no text", bert, map[string]tensor.Tensor{"input_ids": {DType: tensor.Int64, Shape: tensor.Shape{0, 3}}}, []string{"[0,3], batch 0", "at least 1"}},
+		{"no token", bert, map[string]tensor.Tensor{"input_ids": {DType: tensor.Int64, Shape: tensor.Shape{2, 0}}}, []string{"[2,0], sequence 0", "at least 1"}},
+		{"too long", bert, map[string]tensor.Tensor{"input_ids": long(15)}, []string{"sequence 15, wanted at most 14", "cut or split"}},
+		{"too long for RoBERTa", roberta, map[string]tensor.Tensor{"input_ids": long(13)}, []string{"sequence 13, wanted at most 12"}},
 		{"int32", bert, map[string]tensor.Tensor{"input_ids": tensor.Of(tensor.Int32, tensor.Shape{1, 1}, []int32{1})}, []string{"its type is int32, wanted int64"}},
 		{"data too short", bert, map[string]tensor.Tensor{"input_ids": {DType: tensor.Int64, Shape: tensor.Shape{1, 2}, Data: make([]byte, 8)}}, []string{"holds 8 bytes"}},
 		{"token out of range", bert, map[string]tensor.Tensor{"input_ids": ids(1, 2, 3, 4, 24, 6)}, []string{"input_ids[1,1]: found 24, wanted a token below vocab_size, which is 24", "another model"}},
@@ -527,7 +527,7 @@ func TestFeeds(t *testing.T) {
 	}
 	for _, c := range bad {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := c.m.Feeds(c.given)
+			got, err := c.m.Feeds(Full, c.given)
 			var e *InputError
 			if !errors.As(err, &e) || got != nil {
 				t.Fatalf("found %v and %v, wanted an *InputError", got, err)
