@@ -52,10 +52,7 @@ func (r *attender) fail(n *graph.Node, format string, args ...any) error {
 func (r *attender) node(n *graph.Node) error {
 	f, what := graph.ContractFunctionOf(n), "replaced "+n.OpType+" by its body"
 	if r.target.Attention == backend.AttentionRows {
-		if n.OpType == "PagedWrite" {
-			return r.fail(n, "a device that only reads pools can't write them without attending")
-		}
-		f, what = graph.PagedRowsFunction(n), "replaced "+n.OpType+" by one that reads pools and gives the new rows"
+		f, what = graph.PagedRowsFunction(n), "replaced "+n.OpType+" by one that gives the new rows and leaves the pools as they are"
 		if err := r.rows(n); err != nil {
 			return err
 		}
@@ -78,7 +75,7 @@ func (r *attender) node(n *graph.Node) error {
 // its rows, outputs k_new.N. What stands for the pools is known by name, for who
 // runs the graph writes the rows into them.
 func (r *attender) rows(n *graph.Node) error {
-	if n.Inputs[1] == "" { // it only reads: the pools stay as they are
+	if n.OpType == "PagedAttention" && n.Inputs[1] == "" { // it only reads: the pools stay as they are
 		for _, name := range n.Outputs[1:] {
 			if name != "" {
 				return r.fail(n, "it only reads its pools, and %s is one of them", name)
@@ -87,15 +84,18 @@ func (r *attender) rows(n *graph.Node) error {
 		n.Outputs = n.Outputs[:1]
 		return nil
 	}
-	if n.Inputs[5] != backend.RowSlots {
-		return r.fail(n, "its slots are %s, wanted the input %s", n.Inputs[5], backend.RowSlots)
+	slots, pools := 5, []int{-1, 3, 4, 9, 10} // inputs, those of the pools in the order of the outputs
+	if n.OpType == "PagedWrite" {
+		slots, pools = 2, []int{3, 4, 5, 6}
 	}
-	pools := []int{3, 4, 9, 10} // inputs, in the order of the outputs
+	if n.Inputs[slots] != backend.RowSlots {
+		return r.fail(n, "its slots are %s, wanted the input %s", n.Inputs[slots], backend.RowSlots)
+	}
 	for i, out := range n.Outputs {
-		if i == 0 || out == "" {
+		if pools[i] < 0 || out == "" {
 			continue
 		}
-		pool := n.Inputs[pools[i-1]]
+		pool := n.Inputs[pools[i]]
 		updated, row, ok := backend.RowNames(pool)
 		switch {
 		case !ok || r.input(pool) == nil:

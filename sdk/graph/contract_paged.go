@@ -68,11 +68,11 @@ func ContractFunctionOf(n *Node) *Function {
 // of the call's inputs that gives o and, in the place of the updated pools, this
 // step's rows as the pools store them: k_new [T,Hkv,D], v_new [T,Hkv,Dv] and for
 // quantised pools k_scales_new, v_scales_new [T,Hkv]. A call that only reads gives o
-// alone. It attends to what the pools held before the step, and to these rows. nil
-// where the call has no such form.
+// alone, a PagedWrite the rows alone. It attends to what the pools held before the step,
+// and to these rows. nil where the call has no such form.
 func PagedRowsFunction(n *Node) *Function {
 	f, ok := formOf(n)
-	if !ok || n.Domain != DomainAccel || n.OpType != "PagedAttention" {
+	if !ok || n.Domain != DomainAccel {
 		return nil
 	}
 	f.rows = true
@@ -284,6 +284,12 @@ func (b pagedBuilder) end() *Function {
 }
 
 func (f pagedForm) write() *Function {
+	if f.rows {
+		b := f.begin([]string{"k", "v", "slots", "k_pages", "v_pages"}, []string{"k_new", "v_new"}, nil, IntAttr("k_bits", 0), IntAttr("v_bits", 0))
+		b.stored(0)
+		b.stored(1)
+		return b.end()
+	}
 	b := f.begin([]string{"k", "v", "slots", "k_pages", "v_pages"}, []string{"k_pages_out", "v_pages_out"}, nil,
 		IntAttr("k_bits", 0), IntAttr("v_bits", 0))
 	b.set("slot", "Unsqueeze", []string{"slots", "axis_1"})
