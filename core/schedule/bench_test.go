@@ -18,8 +18,8 @@ type idle struct {
 	logits   []float32
 }
 
-func (e *idle) Open(context.Context, *route.Decision) (kvcache.Geometry, error) {
-	return e.geometry, nil
+func (e *idle) Open(context.Context, *route.Decision) (Pools, error) {
+	return Pools{Own: e.geometry}, nil
 }
 
 func (e *idle) Step(_ context.Context, s *Step) ([]float32, error) {
@@ -30,6 +30,7 @@ func (e *idle) Step(_ context.Context, s *Step) ([]float32, error) {
 	return e.logits[:need], nil
 }
 
+func (e *idle) Encode(context.Context, *Encoding) error           { panic("nothing is encoded") }
 func (e *idle) SwapOut(context.Context, []int64) (Swapped, error) { panic("nothing is swapped") }
 func (e *idle) SwapIn(context.Context, Swapped, []int64) error    { panic("nothing is swapped") }
 func (e *idle) Close() error                                      { return nil }

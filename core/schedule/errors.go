@@ -62,12 +62,16 @@ type TooLongError struct {
 	MaxTokens int  // that may be added; 0: as many as there is room for
 	Limit     int  // tokens, prompt and output together
 	Cache     bool // the limit is the KV cache's, not the model's
+	Source    bool // Prompt counts the rows of the source, which alone are too many
 }
 
 func (e *TooLongError) Error() string {
 	whose, remedy := "the model takes", ""
 	if e.Cache {
 		whose, remedy = "the KV cache holds", ", or give kv_cache.memory more"
+	}
+	if e.Source {
+		return fmt.Sprintf("the input has %d rows for the decoder to attend to; %s %d; shorten it%s", e.Prompt, whose, e.Limit, remedy)
 	}
 	if e.MaxTokens == 0 {
 		return fmt.Sprintf("the prompt has %d tokens and the output at least 1; %s %d; shorten it%s", e.Prompt, whose, e.Limit, remedy)

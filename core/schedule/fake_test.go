@@ -13,6 +13,7 @@ import (
 
 	"github.com/accelhq/accel/core/kvcache"
 	"github.com/accelhq/accel/core/route"
+	"github.com/accelhq/accel/sdk/tensor"
 )
 
 // fake is an executor whose pools hold the tokens themselves and whose logits are a
@@ -21,9 +22,13 @@ import (
 type fake struct {
 	vocab    int
 	geometry kvcache.Geometry
+	sources  kvcache.Geometry // zero: it has none
+	embeds   int              // width of rows that come as embeddings
 
 	mu      sync.Mutex // for what tests look at while it runs
 	pools   []int64    // token + 1; 0: never written
+	cross   []int64    // what sources say, of the same kind
+	encoded int
 	opened  int
 	closed  int
 	steps   int
@@ -36,6 +41,7 @@ type fake struct {
 	openErr error
 	stepErr func(n int, s *Step) error // nil: none; n counts from 1, before the run
 	swapErr func(out bool) error
+	encErr  func(n int) error // as stepErr
 	delay   time.Duration
 	hold    chan struct{} // a step waits until it can read
 	gate    chan struct{} // Open waits for its end
@@ -52,17 +58,67 @@ func newFake(pages, pageSize int) *fake {
 	return &fake{vocab: 61, geometry: kvcache.Geometry{Pages: pages, PageSize: pageSize, PageBytes: 1 << 20}, gate: make(chan struct{})}
 }
 
-func (f *fake) Open(_ context.Context, d *route.Decision) (kvcache.Geometry, error) {
+func (f *fake) Open(_ context.Context, d *route.Decision) (Pools, error) {
 	<-f.gate
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.openErr != nil {
-		return kvcache.Geometry{}, f.openErr
+		return Pools{}, f.openErr
 	}
 	f.opened++
 	d.Model, d.Chosen = "fake", route.Choice{Platform: "fake", Device: "fake:0"}
 	f.pools = make([]int64, f.geometry.Pages*f.geometry.PageSize)
-	return f.geometry, nil
+	f.cross = make([]int64, f.sources.Pages*f.sources.PageSize)
+	return Pools{f.geometry, f.sources}, nil
+}
+
+// source is what a test's source says in each row: numbers that depend on all of it.
+func source(seed, rows int) *Source {
+	r := &Source{Rows: rows, Inputs: map[string]tensor.Tensor{"text": tensor.Ints(tensor.Shape{int64(rows)}, prompt(seed, rows)...)}}
+	r.Hash[0], r.Hash[1] = byte(seed), byte(rows)
+	return r
+}
+
+func (f *fake) Encode(_ context.Context, e *Encoding) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.encoded++
+	if f.encErr != nil {
+		if err := f.encErr(f.encoded); err != nil {
+			return err
+		}
+	}
+	text := tensor.View[int64](e.Inputs["text"])
+	if len(text) != len(e.Slots) {
+		f.wrong("encoding of %d rows into %d places", len(text), len(e.Slots))
+	}
+	for i, at := range e.Slots {
+		if at >= int64(f.sources.PageSize) {
+			f.cross[at] = text[i] + 1
+		}
+	}
+	return nil
+}
+
+// embed is a run of rows whose first numbers a fake tells apart.
+func (f *fake) embed(at, seed, rows int) Embed {
+	e := Embed{At: at, Rows: make([]float32, rows*f.embeds)}
+	for i := range rows {
+		e.Rows[i*f.embeds] = float32(seed*1000 + i)
+	}
+	e.Hash[0], e.Hash[1] = byte(seed), byte(rows)
+	return e
+}
+
+// said is what stands for a request's tokens in the pools, less 1.
+func (f *fake) said(r *Request, tokens []int64) []int64 {
+	out := slices.Clone(tokens)
+	for _, e := range r.Embeds {
+		for i := range len(e.Rows) / f.embeds {
+			out[e.At+i] = 1000000 + int64(e.Rows[i*f.embeds])
+		}
+	}
+	return out
 }
 
 func (f *fake) wrong(format string, args ...any) { f.bad = append(f.bad, fmt.Errorf(format, args...)) }
@@ -112,6 +168,9 @@ func (f *fake) Step(ctx context.Context, s *Step) ([]float32, error) {
 			}
 			owner[page] = b
 			f.pools[s.Slots[t]] = s.InputIDs[t] + 1
+			if len(s.EmbedIndex) > 0 && s.EmbedIndex[t] >= 0 {
+				f.pools[s.Slots[t]] = 1000001 + int64(s.EmbedRows[int(s.EmbedIndex[t])*f.embeds])
+			}
 		}
 	}
 	f.logits = f.logits[:0]
@@ -122,6 +181,12 @@ func (f *fake) Step(ctx context.Context, s *Step) ([]float32, error) {
 		}
 		p := s.Positions[t]
 		var seen []int64
+		for j := range s.CrossLengths[min(b, len(s.CrossLengths)):min(b+1, len(s.CrossLengths))] {
+			for i := range s.CrossLengths[b+j] {
+				size := int64(f.sources.PageSize)
+				seen = append(seen, f.cross[s.CrossTables[int64(b*s.CrossWidth)+i/size]*size+i%size]-1)
+			}
+		}
 		for j := max(0, p+1-f.window(p)); j <= p; j++ {
 			seen = append(seen, f.pools[s.PageTables[int64(b*s.PageWidth)+j/size]*size+j%size]-1)
 		}
@@ -227,7 +292,10 @@ func oracle(t testing.TB, f *fake, r Request, choice int) []int64 {
 	q.chooser = q.r.choosers[choice]
 	for {
 		p := int64(len(q.tokens) - 1)
-		seen := q.tokens[max(0, p+1-f.window(p)):]
+		seen := f.said(&r, q.tokens)[max(0, p+1-f.window(p)):]
+		if r.Source != nil {
+			seen = slices.Concat(tensor.View[int64](r.Source.Inputs["text"]), seen)
+		}
 		j := job{q: q}
 		if j.draw(&sampler{}, oracleLogits(f.vocab, seen, p), "oracle"); j.err != nil {
 			t.Fatal(j.err)
@@ -263,7 +331,7 @@ func settled(t *testing.T, s *Scheduler, f *fake) Stats {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	if st.Running+st.Waiting+st.Swapped+st.Cache.Used+st.Cache.Shared != 0 || st.SwapBytes != 0 || st.Cache.Free+st.Cache.Cached != st.Cache.Pages {
+	if st.Running+st.Waiting+st.Swapped+st.Cache.Used+st.Cache.Shared+st.Cross.Used+st.Cross.Shared != 0 || st.SwapBytes != 0 || st.Cache.Free+st.Cache.Cached != st.Cache.Pages {
 		t.Errorf("at rest, something is held still: %+v", st)
 	}
 	if err := s.Close(); err != nil {
@@ -292,7 +360,7 @@ func start(t *testing.T, f *fake, o Options) *Scheduler {
 
 func gated(t *testing.T, f *fake, o Options) *Scheduler {
 	t.Helper()
-	o.Vocabulary = f.vocab
+	o.Vocabulary, o.Embeds, o.Sources = f.vocab, f.embeds, f.sources.Pages > 0
 	s, err := New(f, o)
 	if err != nil {
 		t.Fatal(err)

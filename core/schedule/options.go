@@ -22,6 +22,9 @@ const (
 type Options struct {
 	Vocabulary int // V, the length of a row of logits; needed
 	MaxLength  int // tokens that the model takes, prompt and output together; 0: any number
+	// Embeds is the width of rows that may come as embeddings; 0: none may.
+	Embeds  int
+	Sources bool // each sequence attends to a source beside its own tokens
 	// StepTokens is the number of tokens that a step has at most: one for each sequence that
 	// decodes, the rest for prompts. Default 512.
 	StepTokens   int
@@ -45,7 +48,7 @@ func (o Options) complete() (Options, error) {
 	switch {
 	case o.Vocabulary <= 0:
 		return o, fmt.Errorf("schedule: a vocabulary of %d tokens; at least 1 is needed", o.Vocabulary)
-	case o.MaxLength < 0 || o.SwapBytes < 0:
+	case o.Embeds < 0 || o.MaxLength < 0 || o.SwapBytes < 0:
 		return o, fmt.Errorf("schedule: options %+v: no limit may be negative", o)
 	case o.MaxSequences > o.StepTokens:
 		return o, fmt.Errorf("schedule: %d sequences don't fit into a step of %d tokens; raise the latter or lower the former", o.MaxSequences, o.StepTokens)
@@ -61,6 +64,7 @@ func (o Options) complete() (Options, error) {
 // Stats is a snapshot of a scheduler.
 type Stats struct {
 	Cache kvcache.Stats // pages; zero before the first request
+	Cross kvcache.Stats // pages of sources; zero where the model has none
 
 	Waiting   int   // requests and preempted sequences that wait for pages
 	Running   int   // sequences that hold pages
@@ -68,6 +72,7 @@ type Stats struct {
 	SwapBytes int64 // that they take
 
 	Steps           uint64
+	Encodings       uint64 // sources whose keys and values were computed
 	PrefillTokens   uint64 // tokens run that were known: prompts, and what was recomputed
 	DecodeTokens    uint64 // tokens run that were drawn the step before
 	Sampled         uint64 // tokens drawn

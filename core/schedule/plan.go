@@ -2,8 +2,6 @@ package schedule
 
 import (
 	"slices"
-
-	"github.com/accelhq/accel/core/kvcache"
 )
 
 // plan takes in what there is room for and puts the next batch together. It returns false if the
@@ -166,6 +164,9 @@ func (s *Scheduler) admit() error {
 				s.count.CachedTokens += uint64(q.known())
 			}
 			s.tell(q.r)
+			if err := s.encode(q); err != nil {
+				return err
+			}
 			continue
 		}
 		// What is more urgent does not wait for what is less.
@@ -225,6 +226,11 @@ func (s *Scheduler) tooLong(q *sequence) error {
 	if q.r.MaxTokens > 0 {
 		need = q.limit - 1
 	}
+	if src := q.r.Source; src != nil {
+		if g := s.cross.Geometry(); g.PagesFor(src.Rows, src.Rows) >= g.Pages {
+			return &TooLongError{Prompt: src.Rows, Limit: g.Capacity(), Cache: true, Source: true}
+		}
+	}
 	if g.PagesFor(need, chunk) < g.Pages {
 		return nil
 	}
@@ -261,20 +267,28 @@ func (s *Scheduler) enough(q *sequence) (bool, error) {
 	for _, r := range s.running {
 		room -= max(0, g.PagesFor(len(r.tokens), s.o.StepTokens)-r.pages.Width())
 	}
+	if !s.attach(q.r) {
+		return false, nil
+	}
 	if q.swapped != nil {
 		if need <= room || len(s.running) == 0 {
-			return s.swapIn(q)
+			in, err := s.swapIn(q)
+			if !in {
+				s.detach(q.r)
+			}
+			return in, err
 		}
+		s.detach(q.r)
 		return false, nil
 	}
 	known := q.tokens[:len(q.tokens)-1]
-	content := kvcache.Content{Salt: q.r.Salt, Private: q.r.Sampling.Deterministic}
-	q.pages, q.fresh = s.cache.Open(content, known), true
+	q.pages, q.fresh = s.cache.Open(q.r.content(s.o.Embeds), known), true
 	// Pages that others hold too need no room.
 	if need-(q.pages.Width()-q.pages.Held()) <= room || len(s.running) == 0 {
 		return true, nil
 	}
 	q.pages.Close()
 	q.pages = nil
+	s.detach(q.r)
 	return false, nil
 }

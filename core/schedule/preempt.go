@@ -27,6 +27,7 @@ const swapGuess = 2e9
 func (s *Scheduler) preempt(q *sequence) error {
 	s.running = remove(s.running, q)
 	s.waiting = insert(s.waiting, q)
+	s.detach(q.r)
 	if s.swaps(q) {
 		begin := time.Now()
 		saved, err := s.exec.SwapOut(s.ctx, q.pages.Pages())

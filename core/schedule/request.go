@@ -1,10 +1,15 @@
 package schedule
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 
+	"github.com/accelhq/accel/core/kvcache"
 	"github.com/accelhq/accel/core/schedule/constrain"
+	"github.com/accelhq/accel/sdk/tensor"
 )
 
 // Constraint narrows the next token.
@@ -13,10 +18,16 @@ type Constraint = constrain.Constraint
 // Request asks for what comes after a prompt. The scheduler reads its slices and
 // maps until the stream ends; nobody may change them meanwhile.
 type Request struct {
-	ID        string  // for logs and errors
-	Prompt    []int64 // token ids, at least one
-	MaxTokens int     // a choice; 0: as many as model and cache have room for
-	N         int     // choices; 0: 1
+	ID     string  // for logs and errors
+	Prompt []int64 // token ids, at least one
+	// Embeds are runs of the prompt whose rows come as embeddings, in order; the ids at their places
+	// don't count. Only for models whose Options.Embeds is set.
+	Embeds []Embed
+	// Source is what the sequence attends to beside its own tokens; needed by models that have
+	// one, and refused by others.
+	Source    *Source
+	MaxTokens int // a choice; 0: as many as model and cache have room for
+	N         int // choices; 0: 1
 	Sampling  Sampling
 	// Stop are the sequences of tokens that end a choice with Finish "stop": each end token,
 	// alone, and what else the caller looks for in ids. The tokens themselves are given out too.
@@ -27,6 +38,59 @@ type Request struct {
 	// with the same salt are one party at admission.
 	Salt     string
 	Priority int // higher goes first
+}
+
+// Embed is a run of rows in a prompt: those of a picture or a sound.
+type Embed struct {
+	At   int       // of the first, in Prompt
+	Rows []float32 // [n, Options.Embeds]
+	// Hash is that of what they were made of and how: who has the same shares their pages.
+	Hash [32]byte
+}
+
+// Source is what an encoder gives a decoder.
+type Source struct {
+	Inputs map[string]tensor.Tensor // of models.Prepare, one text or sound
+	Rows   int                      // of the encoder's output
+	Hash   [32]byte                 // of the inputs and how they were made
+}
+
+// NewSource is a source of so many rows with a hash of all that its inputs hold.
+func NewSource(inputs map[string]tensor.Tensor, rows int) *Source {
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(inputs)) {
+		t := inputs[name]
+		fmt.Fprintf(h, "%q %s %v\n", name, t.DType, t.Shape)
+		h.Write(t.Data)
+	}
+	s := &Source{Inputs: inputs, Rows: rows}
+	h.Sum(s.Hash[:0])
+	return s
+}
+
+// content says what tells the sequence's pages from those of others with the same tokens.
+func (r *Request) content(width int) kvcache.Content {
+	c := kvcache.Content{Salt: r.Salt, Private: r.Sampling.Deterministic}
+	if r.Source != nil {
+		c.Root = r.Source.Hash
+	}
+	for _, e := range r.Embeds {
+		c.Spans = append(c.Spans, kvcache.Span{From: e.At, To: e.At + len(e.Rows)/width, Hash: e.Hash})
+	}
+	return c
+}
+
+// alike reports whether the same tokens would have the same keys and values in both.
+func (r *Request) alike(o *Request) bool {
+	if r.Salt != o.Salt || (r.Source == nil) != (o.Source == nil) || r.Source != nil && r.Source.Hash != o.Source.Hash || len(r.Embeds) != len(o.Embeds) {
+		return false
+	}
+	for i, e := range r.Embeds {
+		if e.At != o.Embeds[i].At || e.Hash != o.Embeds[i].Hash {
+			return false
+		}
+	}
+	return true
 }
 
 // Sampling says how a token is chosen. What is zero is off; zero as a whole, it is
@@ -91,6 +155,26 @@ func (r *Request) check(o *Options) error {
 		if id < 0 || id >= vocab {
 			return invalid("Prompt", "token %d is %d; ids are 0 to %d", i, id, vocab-1)
 		}
+	}
+	end := 0
+	for i, e := range r.Embeds {
+		switch n := len(e.Rows); {
+		case o.Embeds == 0:
+			return invalid("Embeds", "are %d runs of rows; the model takes token ids only", len(r.Embeds))
+		case n == 0 || n%o.Embeds != 0:
+			return invalid("Embeds", "run %d has %d numbers; rows of %d are wanted", i, n, o.Embeds)
+		case e.At < end || e.At+n/o.Embeds > len(r.Prompt):
+			return invalid("Embeds", "run %d is at %d with %d rows; it must follow the one before and lie in the prompt of %d tokens", i, e.At, n/o.Embeds, len(r.Prompt))
+		}
+		end = e.At + len(e.Rows)/o.Embeds
+	}
+	switch {
+	case o.Sources && r.Source == nil:
+		return invalid("Source", "is missing; the model attends to one")
+	case !o.Sources && r.Source != nil:
+		return invalid("Source", "is there; the model attends to its own tokens only")
+	case o.Sources && r.Source.Rows < 1:
+		return invalid("Source", "has %d rows; at least 1 is needed", r.Source.Rows)
 	}
 	if r.MaxTokens < 0 || r.MaxTokens > math.MaxInt32 {
 		return invalid("MaxTokens", "is %d; it must be from 0 to %d", r.MaxTokens, math.MaxInt32)

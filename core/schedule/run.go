@@ -63,10 +63,12 @@ func (s *Scheduler) build() {
 	st := &s.step
 	st.InputIDs, st.Positions, st.Slots, st.Select = st.InputIDs[:0], st.Positions[:0], st.Slots[:0], st.Select[:0]
 	st.Lengths, st.Starts, st.Sequences = st.Lengths[:0], append(st.Starts[:0], 0), st.Sequences[:0]
+	st.EmbedIndex, st.EmbedRows = st.EmbedIndex[:0], st.EmbedRows[:0]
 	st.PageWidth = 0
 	for _, q := range s.batch {
 		st.PageWidth = max(st.PageWidth, q.pages.Width())
 	}
+	s.sources()
 	st.PageTables = slices.Grow(st.PageTables[:0], len(s.batch)*st.PageWidth)[:len(s.batch)*st.PageWidth]
 	for i, q := range s.batch {
 		from := q.known()
@@ -75,6 +77,7 @@ func (s *Scheduler) build() {
 			st.Positions = append(st.Positions, int64(p))
 			st.Slots = append(st.Slots, q.pages.Slot(p))
 		}
+		s.embed(q, from, to)
 		st.InputIDs = append(st.InputIDs, q.tokens[from:to]...)
 		q.pages.Table(st.PageTables[i*st.PageWidth : (i+1)*st.PageWidth])
 		st.Lengths = append(st.Lengths, int64(to))
@@ -86,6 +89,37 @@ func (s *Scheduler) build() {
 	}
 	st.Copies = s.cache.Copies()
 	st.Alone = s.batch[0].suspect()
+	if len(st.EmbedIndex) > 0 {
+		st.EmbedIndex = none(st.EmbedIndex, len(st.InputIDs))
+	}
+}
+
+// embed writes the rows of a sequence's tokens that came as embeddings into the step.
+func (s *Scheduler) embed(q *sequence, from, to int) {
+	st, width := &s.step, s.o.Embeds
+	for _, e := range q.r.Embeds {
+		first, end := max(from, e.At), min(to, e.At+len(e.Rows)/width)
+		if first >= end {
+			continue
+		}
+		st.EmbedIndex = none(st.EmbedIndex, len(st.InputIDs)+first-from)
+		for range end - first {
+			st.EmbedIndex = append(st.EmbedIndex, int64(len(st.EmbedRows)/width))
+			st.EmbedRows = append(st.EmbedRows, e.Rows[(first-e.At)*width:(first-e.At+1)*width]...)
+			first++
+		}
+	}
+	if len(st.EmbedIndex) > 0 {
+		st.EmbedIndex = none(st.EmbedIndex, len(st.InputIDs)+to-from)
+	}
+}
+
+// none lengthens a list of rows with tokens that have none.
+func none(list []int64, n int) []int64 {
+	for len(list) < n {
+		list = append(list, -1)
+	}
+	return list
 }
 
 // masks has the constraints of those that will draw a token work, beside the device.
@@ -220,7 +254,7 @@ const maxIdle = 8
 func (s *Scheduler) lost(e *LostError, in []*sequence) {
 	s.count.Losses++
 	s.past.Add(s.cache.Stats().Counts)
-	s.cache = nil
+	s.cache, s.cross = nil, nil
 	s.turns = s.turns[:0]
 	for _, q := range s.waiting {
 		if q.swapped != nil {
@@ -229,7 +263,7 @@ func (s *Scheduler) lost(e *LostError, in []*sequence) {
 		q.pages = nil
 	}
 	for _, q := range s.running {
-		q.pages, q.taken = nil, 0
+		q.pages, q.taken, q.r.source = nil, 0, nil
 		s.waiting = insert(s.waiting, q)
 	}
 	s.running = s.running[:0]

@@ -28,6 +28,7 @@ type Scheduler struct {
 
 	// What follows is the loop's own.
 	cache    *kvcache.Cache // nil: the pools have to be opened
+	cross    *kvcache.Cache // of the sources; nil: the model has none, or as cache
 	decision route.Decision
 	waiting  []*sequence // both in order
 	running  []*sequence
@@ -40,6 +41,7 @@ type Scheduler struct {
 	samplers []*sampler
 	jobs     []job
 	rates    rates
+	numbers  []int64        // 0, 1, 2, ...
 	idle     int            // losses in a row that nobody counted
 	count    Stats          // what Stats will show
 	past     kvcache.Counts // of the caches that were lost
@@ -194,8 +196,11 @@ func (s *Scheduler) throwOut() {
 func (s *Scheduler) open() {
 	s.decision = route.Decision{}
 	g, err := s.exec.Open(s.ctx, &s.decision)
+	if err == nil && s.o.Sources {
+		s.cross, err = kvcache.New(g.Cross)
+	}
 	if err == nil {
-		s.cache, err = kvcache.New(g)
+		s.cache, err = kvcache.New(g.Own)
 	}
 	if err == nil || s.ctx.Err() != nil {
 		return
@@ -223,6 +228,7 @@ func (s *Scheduler) end(r *request, err error) {
 			return q.r == r
 		})
 	}
+	s.detach(r)
 	if !r.begun {
 		s.begin(r)
 	}
@@ -276,6 +282,9 @@ func (s *Scheduler) publish() {
 	s.stats.Waiting, s.stats.Running = len(s.waiting), len(s.running)
 	if s.cache != nil {
 		s.stats.Cache = s.cache.Stats()
+	}
+	if s.cross != nil {
+		s.stats.Cross = s.cross.Stats()
 	}
 	s.stats.Cache.Counts.Add(s.past)
 }

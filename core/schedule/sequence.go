@@ -34,7 +34,8 @@ type request struct {
 	ended    bool
 	left     int // choices that have not ended
 	deaths   []route.Refusal
-	guilty   int // of the last of them: while it ran alone
+	guilty   int               // of the last of them: while it ran alone
+	source   *kvcache.Sequence // pages of Source; nil: none are held
 }
 
 // sequence is a choice on its way, or all choices of a request while their
@@ -129,7 +130,7 @@ func (q *sequence) catchesUp() bool {
 // gains reports whether it would find another page of its prompt in the cache if it let another prompt's
 // part that is in the batch go first.
 func (q *sequence) gains(from *sequence, pageSize int) bool {
-	if !q.fresh || from.taken < 2 || from.r.Salt != q.r.Salt || from.alone() || q.alone() {
+	if !q.fresh || from.taken < 2 || !from.r.alike(&q.r.Request) || from.alone() || q.alone() {
 		return false
 	}
 	end := from.known() + pageSize

@@ -22,9 +22,9 @@ type script struct {
 	says   []int64
 }
 
-func (s *script) Open(_ context.Context, d *route.Decision) (kvcache.Geometry, error) {
+func (s *script) Open(_ context.Context, d *route.Decision) (schedule.Pools, error) {
 	d.Chosen = route.Choice{Platform: "script", Device: "script:0"}
-	return kvcache.Geometry{Pages: 64, PageSize: 16}, nil
+	return schedule.Pools{Own: kvcache.Geometry{Pages: 64, PageSize: 16}}, nil
 }
 
 func (s *script) Step(_ context.Context, st *schedule.Step) ([]float32, error) {
@@ -36,6 +36,9 @@ func (s *script) Step(_ context.Context, st *schedule.Step) ([]float32, error) {
 	return logits, nil
 }
 
+func (s *script) Encode(context.Context, *schedule.Encoding) error {
+	return errors.New("no sources here")
+}
 func (s *script) SwapOut(context.Context, []int64) (schedule.Swapped, error) {
 	return nil, errors.New("no swap here")
 }
