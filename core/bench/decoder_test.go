@@ -28,7 +28,10 @@ func openDecoder(b testing.TB, e *engine.Engine, path string, o models.Options, 
 	if err != nil {
 		b.Fatal(err)
 	}
-	x := s.Decoder(engine.PoolOptions{PageSize: pageSize, Pages: int64(1 + (tokens+pageSize-1)/pageSize)})
+	x, err := s.Decoder(engine.PoolOptions{PageSize: pageSize, Pages: int64(1 + (tokens+pageSize-1)/pageSize)})
+	if err != nil {
+		b.Fatal(err)
+	}
 	b.Cleanup(func() {
 		if err := x.Close(); err != nil {
 			b.Error(err)
@@ -42,7 +45,7 @@ func openDecoder(b testing.TB, e *engine.Engine, path string, o models.Options, 
 	if err != nil {
 		b.Fatal(err)
 	}
-	c, err := kvcache.New(g)
+	c, err := kvcache.New(g.Own)
 	if err != nil {
 		b.Fatal(err)
 	}

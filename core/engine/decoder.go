@@ -24,6 +24,10 @@ type PoolOptions struct {
 	Pages    int64 // page 0 included; 0: as Bytes says
 	Bytes    int64 // of all pools together; 0: what useful and the device's free memory allow
 	Useful   int64 // tokens that all sequences may have together; more pages serve nobody
+
+	// The same of sources, where the model has them; Bytes is divided as Useful and UsefulRows are.
+	CrossPages int64
+	UsefulRows int64
 }
 
 const (
@@ -36,15 +40,18 @@ const (
 // decoder is where a scheduler's steps run: Decode of a model with its pools, on one
 // device at a time. It is a schedule.Executor, and so is used by one goroutine.
 type decoder struct {
-	runner *Runner
-	model  *models.Decoder
-	o      PoolOptions
+	runner  *Runner
+	prepare *Runner // of models.Prepare; nil: there are no sources
+	model   *models.Decoder
+	o       PoolOptions
 
 	at     route.Device // zero: nowhere
 	static bool         // at takes fixed shapes only
 	pages  int64
-	pools  []Pool             // as model.Pools
-	page   []int64            // bytes of a page in each
+	pools  []Pool  // as model.Pools
+	bound  []Pool  // what Decode takes: pools, and those of sources to be read
+	page   []int64 // bytes of a page in each
+	cross  crossPools
 	mu     sync.Mutex         // of placed, for those who ask from elsewhere
 	placed map[sizes]*graphOn // by padded sizes; dynamic shapes: by none
 	frame  frame
@@ -58,20 +65,36 @@ type graphOn struct {
 	narrow map[string]bool // inputs that lowering made int32
 }
 
-// sizes are the dimensions of a step.
-type sizes struct{ tokens, sequences, pagesEach, selected int64 }
+// sizes are the dimensions of a step. crossEach and embeds are 0 where the model has no such inputs.
+type sizes struct{ tokens, sequences, pagesEach, selected, crossEach, embeds int64 }
 
-func newDecoder(r *Runner, m *models.Decoder, o PoolOptions) *decoder {
-	return &decoder{runner: r, model: m, o: o, placed: map[sizes]*graphOn{}}
+// newDecoder makes an executor; prepare is nil for models without sources.
+func newDecoder(r, prepare *Runner, m *models.Decoder, o PoolOptions) *decoder {
+	return &decoder{runner: r, prepare: prepare, model: m, o: o, placed: map[sizes]*graphOn{}, cross: crossPools{placed: map[string]*graphOn{}}}
 }
 
 // Decoder is where a scheduler runs the steps of a session's model, which has to be a decoder.
-func (s *Session) Decoder(o PoolOptions) schedule.Executor {
-	return newDecoder(s.Runner, s.Model.Decoder, o)
+func (s *Session) Decoder(o PoolOptions) (schedule.Executor, error) {
+	x, err := s.decoder(o)
+	if err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+func (s *Session) decoder(o PoolOptions) (*decoder, error) {
+	if s.Model.Decoder.Cross == nil {
+		return newDecoder(s.Runner, nil, s.Model.Decoder, o), nil
+	}
+	prepare, err := s.Part(models.Prepare)
+	if err != nil {
+		return nil, err
+	}
+	return newDecoder(s.Runner, prepare.Runner, s.Model.Decoder, o), nil
 }
 
 // Open is schedule.Executor's.
-func (x *decoder) Open(ctx context.Context, d *route.Decision) (kvcache.Geometry, error) {
+func (x *decoder) Open(ctx context.Context, d *route.Decision) (schedule.Pools, error) {
 	x.leave()
 	err := x.runner.seek(ctx, d, func(dev route.Device) error {
 		begun := time.Now()
@@ -82,13 +105,17 @@ func (x *decoder) Open(ctx context.Context, d *route.Decision) (kvcache.Geometry
 		}
 		d.Chosen, d.Pieces = p.decision(dev)
 		x.runner.log.Info("placed a decoder", "model", x.runner.query.Model, "device", dev.Ref, "kind", string(dev.Kind), "pages", x.pages,
-			"page_size", x.o.PageSize, "pool_bytes", x.pages*x.pageBytes(), "took", time.Since(begun).Round(time.Millisecond).String())
+			"page_size", x.o.PageSize, "pool_bytes", x.pages*x.pageBytes()+x.cross.pages*x.crossPageBytes(), "took", time.Since(begun).Round(time.Millisecond).String())
 		return nil
 	})
 	if err != nil {
-		return kvcache.Geometry{}, err
+		return schedule.Pools{}, err
 	}
-	return kvcache.Geometry{Pages: int(x.pages), PageSize: int(x.o.PageSize), PageBytes: x.pageBytes(), Window: x.window()}, nil
+	pools := schedule.Pools{Own: kvcache.Geometry{Pages: int(x.pages), PageSize: int(x.o.PageSize), PageBytes: x.pageBytes(), Window: x.window()}}
+	if x.model.Cross != nil {
+		pools.Cross = kvcache.Geometry{Pages: int(x.cross.pages), PageSize: int(x.o.PageSize), PageBytes: x.crossPageBytes()}
+	}
+	return pools, nil
 }
 
 // window is how far back any layer looks; 0: to the beginning.
@@ -99,10 +126,20 @@ func (x *decoder) window() int {
 	return int(slices.Max(x.model.Windows))
 }
 
-func (x *decoder) pageBytes() int64 {
+func (x *decoder) pageBytes() int64 { return bytesOf(x.model.Pools, x.o.PageSize) }
+
+func (x *decoder) crossPageBytes() int64 {
+	if x.model.Cross == nil {
+		return 0
+	}
+	return bytesOf(x.model.Cross.Pools, x.o.PageSize)
+}
+
+// bytesOf is the size of a page in all pools.
+func bytesOf(pools []models.Pool, pageSize int64) int64 {
 	var n int64
-	for _, p := range x.model.Pools {
-		n += p.PageBytes(x.o.PageSize)
+	for _, p := range pools {
+		n += p.PageBytes(pageSize)
 	}
 	return n
 }
@@ -114,18 +151,23 @@ func (x *decoder) settle(ctx context.Context, dev route.Device) (*placement, err
 		return nil, backend.BadState("device %s is gone", dev.Ref)
 	}
 	x.at, x.static = dev, info.StaticShapes
-	x.pages = x.fitting(info)
-	g, err := x.graph(ctx, x.padded(sizes{1, 1, 1, 1}))
+	x.pages, x.cross.pages = x.fitting(info)
+	g, err := x.graph(ctx, x.padded(sizes{tokens: 1, sequences: 1, pagesEach: 1, selected: 1}))
 	if err != nil {
 		return nil, err
 	}
 	return g.placement, x.alloc(ctx)
 }
 
-// fitting is the number of pages for a device, page 0 included.
-func (x *decoder) fitting(info backend.Device) int64 {
+// fitting are the numbers of pages for a device, page 0 included: for tokens, and for sources
+// where there are any.
+func (x *decoder) fitting(info backend.Device) (own, cross int64) {
+	sources := x.model.Cross != nil
 	if x.o.Pages > 0 {
-		return max(2, x.o.Pages)
+		if sources {
+			cross = max(2, x.o.CrossPages)
+		}
+		return max(2, x.o.Pages), cross
 	}
 	room := x.o.Bytes
 	if room == 0 {
@@ -133,9 +175,21 @@ func (x *decoder) fitting(info backend.Device) int64 {
 		if info.MemoryFree > 0 {
 			room = int64(float64(info.MemoryFree) * poolShare)
 		}
-		room = min(room, (x.o.Useful/x.o.PageSize+2)*x.pageBytes())
 	}
-	return max(2, room/x.pageBytes())
+	useful := (x.o.Useful/x.o.PageSize + 2) * x.pageBytes()
+	usefulCross := int64(0)
+	if sources {
+		usefulCross = (x.o.UsefulRows/x.o.PageSize + 2) * x.crossPageBytes()
+	}
+	// Memory that was asked for is used whole; else no more than is of use.
+	if x.o.Bytes == 0 {
+		room = min(room, useful+usefulCross)
+	}
+	share := int64(float64(room) * float64(useful) / float64(useful+usefulCross))
+	if sources {
+		cross = max(2, (room-share)/x.crossPageBytes())
+	}
+	return max(2, share/x.pageBytes()), cross
 }
 
 // alloc makes the pools, fewer pages than planned where nobody said how many and the
@@ -148,32 +202,55 @@ func (x *decoder) alloc(ctx context.Context) error {
 			return err
 		}
 		x.pages = max(2, x.pages/2)
+		if x.cross.pages > 0 {
+			x.cross.pages = max(2, x.cross.pages/2)
+		}
 	}
 }
 
 func (x *decoder) allocPages(ctx context.Context) error {
 	for _, p := range x.model.Pools {
-		page := p.PageBytes(x.o.PageSize)
-		b, err := x.runner.fleet.Alloc(ctx, x.at.Ref, x.pages*page)
+		made, err := x.allocPool(ctx, p, x.pages)
 		if err != nil {
-			x.free()
-			return fmt.Errorf("%d pages of %d tokens for %s: %w", x.pages, x.o.PageSize, p.Name, err)
+			return err
 		}
-		x.page = append(x.page, page)
-		x.pools = append(x.pools, Pool{Input: p.Name, Output: p.Output, DType: p.DType, Buffer: b,
-			Shape: append(tensor.Shape{x.pages, x.o.PageSize}, p.Row...)})
+		x.page = append(x.page, p.PageBytes(x.o.PageSize))
+		x.pools = append(x.pools, made)
+	}
+	x.bound = append(x.bound[:0], x.pools...)
+	if x.model.Cross == nil {
+		return nil
+	}
+	for _, p := range x.model.Cross.Pools {
+		made, err := x.allocPool(ctx, p, x.cross.pages)
+		if err != nil {
+			return err
+		}
+		x.cross.pools = append(x.cross.pools, made)
+		made.Output = "" // Decode only reads it
+		x.bound = append(x.bound, made)
 	}
 	return nil
 }
 
+// allocPool makes one pool, or gives all back.
+func (x *decoder) allocPool(ctx context.Context, p models.Pool, pages int64) (Pool, error) {
+	b, err := x.runner.fleet.Alloc(ctx, x.at.Ref, pages*p.PageBytes(x.o.PageSize))
+	if err != nil {
+		x.free()
+		return Pool{}, fmt.Errorf("%d pages of %d tokens for %s: %w", pages, x.o.PageSize, p.Name, err)
+	}
+	return Pool{Input: p.Name, Output: p.Output, DType: p.DType, Buffer: b, Shape: append(tensor.Shape{pages, x.o.PageSize}, p.Row...)}, nil
+}
+
 // free gives the pools back. What dies with its device is gone already.
 func (x *decoder) free() {
-	for _, p := range x.pools {
+	for _, p := range slices.Concat(x.pools, x.cross.pools) {
 		if err := p.Buffer.Close(); err != nil {
 			x.runner.log.Debug("a pool was not given back", "device", x.at.Ref, "error", err)
 		}
 	}
-	x.pools, x.page = nil, nil
+	x.pools, x.page, x.bound, x.cross.pools = nil, nil, nil, nil
 }
 
 // leave gives up the device.
@@ -185,8 +262,14 @@ func (x *decoder) leave() {
 			x.runner.freePiece(p)
 		}
 	}
+	for _, g := range x.cross.placed {
+		for _, p := range g.pieces {
+			x.prepare.freePiece(p)
+		}
+	}
 	x.mu.Lock()
 	clear(x.placed)
+	clear(x.cross.placed)
 	x.mu.Unlock()
 	x.at = route.Device{}
 }
@@ -207,18 +290,39 @@ func (x *decoder) Close() error {
 // graph returns Decode compiled for these sizes, or for any where the device takes
 // symbolic ones.
 func (x *decoder) graph(ctx context.Context, z sizes) (*graphOn, error) {
-	key, smoke := sizes{}, x.padded(sizes{1, 1, 1, 1})
-	pages := int64(2)
+	key, smoke := sizes{}, x.padded(sizes{tokens: 1, sequences: 1, pagesEach: 1, selected: 1})
+	pages, crossPages := int64(2), int64(2)
 	var fixed dims
 	if x.static {
-		key, smoke, pages = z, z, x.pages
+		key, smoke, pages, crossPages = z, z, x.pages, x.cross.pages
 		fixed = dims{models.Tokens: z.tokens, models.Sequences: z.sequences, models.SequencesOne: z.sequences + 1, models.PagesEach: z.pagesEach,
 			models.Selected: z.selected, models.Pages: x.pages, models.PageSize: x.o.PageSize}
+		if z.crossEach > 0 {
+			fixed[models.CrossPagesEach], fixed[models.CrossPages] = z.crossEach, x.cross.pages
+		}
+		if z.embeds > 0 {
+			fixed[models.EmbedCount] = z.embeds
+		}
 	}
 	if g := x.placed[key]; g != nil {
 		return g, nil
 	}
-	r := x.runner
+	values, err := x.smoke(smoke, pages, crossPages)
+	if err != nil {
+		return nil, err
+	}
+	g, err := x.bring(ctx, x.runner, fixed, values)
+	if err != nil {
+		return nil, err
+	}
+	x.mu.Lock()
+	x.placed[key] = g
+	x.mu.Unlock()
+	return g, nil
+}
+
+// bring compiles a graph for the device; values are what its smoke run is on.
+func (x *decoder) bring(ctx context.Context, r *Runner, fixed dims, values map[string]graph.Datum) (*graphOn, error) {
 	pieces, err := r.lower(ctx, x.at, fixed, fixed)
 	if err != nil {
 		return nil, err
@@ -230,10 +334,7 @@ func (x *decoder) graph(ctx context.Context, z sizes) (*graphOn, error) {
 			g.narrow[v.Name] = true
 		}
 	}
-	values, err := x.smoke(smoke, pages)
-	if err == nil {
-		values, err = feed(piece.Graph.Graph, values)
-	}
+	values, err = feed(piece.Graph.Graph, values)
 	if err == nil {
 		piece.exe, err = r.fleet.Compile(ctx, x.at.Ref, backend.CompileSpec{Dir: piece.Dir, SmokeInputs: values}, r.progress)
 	}
@@ -241,13 +342,10 @@ func (x *decoder) graph(ctx context.Context, z sizes) (*graphOn, error) {
 		r.freePiece(*piece)
 		return nil, &pieceError{device: x.at, compiling: true, err: err}
 	}
-	x.mu.Lock()
-	x.placed[key] = g
-	x.mu.Unlock()
 	return g, nil
 }
 
-// Placements lists where Decode is now. It may be called from any goroutine.
+// Placements lists where Decode and Prepare are now. It may be called from any goroutine.
 func (x *decoder) Placements() []Placement {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -255,26 +353,38 @@ func (x *decoder) Placements() []Placement {
 	for _, g := range x.placed {
 		out = append(out, g.describe()...)
 	}
+	for _, g := range x.cross.placed {
+		out = append(out, g.describe()...)
+	}
 	slices.SortFunc(out, func(a, b Placement) int { return cmp.Compare(a.Shapes, b.Shapes) })
 	return out
 }
 
 // smoke is a step of nothing but padding, over pools of so many pages.
-func (x *decoder) smoke(z sizes, pages int64) (map[string]graph.Datum, error) {
+func (x *decoder) smoke(z sizes, pages, crossPages int64) (map[string]graph.Datum, error) {
 	var f frame
-	f.pad(z, x.o.PageSize)
+	f.pad(z, x.o.PageSize, x.model.Embeds)
 	values := map[string]graph.Datum{}
-	for _, in := range f.inputs(nil) {
+	for _, in := range f.inputs(nil, x.model.Embeds) {
 		values[in.Name] = graph.TensorDatum(in.Tensor)
 	}
-	for _, p := range x.model.Pools {
+	err := x.empty(values, x.model.Pools, pages)
+	if err == nil && x.model.Cross != nil {
+		err = x.empty(values, x.model.Cross.Pools, crossPages)
+	}
+	return values, err
+}
+
+// empty adds pools of zeros.
+func (x *decoder) empty(values map[string]graph.Datum, pools []models.Pool, pages int64) error {
+	for _, p := range pools {
 		t, err := tensor.New(p.DType, append(tensor.Shape{pages, x.o.PageSize}, p.Row...))
 		if err != nil {
-			return nil, fmt.Errorf("pool %s: %w", p.Name, err)
+			return fmt.Errorf("pool %s: %w", p.Name, err)
 		}
 		values[p.Name] = graph.TensorDatum(t)
 	}
-	return values, nil
+	return nil
 }
 
 // Step is schedule.Executor's.
@@ -285,7 +395,11 @@ func (x *decoder) Step(ctx context.Context, s *schedule.Step) ([]float32, error)
 }
 
 func (x *decoder) step(ctx context.Context, s *schedule.Step) ([]float32, error) {
-	z := x.padded(sizes{int64(len(s.InputIDs)), int64(len(s.Lengths)), int64(s.PageWidth), int64(len(s.Select))})
+	z := sizes{tokens: int64(len(s.InputIDs)), sequences: int64(len(s.Lengths)), pagesEach: int64(s.PageWidth), selected: int64(len(s.Select)), crossEach: int64(s.CrossWidth)}
+	if x.model.Embeds > 0 {
+		z.embeds = int64(len(s.EmbedRows)) / x.model.Embeds
+	}
+	z = x.padded(z)
 	g, err := x.graph(ctx, z)
 	if err != nil {
 		return nil, err
@@ -295,8 +409,8 @@ func (x *decoder) step(ctx context.Context, s *schedule.Step) ([]float32, error)
 	}
 	f := &x.frame
 	f.fill(s)
-	f.pad(z, x.o.PageSize)
-	t, release, err := g.pieces[0].exe.Advance(ctx, f.inputs(g.narrow), x.pools, models.Logits, s.Alone)
+	f.pad(z, x.o.PageSize, x.model.Embeds)
+	t, release, err := g.pieces[0].exe.Advance(ctx, f.inputs(g.narrow, x.model.Embeds), x.bound, models.Logits, s.Alone)
 	if err != nil {
 		return nil, err
 	}

@@ -59,7 +59,7 @@ func newDecoderTest(t *testing.T, name string, o PoolOptions, so schedule.Option
 	q := route.Query{Model: name, Policy: route.Warn, Platforms: platforms, RestartWait: time.Second}
 	r := newRunner(&pieceFleet{devices: devices}, store, lower.Source{Graph: g, Dir: dir, Identity: identity}, nil, q, hclog.NewNullLogger())
 	so.Vocabulary = int(m.Decoder.VocabSize)
-	s, err := schedule.New(newDecoder(r, m.Decoder, o), so)
+	s, err := schedule.New(newDecoder(r, nil, m.Decoder, o), so)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,23 +243,27 @@ func TestStepSizes(t *testing.T) {
 			t.Errorf("a step of %d is run as %d, want %d", n, got, want)
 		}
 	}
-	x := &decoder{o: PoolOptions{PageSize: 1}}
-	for _, z := range []sizes{{}, {1, 1, 1, 1}, {300, 3, 2, 3}, {17, 17, 3, 17}} {
+	x := &decoder{o: PoolOptions{PageSize: 1}, model: &models.Decoder{Cross: &models.Cross{}, Embeds: 3}}
+	for _, z := range []sizes{{}, {1, 1, 1, 1, 1, 0}, {300, 3, 2, 3, 9, 20}, {17, 17, 3, 17, 8, 1}} {
 		var f frame
 		starts := make([]int64, z.sequences+1)
 		starts[z.sequences] = z.tokens
 		f.fill(&schedule.Step{InputIDs: make([]int64, z.tokens), Positions: make([]int64, z.tokens), Slots: make([]int64, z.tokens), PageWidth: int(z.pagesEach),
-			PageTables: slices.Repeat([]int64{7}, int(z.sequences*z.pagesEach)), Lengths: make([]int64, z.sequences), Starts: starts, Select: make([]int64, z.selected)})
+			PageTables: slices.Repeat([]int64{7}, int(z.sequences*z.pagesEach)), Lengths: make([]int64, z.sequences), Starts: starts, Select: make([]int64, z.selected),
+			CrossWidth: int(z.crossEach), CrossTables: slices.Repeat([]int64{7}, int(z.sequences*z.crossEach)), CrossLengths: make([]int64, z.sequences), EmbedRows: make([]float32, 3*z.embeds)})
 		p := x.padded(z)
-		f.pad(p, 1)
-		if got := (sizes{int64(len(f.ids)), int64(len(f.lengths)), f.width, int64(len(f.selected))}); got != p || int64(len(f.tables)) != p.sequences*p.pagesEach {
-			t.Errorf("%+v is padded to %+v with %d places in the tables, planned is %+v", z, got, len(f.tables), p)
+		f.pad(p, 1, 3)
+		if int64(len(f.crossLengths)) != p.sequences || int64(len(f.cross.pages)) != p.sequences*p.crossEach || int64(len(f.embedIndex)) != p.tokens {
+			t.Errorf("%+v: %d lengths of sources, %d pages in their tables and %d indices, planned is %+v", z, len(f.crossLengths), len(f.cross.pages), len(f.embedIndex), p)
+		}
+		if got := (sizes{int64(len(f.ids)), int64(len(f.lengths)), f.tables.width, int64(len(f.selected)), f.cross.width, int64(len(f.embedRows)) / 3}); got != p || int64(len(f.tables.pages)) != p.sequences*p.pagesEach {
+			t.Errorf("%+v is padded to %+v with %d places in the tables, planned is %+v", z, got, len(f.tables.pages), p)
 		}
 		if n := len(f.starts); int64(n) != p.sequences+1 || f.starts[n-1] != p.tokens {
 			t.Errorf("%+v: starts end %v, there are %d tokens", z, f.starts, p.tokens)
 		}
 		for r := range p.sequences {
-			for c, v := range f.tables[r*p.pagesEach : (r+1)*p.pagesEach] {
+			for c, v := range f.tables.pages[r*p.pagesEach : (r+1)*p.pagesEach] {
 				if want := map[bool]int64{true: 7}[r < z.sequences && int64(c) < z.pagesEach]; v != want {
 					t.Fatalf("%+v: table %d has %d at %d, want %d", z, r, v, c, want)
 				}

@@ -52,8 +52,8 @@ type Executable interface {
 	// that processes share, where another Pass takes them without a copy. They are
 	// good until release.
 	Pass(ctx context.Context, inputs map[string]Passed, wanted []string, solo bool) (outputs map[string]Passed, release func(), err error)
-	// Advance is Run for one wanted tensor, with inputs that lie in buffers and are updated
-	// there. The result is good until release.
+	// Advance is Run for one wanted tensor, or none, with inputs that lie in buffers and are
+	// updated there. The result is good until release.
 	Advance(ctx context.Context, inputs []Named, pools []Pool, wanted string, solo bool) (result tensor.Tensor, release func(), err error)
 	Close() error
 }
@@ -74,7 +74,7 @@ type Named struct {
 }
 
 // Pool is an input in a buffer, from its beginning on, that an output of the same type
-// takes the place of.
+// takes the place of; without Output it is only read.
 type Pool struct {
 	Input, Output string
 	DType         tensor.DType

@@ -23,6 +23,14 @@ func (x *decoder) padded(z sizes) sizes {
 		z.sequences++
 	}
 	out.sequences = round(max(1, z.sequences))
+	if x.model.Cross != nil {
+		for out.crossEach = 8; out.crossEach < z.crossEach; {
+			out.crossEach *= 2
+		}
+	}
+	if x.model.Embeds > 0 {
+		out.embeds = round(max(1, z.embeds))
+	}
 	return out
 }
 
@@ -38,10 +46,43 @@ func stepSize(n int64) int64 {
 
 // frame is the inputs of a step while they are put together. Its memory is used again.
 type frame struct {
-	ids, positions, slots, tables, lengths, starts, selected []int64
-	width                                                    int64 // of tables
-	narrow                                                   [7][]int32
-	named                                                    [7]Named
+	ids, positions, slots, lengths, starts, selected []int64
+	tables                                           pageTables
+	cross                                            pageTables // of the sources
+	crossLengths, embedIndex                         []int64
+	embedRows                                        []float32
+
+	narrow map[string][]int32
+	named  []Named
+}
+
+// pageTables are rows of so many pages.
+type pageTables struct {
+	pages []int64
+	width int64
+}
+
+func (t *pageTables) fill(pages []int64, width int) {
+	t.pages = append(t.pages[:0], pages...)
+	t.width = int64(width)
+}
+
+// resize brings the tables to so many rows of another width, from the rows there are.
+func (t *pageTables) resize(rows, width int64) {
+	var had int64
+	if t.width > 0 {
+		had = int64(len(t.pages)) / t.width
+	}
+	if was := t.width; was != width && had > 0 {
+		t.pages = extend(t.pages, had*width)
+		for r := had - 1; r >= 0; r-- {
+			row := t.pages[r*width : (r+1)*width]
+			copy(row, t.pages[r*was:(r+1)*was])
+			clear(row[was:])
+		}
+	}
+	t.width = width
+	t.pages = extend(t.pages, rows*width)
 }
 
 // fill takes in a step as the scheduler has it.
@@ -49,19 +90,21 @@ func (f *frame) fill(s *schedule.Step) {
 	f.ids = append(f.ids[:0], s.InputIDs...)
 	f.positions = append(f.positions[:0], s.Positions...)
 	f.slots = append(f.slots[:0], s.Slots...)
-	f.tables = append(f.tables[:0], s.PageTables...)
-	f.width = int64(s.PageWidth)
+	f.tables.fill(s.PageTables, s.PageWidth)
+	f.cross.fill(s.CrossTables, s.CrossWidth)
+	f.crossLengths = append(f.crossLengths[:0], s.CrossLengths...)
+	f.embedIndex = append(f.embedIndex[:0], s.EmbedIndex...)
+	f.embedRows = append(f.embedRows[:0], s.EmbedRows...)
 	f.lengths = append(f.lengths[:0], s.Lengths...)
 	f.starts = append(f.starts[:0], s.Starts...)
 	f.selected = append(f.selected[:0], s.Select...)
 }
 
 // pad brings the frame to the sizes of z.
-func (f *frame) pad(z sizes, pageSize int64) {
+func (f *frame) pad(z sizes, pageSize, embeds int64) {
 	if len(f.starts) == 0 {
 		f.starts = append(f.starts, 0)
 	}
-	f.widen(z.pagesEach)
 	if n := z.tokens - int64(len(f.ids)); n > 0 {
 		// One sequence that attends to itself.
 		for i := range n {
@@ -76,23 +119,21 @@ func (f *frame) pad(z sizes, pageSize int64) {
 		f.lengths = append(f.lengths, 0)
 		f.starts = append(f.starts, z.tokens)
 	}
-	f.tables = extend(f.tables, z.sequences*z.pagesEach)
+	f.tables.resize(z.sequences, z.pagesEach)
 	f.selected = extend(f.selected, z.selected)
-}
-
-// widen gives the rows of the page tables another width.
-func (f *frame) widen(width int64) {
-	rows := int64(len(f.lengths))
-	was := f.width
-	f.width = width
-	if was == width || rows == 0 {
-		return
+	if z.crossEach > 0 {
+		f.cross.resize(z.sequences, z.crossEach)
+		for int64(len(f.crossLengths)) < z.sequences {
+			f.crossLengths = append(f.crossLengths, 1) // page 0's first row: attention to nothing is no number
+		}
 	}
-	f.tables = extend(f.tables, rows*width)
-	for r := rows - 1; r >= 0; r-- {
-		row := f.tables[r*width : (r+1)*width]
-		copy(row, f.tables[r*was:(r+1)*was])
-		clear(row[was:])
+	if embeds > 0 {
+		for int64(len(f.embedIndex)) < z.tokens {
+			f.embedIndex = append(f.embedIndex, -1)
+		}
+		for int64(len(f.embedRows)) < z.embeds*embeds {
+			f.embedRows = append(f.embedRows, 0)
+		}
 	}
 }
 
@@ -104,31 +145,40 @@ func extend(s []int64, n int64) []int64 {
 	return s
 }
 
-// inputs are the frame as inputs of Decode, those in narrow as int32.
-func (f *frame) inputs(narrow map[string]bool) []Named {
-	sequences := int64(len(f.lengths))
-	for i, in := range [...]struct {
-		name   string
-		values []int64
-		shape  tensor.Shape
-	}{
-		{models.InputIDs, f.ids, tensor.Shape{int64(len(f.ids))}},
-		{models.Positions, f.positions, tensor.Shape{int64(len(f.positions))}},
-		{models.Slots, f.slots, tensor.Shape{int64(len(f.slots))}},
-		{models.PageTables, f.tables, tensor.Shape{sequences, f.width}},
-		{models.Lengths, f.lengths, tensor.Shape{sequences}},
-		{models.Starts, f.starts, tensor.Shape{int64(len(f.starts))}},
-		{models.Select, f.selected, tensor.Shape{int64(len(f.selected))}},
-	} {
-		t := tensor.Ints(in.shape, in.values...)
-		if narrow[in.name] {
-			f.narrow[i] = f.narrow[i][:0]
-			for _, v := range in.values {
-				f.narrow[i] = append(f.narrow[i], int32(v)) // tokens, positions and places are all far below 2^31
+// inputs are the frame as inputs of Decode, those in narrow as int32. embeds is the width of
+// rows that come as embeddings; 0: there are none.
+func (f *frame) inputs(narrow map[string]bool, embeds int64) []Named {
+	f.named = f.named[:0]
+	add := func(name string, values []int64, shape ...int64) {
+		t := tensor.Ints(shape, values...)
+		if narrow[name] {
+			if f.narrow == nil {
+				f.narrow = map[string][]int32{}
 			}
-			t = tensor.Of(tensor.Int32, in.shape, f.narrow[i])
+			small := f.narrow[name][:0]
+			for _, v := range values {
+				small = append(small, int32(v)) // tokens, positions and places are all far below 2^31
+			}
+			f.narrow[name] = small
+			t = tensor.Of(tensor.Int32, shape, small)
 		}
-		f.named[i] = Named{in.name, t}
+		f.named = append(f.named, Named{name, t})
 	}
-	return f.named[:]
+	tokens, sequences := int64(len(f.ids)), int64(len(f.lengths))
+	add(models.InputIDs, f.ids, tokens)
+	add(models.Positions, f.positions, tokens)
+	add(models.Slots, f.slots, tokens)
+	add(models.PageTables, f.tables.pages, sequences, f.tables.width)
+	add(models.Lengths, f.lengths, sequences)
+	add(models.Starts, f.starts, sequences+1)
+	add(models.Select, f.selected, int64(len(f.selected)))
+	if f.cross.width > 0 {
+		add(models.CrossPageTables, f.cross.pages, sequences, f.cross.width)
+		add(models.CrossLengths, f.crossLengths, sequences)
+	}
+	if embeds > 0 {
+		add(models.EmbedIndex, f.embedIndex, tokens)
+		f.named = append(f.named, Named{models.EmbedRows, tensor.Of(tensor.Float32, tensor.Shape{int64(len(f.embedRows)) / embeds, embeds}, f.embedRows)})
+	}
+	return f.named
 }

@@ -71,9 +71,15 @@ func (m *model) decode(e *Engine, s *Session, tok *processors.Tokenizer) error {
 	if c.Preemption == "auto" {
 		preemption = schedule.PreemptAuto
 	}
-	m.executor = newDecoder(s.Runner, d, PoolOptions{PageSize: int64(kv.PageSize), Bytes: int64(kv.Memory), Useful: int64(c.MaxSequences) * limit})
+	pools := PoolOptions{PageSize: int64(kv.PageSize), Bytes: int64(kv.Memory), Useful: int64(c.MaxSequences) * limit}
+	if d.Cross != nil {
+		pools.UsefulRows = int64(c.MaxSequences) * d.Cross.MaxRows
+	}
+	if m.executor, err = s.decoder(pools); err != nil {
+		return err
+	}
 	m.scheduler, err = schedule.New(m.executor, schedule.Options{
-		Vocabulary: int(d.VocabSize), MaxLength: int(limit), StepTokens: c.StepTokens, MaxSequences: c.MaxSequences, MaxWaiting: c.MaxWaiting,
+		Vocabulary: int(d.VocabSize), Embeds: int(d.Embeds), Sources: d.Cross != nil, MaxLength: int(limit), StepTokens: c.StepTokens, MaxSequences: c.MaxSequences, MaxWaiting: c.MaxWaiting,
 		Preemption: preemption, SwapBytes: int64(kv.Swap),
 	})
 	if err != nil {

@@ -239,15 +239,22 @@ func (x executable) Advance(ctx context.Context, inputs []Named, pools []Pool, w
 	for _, in := range inputs {
 		q.Inputs = append(q.Inputs, hosts.Input{Name: in.Name, Value: graph.TensorDatum(in.Tensor)})
 	}
-	q.Outputs = append(q.Outputs, hosts.Output{Name: wanted})
+	if wanted != "" {
+		q.Outputs = append(q.Outputs, hosts.Output{Name: wanted})
+	}
 	for _, p := range pools {
 		b := p.Buffer.(*hosts.Buffer)
 		q.Inputs = append(q.Inputs, hosts.Input{Name: p.Input, Value: graph.TensorDatum(tensor.Tensor{DType: p.DType, Shape: p.Shape}), Buffer: b})
-		q.Outputs = append(q.Outputs, hosts.Output{Name: p.Output, Buffer: b, Length: b.Size()})
+		if p.Output != "" {
+			q.Outputs = append(q.Outputs, hosts.Output{Name: p.Output, Buffer: b, Length: b.Size()})
+		}
 	}
 	r, err := x.Do(ctx, q)
 	if err != nil {
 		return tensor.Tensor{}, nil, err
+	}
+	if wanted == "" {
+		return tensor.Tensor{}, r.Release, nil
 	}
 	return r.Outputs[0].Tensor, r.Release, nil
 }

@@ -38,8 +38,29 @@ type Session struct {
 	Dir    string // of config.json and tokenizer
 
 	component string // of Model that Source is
+	// run makes the Runner of a graph of the checkpoint.
+	run   func(g *graph.Model) *Runner
+	parts map[string]*Session // other components, by name
 
 	closers []func() error
+}
+
+// Part is the session of another component of the same model, which is placed by itself. It is
+// closed with s. Parts are made by one goroutine.
+func (s *Session) Part(component string) (*Session, error) {
+	if p, ok := s.parts[component]; ok {
+		return p, nil
+	}
+	g, err := s.Model.Component(component)
+	if err != nil {
+		return nil, err
+	}
+	p := &Session{Runner: s.run(g), Name: s.Name, Class: s.Class, Model: s.Model, Source: g, Path: s.Path, Dir: s.Dir, component: component}
+	if s.parts == nil {
+		s.parts = map[string]*Session{}
+	}
+	s.parts[component] = p
+	return p, nil
 }
 
 // Open opens a graph of the checkpoint at path: a Hugging Face folder, an ONNX file
@@ -101,7 +122,10 @@ func (e *Engine) open(ck *checkpoint.Checkpoint, o SessionOptions) (*Session, er
 	}
 	q := route.Query{Model: s.Name, Class: s.Class, Preferred: o.Preferred, Policy: o.Policy, Split: o.Split,
 		Platforms: e.platforms(s.Class), RestartWait: e.config.Fallback.RestartWait}
-	s.Runner = newRunner(e.fleet, e.store, lower.Source{Graph: s.Source, Dir: ck.Dir, Identity: identity}, paddable, q, e.log)
+	s.run = func(g *graph.Model) *Runner {
+		return newRunner(e.fleet, e.store, lower.Source{Graph: g, Dir: ck.Dir, Identity: identity}, paddable, q, e.log)
+	}
+	s.Runner = s.run(s.Source)
 	return s, nil
 }
 
@@ -197,6 +221,9 @@ func (s *Session) cost(d dims) (Cost, error) {
 func (s *Session) Close() error {
 	s.Runner.Close()
 	var errs []error
+	for _, p := range s.parts {
+		errs = append(errs, p.Close())
+	}
 	for _, c := range s.closers {
 		errs = append(errs, c())
 	}

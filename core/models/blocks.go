@@ -18,12 +18,13 @@ type net struct {
 	*graph.Builder
 	w      *weights
 	o      Options
-	placed map[string]bool   // initialisers that the graph has
-	casts  map[string]string // stored name -> its value as float32
+	placed map[string]bool            // initialisers that the graph has
+	casts  map[string]string          // stored name -> its value as float32
+	bodies map[string]*graph.Function // of paged operators, by overload
 }
 
 func newNet(name string, w *weights, o Options) net {
-	return net{Builder: graph.NewBuilder(name), w: w, o: o, placed: map[string]bool{}, casts: map[string]string{}}
+	return net{Builder: graph.NewBuilder(name), w: w, o: o, placed: map[string]bool{}, casts: map[string]string{}, bodies: map[string]*graph.Function{}}
 }
 
 func (n net) in(scope string) net {

@@ -33,6 +33,20 @@ const (
 	Logits     = "logits"      // output [Selected, VocabSize] float32
 )
 
+// What Decode has beside these where rows of its tokens come as embeddings (a picture's,
+// a sound's), and where it attends to a source (an encoder's output).
+const (
+	EmbedCount     = "embed_count"
+	CrossPagesEach = "cross_pages_each"
+	CrossPages     = "cross_pages"
+	SourceRows     = "source_rows"
+
+	EmbedRows       = "embed_rows"        // [EmbedCount, hidden] float32, at least one row
+	EmbedIndex      = "embed_index"       // [Tokens], a row of EmbedRows; -1: the embedding of the token's id
+	CrossPageTables = "cross_page_tables" // [Sequences, CrossPagesEach], pages of the cross pools
+	CrossLengths    = "cross_lengths"     // [Sequences], rows of the source
+)
+
 // Decoder describes Decode.
 type Decoder struct {
 	Layers, KVHeads, HeadDim, ValueHeadDim int64
@@ -48,6 +62,23 @@ type Decoder struct {
 	// sequences, and a chunked prefill past the length of training differs from a
 	// whole one.
 	ByLength bool
+
+	// Embeds is the width of EmbedRows; 0: there are none.
+	Embeds int64
+	// Cross is what Decode attends to beside its own tokens; nil: nothing.
+	Cross *Cross
+}
+
+// Cross is a source's keys and values in pages of pools of their own: Prepare writes
+// them once, Decode reads them.
+type Cross struct {
+	MaxRows int64  // of a source
+	Rows    int64  // of every source; 0: a row a token
+	Pools   []Pool // inputs of both graphs, and outputs of Prepare
+	// Inputs of Prepare, which has a batch of one, beside slots [rows] and the pools.
+	Inputs []string
+	// Start is the token that Decode's sequences begin with; -1: whoever asks says.
+	Start int64
 }
 
 // Pool is an input of Decode, [Pages, PageSize, Row...], and the output that
@@ -57,6 +88,7 @@ type Pool struct {
 	Layer        int64
 	DType        tensor.DType
 	Row          tensor.Shape // what a token takes of it
+	pages        string       // its first dimension
 }
 
 // PageBytes is the size of one page of so many tokens.
@@ -227,18 +259,11 @@ type decoder struct {
 
 func (b *decoder) build() {
 	c := b.c
-	for _, in := range []struct {
-		name string
-		dims []string
-	}{{InputIDs, []string{Tokens}}, {Positions, []string{Tokens}}, {Slots, []string{Tokens}}, {PageTables, []string{Sequences, PagesEach}},
-		{Lengths, []string{Sequences}}, {Starts, []string{SequencesOne}}, {Select, []string{Selected}}} {
-		t := graph.TensorType(tensor.Int64)
-		for _, s := range in.dims {
-			t.Dims = append(t.Dims, graph.Sym(s))
-		}
-		b.Input(in.name, t)
-	}
+	b.stepInputs(b.d)
 	x := b.embedding("embeddings.word", InputIDs, "embed_tokens.weight", c.vocab, c.hidden)
+	if b.d.Embeds > 0 {
+		x = b.embedRows(x)
+	}
 	b.cos, b.sin = c.rope.angles(b.net)
 	for i := range c.layers {
 		x = b.layer(i, x)
@@ -250,10 +275,69 @@ func (b *decoder) build() {
 		b.w.skip(head, head+checkpoint.CodesSuffix, head+checkpoint.ScalesSuffix, head+checkpoint.MinsSuffix)
 		head = "embed_tokens.weight"
 	}
-	b.Output(Logits, b.in("head").times(x, head, c.hidden, c.vocab), graph.TensorType(tensor.Float32, graph.Sym(Selected), graph.Known(c.vocab)))
-	for _, p := range b.d.Pools {
-		b.Output(p.Output, p.Output, p.valueType())
+	b.stepOutputs(b.d, b.in("head").times(x, head, c.hidden, c.vocab))
+}
+
+// step is an input of Decode beside its pools.
+type step struct {
+	name string
+	dims []string
+}
+
+// steps are the inputs of Decode beside its pools; all are int64 but EmbedRows.
+func (d *Decoder) steps() []step {
+	list := []step{{InputIDs, []string{Tokens}}, {Positions, []string{Tokens}}, {Slots, []string{Tokens}}, {PageTables, []string{Sequences, PagesEach}},
+		{Lengths, []string{Sequences}}, {Starts, []string{SequencesOne}}, {Select, []string{Selected}}}
+	if d.Cross != nil {
+		list = append(list, step{CrossPageTables, []string{Sequences, CrossPagesEach}}, step{CrossLengths, []string{Sequences}})
 	}
+	if d.Embeds > 0 {
+		list = append(list, step{EmbedIndex, []string{Tokens}})
+	}
+	return list
+}
+
+func (n net) stepInputs(d *Decoder) {
+	for _, in := range d.steps() {
+		t := graph.TensorType(tensor.Int64)
+		for _, s := range in.dims {
+			t.Dims = append(t.Dims, graph.Sym(s))
+		}
+		n.Input(in.name, t)
+	}
+	if d.Embeds > 0 {
+		n.Input(EmbedRows, graph.TensorType(tensor.Float32, graph.Sym(EmbedCount), graph.Known(d.Embeds)))
+	}
+}
+
+// embedRows puts rows that came as embeddings in the places of the tokens' own.
+func (n net) embedRows(x string) string {
+	n = n.in("embeddings.rows")
+	given := n.Op("Gather", []string{EmbedRows, n.Op("Max", []string{EmbedIndex, n.Int(0)})})
+	is := n.Op("Unsqueeze", []string{n.Op("GreaterOrEqual", []string{EmbedIndex, n.Int(0)}), n.Ints(1)})
+	return n.Op("Where", []string{is, given, x})
+}
+
+func (n net) stepOutputs(d *Decoder, logits string) {
+	n.Output(Logits, logits, graph.TensorType(tensor.Float32, graph.Sym(Selected), graph.Known(d.VocabSize)))
+	n.poolOutputs(d.Pools)
+}
+
+func (n net) poolOutputs(pools []Pool) {
+	for _, p := range pools {
+		n.Output(p.Output, p.Output, p.valueType())
+	}
+}
+
+// rows joins the heads: [tokens, heads, dim] -> [tokens, width].
+func (n net) rows(scope, x string, width int64) string {
+	return n.in(scope).Op("Reshape", []string{x, n.Ints(-1, width)})
+}
+
+// sourceRows is an encoder's output for Prepare, [rows, width], and its input slots.
+func (n net) sourceRows(x string, width int64) string {
+	n.Input(Slots, graph.TensorType(tensor.Int64, graph.Sym(SourceRows)))
+	return n.rows("source", x, width)
 }
 
 func (b *decoder) layer(i int64, x string) string {
@@ -285,49 +369,158 @@ func (b *decoder) attention(i int64, scope, x, name string) string {
 		return b.rotate(scope+"."+letter+"_rope", x, b.cos, b.sin, heads, c.headDim, &c.rope)
 	}
 	q, k, v := heads(x, "q", c.heads), heads(x, "k", c.kvHeads), heads(x, "v", c.kvHeads)
-	if b.d.KV.KeyBits > 0 {
-		q, k = b.spread(scope+".q_spread", q, c.headDim), b.spread(scope+".k_spread", k, c.headDim)
-	}
-	if b.d.KV.ValueBits == 4 {
-		v = b.spread(scope+".v_spread", v, c.headDim)
-	}
-	o := b.pagedAttention(i, scope, q, k, v)
-	if b.d.KV.ValueBits == 4 {
-		o = b.spread(scope+".out_spread", o, c.headDim)
-	}
-	o = b.in(scope).Op("Reshape", []string{o, b.Ints(-1, c.heads*c.headDim)})
-	return b.project(scope+".out", o, name+".o_proj", c.heads*c.headDim, c.hidden, c.outBias)
+	o := b.pagedAttention(b.d, i, scope, q, k, v, attentionForm{scale: float32(1 / math.Sqrt(float64(c.headDim))), window: c.windows[i]})
+	return b.project(scope+".out", b.rows(scope, o, c.heads*c.headDim), name+".o_proj", c.heads*c.headDim, c.hidden, c.outBias)
+}
+
+// attentionForm is what tells one layer's paged attention from another's.
+type attentionForm struct {
+	scale  float32
+	window int64  // 0: none
+	bias   string // [heads, distances] float32; empty: none
 }
 
 // pagedAttention writes k and v of this step into layer i's pools and attends to
 // them: [tokens, heads, dim] each -> [tokens, heads, dim].
-func (b *decoder) pagedAttention(i int64, scope, q, k, v string) string {
-	d := b.d
-	pools := []Pool{pool("k", i, d.KV.Key, d.KVHeads, d.HeadDim, d.KV.KeyBits), pool("v", i, d.KV.Value, d.KVHeads, d.ValueHeadDim, d.KV.ValueBits)}
-	attrs := []*graph.Attr{graph.FloatAttr("scale", float32(1/math.Sqrt(float64(d.HeadDim))))}
-	if w := b.c.windows[i]; w > 0 {
-		attrs = append(attrs, graph.IntAttr("window", w))
+func (n net) pagedAttention(d *Decoder, i int64, scope, q, k, v string, form attentionForm) string {
+	if d.KV.KeyBits > 0 {
+		q = n.spread(scope+".q_spread", q, d.HeadDim)
 	}
-	inputs := []string{q, k, v, pools[0].Name, pools[1].Name, Slots, PageTables, Lengths, Starts, "", ""}
-	outputs := []string{scope + "/PagedAttention", pools[0].Output, pools[1].Output, "", ""}
-	for j, bits := range []int{d.KV.KeyBits, d.KV.ValueBits} {
-		if bits == 0 {
-			continue
-		}
-		letter := []string{"k", "v"}[j]
-		s := pool(letter+"_scales", i, tensor.Float16, d.KVHeads, 0, 0)
-		pools = append(pools, s)
-		inputs[9+j], outputs[3+j] = s.Name, s.Output
-		attrs = append(attrs, graph.IntAttr(letter+"_bits", int64(bits)))
-	}
+	k, v = n.kept(d, scope, k, v)
+	pools := d.layerPools("", i)
+	name := scope + "/PagedAttention"
+	inputs := make([]string, 12)
+	copy(inputs, []string{q, k, v})
+	copy(inputs[5:], []string{Slots, PageTables, Lengths, Starts})
+	inputs[11] = form.bias
+	outputs := []string{name, "", "", "", ""}
 	for _, p := range pools {
-		b.Input(p.Name, p.valueType())
+		n.Input(p.Name, p.valueType())
+		inputs[p.place], outputs[p.result] = p.Name, p.Output
+		d.Pools = append(d.Pools, p.Pool)
 	}
-	d.Pools = append(d.Pools, pools...)
-	n := &graph.Node{Name: outputs[0], Domain: graph.DomainAccel, OpType: "PagedAttention", Inputs: trimmed(inputs), Outputs: trimmed(outputs), Attrs: attrs}
-	b.Function(graph.ContractFunctionOf(n))
-	b.Node(n, 0)
-	return outputs[0]
+	n.paged("PagedAttention", "", name, inputs, outputs, append(d.bits(), form.attrs()...))
+	return n.together(d, scope, name)
+}
+
+// crossAttention attends to all of a source: q [tokens, heads, dim] -> the same.
+func (n net) crossAttention(d *Decoder, i int64, scope, q string, scale float32) string {
+	if d.KV.KeyBits > 0 {
+		q = n.spread(scope+".q_spread", q, d.HeadDim)
+	}
+	name := scope + "/PagedAttention"
+	inputs := make([]string, 12)
+	inputs[0] = q
+	copy(inputs[6:], []string{CrossPageTables, CrossLengths, Starts})
+	for _, p := range d.layerPools(crossPrefix, i) {
+		n.Input(p.Name, p.valueType())
+		inputs[p.place] = p.Name
+	}
+	// Its body differs from that of the attention beside it.
+	n.paged("PagedAttention", "cross", name, inputs, []string{name}, append(d.bits(), graph.FloatAttr("scale", scale), graph.IntAttr("causal", 0)))
+	return n.together(d, scope, name)
+}
+
+// crossWrite writes a source's keys and values, [rows, heads, dim] each, into layer i's
+// cross pools.
+func (n net) crossWrite(d *Decoder, i int64, scope, k, v string) {
+	k, v = n.kept(d, scope, k, v)
+	inputs, outputs := make([]string, 7), make([]string, 4)
+	copy(inputs, []string{k, v, Slots})
+	for _, p := range d.layerPools(crossPrefix, i) {
+		n.Input(p.Name, p.valueType())
+		inputs[p.written], outputs[p.result-1] = p.Name, p.Output
+		d.Cross.Pools = append(d.Cross.Pools, p.Pool)
+	}
+	n.paged("PagedWrite", "", scope+"/PagedWrite", inputs, outputs, d.bits())
+}
+
+// kept are keys and values as pools hold them: turned where few bits want it.
+func (n net) kept(d *Decoder, scope, k, v string) (string, string) {
+	if d.KV.KeyBits > 0 {
+		k = n.spread(scope+".k_spread", k, d.HeadDim)
+	}
+	if d.KV.ValueBits == 4 {
+		v = n.spread(scope+".v_spread", v, d.ValueHeadDim)
+	}
+	return k, v
+}
+
+// together turns back what was attended of turned values.
+func (n net) together(d *Decoder, scope, o string) string {
+	if d.KV.ValueBits == 4 {
+		return n.spread(scope+".out_spread", o, d.ValueHeadDim)
+	}
+	return o
+}
+
+func (f attentionForm) attrs() []*graph.Attr {
+	attrs := []*graph.Attr{graph.FloatAttr("scale", f.scale)}
+	if f.window > 0 {
+		attrs = append(attrs, graph.IntAttr("window", f.window))
+	}
+	return attrs
+}
+
+// paged adds a node of ai.accel with the body that its form has, under an overload where
+// the graph has calls of several forms.
+func (n net) paged(op, overload, name string, inputs, outputs []string, attrs []*graph.Attr) {
+	node := &graph.Node{Name: name, Domain: graph.DomainAccel, OpType: op, Overload: overload, Inputs: trimmed(inputs), Outputs: trimmed(outputs), Attrs: attrs}
+	f := graph.ContractFunctionOf(node)
+	if overload != "" {
+		if n.bodies[overload] == nil {
+			own := f.Clone()
+			own.Overload = overload
+			n.bodies[overload] = own
+		}
+		f = n.bodies[overload]
+	}
+	n.Function(f)
+	n.Node(node, 0)
+}
+
+// bits are the attributes of quantised pools.
+func (d *Decoder) bits() []*graph.Attr {
+	var attrs []*graph.Attr
+	for _, b := range []struct {
+		name string
+		bits int
+	}{{"k_bits", d.KV.KeyBits}, {"v_bits", d.KV.ValueBits}} {
+		if b.bits > 0 {
+			attrs = append(attrs, graph.IntAttr(b.name, int64(b.bits)))
+		}
+	}
+	return attrs
+}
+
+// placed is a pool and its place among the operators' inputs and outputs.
+type placed struct {
+	Pool
+	place, written int // input of PagedAttention, of PagedWrite
+	result         int // output of PagedAttention; one less of PagedWrite
+}
+
+// crossPrefix begins the names of cross pools.
+const crossPrefix = "cross_"
+
+// layerPools are the pools of layer i, those of the source with their prefix.
+func (d *Decoder) layerPools(prefix string, i int64) []placed {
+	list := []placed{
+		{pool(prefix+"k", i, d.KV.Key, d.KVHeads, d.HeadDim, d.KV.KeyBits), 3, 3, 1},
+		{pool(prefix+"v", i, d.KV.Value, d.KVHeads, d.ValueHeadDim, d.KV.ValueBits), 4, 4, 2},
+	}
+	if d.KV.KeyBits > 0 {
+		list = append(list, placed{pool(prefix+"k_scales", i, tensor.Float16, d.KVHeads, 0, 0), 9, 5, 3})
+	}
+	if d.KV.ValueBits > 0 {
+		list = append(list, placed{pool(prefix+"v_scales", i, tensor.Float16, d.KVHeads, 0, 0), 10, 6, 4})
+	}
+	if prefix != "" {
+		for j := range list {
+			list[j].pages = CrossPages
+		}
+	}
+	return list
 }
 
 func trimmed(names []string) []string {
@@ -339,7 +532,7 @@ func trimmed(names []string) []string {
 
 // pool describes layer i's pool of what; dim 0: one number a head.
 func pool(what string, i int64, elem tensor.DType, heads, dim int64, bits int) Pool {
-	p := Pool{Name: what + "." + strconv.FormatInt(i, 10), Output: what + "_out." + strconv.FormatInt(i, 10), Layer: i, DType: elem, Row: tensor.Shape{heads}}
+	p := Pool{Name: what + "." + strconv.FormatInt(i, 10), Output: what + "_out." + strconv.FormatInt(i, 10), Layer: i, DType: elem, Row: tensor.Shape{heads}, pages: Pages}
 	if bits == 4 {
 		dim /= 2
 	}
@@ -350,23 +543,38 @@ func pool(what string, i int64, elem tensor.DType, heads, dim int64, bits int) P
 }
 
 func (p Pool) valueType() *graph.Type {
-	t := graph.TensorType(p.DType, graph.Sym(Pages), graph.Sym(PageSize))
+	t := graph.TensorType(p.DType, graph.Sym(p.pages), graph.Sym(PageSize))
 	for _, n := range p.Row {
 		t.Dims = append(t.Dims, graph.Known(n))
 	}
 	return t
 }
 
+// AllPools are the pools that Decode takes: its own, which it updates, and those of the
+// source, which it reads.
+func (d *Decoder) AllPools() []Pool {
+	if d.Cross == nil {
+		return d.Pools
+	}
+	return slices.Concat(d.Pools, d.Cross.Pools)
+}
+
 // feeds is Model.Feeds. Nothing of a step can be made up, so it only checks.
 func (d *Decoder) feeds(given map[string]tensor.Tensor) (map[string]tensor.Tensor, error) {
 	want := map[string]tensor.DType{}
-	names := []string{InputIDs, Positions, Slots, PageTables, Lengths, Starts, Select}
-	for _, name := range names {
-		want[name] = tensor.Int64
+	var names []string
+	need := func(name string, elem tensor.DType) {
+		want[name] = elem
+		names = append(names, name)
 	}
-	for _, p := range d.Pools {
-		want[p.Name] = p.DType
-		names = append(names, p.Name)
+	for _, in := range d.steps() {
+		need(in.name, tensor.Int64)
+	}
+	if d.Embeds > 0 {
+		need(EmbedRows, tensor.Float32)
+	}
+	for _, p := range d.AllPools() {
+		need(p.Name, p.DType)
 	}
 	for name := range given {
 		if _, ok := want[name]; !ok {

@@ -35,9 +35,12 @@ var classes = []Class{
 	{"bert", "electra", electra.load},
 	{"llama", "llama", llama.load},
 	{"llama", "mistral", mistral.load},
+	{"t5", "mt5", t5{}.load},
 	{"qwen2", "qwen2", qwen2.load},
 	{"qwen3", "qwen3", qwen3.load},
 	{"bert", "roberta", roberta.load},
+	{"t5", "t5", t5{}.load},
+	{"t5", "umt5", t5{perLayer: true}.load},
 	{"bert", "xlm-roberta", roberta.load},
 }
 
@@ -85,6 +88,12 @@ const (
 	// Decode is one step of a decoder over its paged pools of keys and values; see
 	// Decoder.
 	Decode = "decode"
+	// Encoder is an encoder whose output a decoder attends to: output
+	// encoder_last_hidden_state [batch, rows, hidden] float32.
+	Encoder = "encoder"
+	// Prepare is Encoder for a batch of one that writes what Decode attends to into the
+	// cross pools, at the places slots [rows]; see Cross.
+	Prepare = "prepare"
 )
 
 // Names that whoever runs the graphs must know: symbolic dimensions that may be

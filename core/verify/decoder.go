@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/accelhq/accel/core/checkpoint"
 	"github.com/accelhq/accel/core/engine"
 	"github.com/accelhq/accel/core/models"
 	"github.com/accelhq/accel/core/route"
@@ -21,7 +20,7 @@ import (
 // decoderWays are the ways in which a text is generated, all to the same tokens and logits.
 var decoderWays = []struct {
 	name     string
-	pools    engine.PoolOptions
+	pools    engine.PoolOptions // without Pages: too few for all copies at once
 	schedule schedule.Options
 	copies   int  // of the request at the same time
 	again    bool // once more, with what the first left in the cache
@@ -35,83 +34,48 @@ var decoderWays = []struct {
 	{name: "chunks of 3", pools: engine.PoolOptions{PageSize: 16, Pages: 16}, schedule: schedule.Options{StepTokens: 3}},
 	{name: "beside others", pools: engine.PoolOptions{PageSize: 4, Pages: 128}, crowd: true},
 	{name: "a shared prefix", pools: engine.PoolOptions{PageSize: 4, Pages: 64}, again: true,
-		happened: func(s *schedule.Stats) bool { return s.CachedTokens > 0 }},
-	// Pages for one and a half of the three.
-	{name: "swapped", pools: engine.PoolOptions{PageSize: 4, Pages: 13}, schedule: schedule.Options{Preemption: schedule.PreemptSwap, SwapBytes: 1 << 30}, copies: 3,
+		happened: func(s *schedule.Stats) bool { return s.CachedTokens > 0 || s.Cross.Hit > 0 }},
+	{name: "swapped", pools: engine.PoolOptions{PageSize: 4}, schedule: schedule.Options{Preemption: schedule.PreemptSwap, SwapBytes: 1 << 30}, copies: 3,
 		happened: func(s *schedule.Stats) bool { return s.PreemptedSwap > 0 }},
-	{name: "recomputed", pools: engine.PoolOptions{PageSize: 4, Pages: 13}, schedule: schedule.Options{Preemption: schedule.PreemptRecompute}, copies: 3,
+	{name: "recomputed", pools: engine.PoolOptions{PageSize: 4}, schedule: schedule.Options{Preemption: schedule.PreemptRecompute}, copies: 3,
 		happened: func(s *schedule.Stats) bool { return s.PreemptedAnew > 0 }},
+}
+
+// decoderText is one text with the logits of its tokens from the first on.
+type decoderText struct {
+	ids    []int64
+	source *schedule.Source
+	embeds []schedule.Embed
+	logits []float32 // [tokens, vocabulary]
 }
 
 // decoderGolden is what a folder records of a decoder.
 type decoderGolden struct {
-	prompt, tokens []int64
-	steps          []float32                // [up to tokens, vocabulary]
-	texts          map[string]*decoderTexts // by case
+	prompt decoderText // and its logits, where they are recorded
+	tokens []int64
+	steps  []float32                // [up to tokens, vocabulary]
+	cases  map[string][]decoderText // that are run side by side
 }
 
-// decoderTexts are texts with the logits of all their tokens.
-type decoderTexts struct {
-	ids, mask []int64   // [batch, sequence]; mask nil: all ones
-	logits    []float32 // [batch, sequence, vocabulary]
-	batch     int
-}
-
-func loadDecoder(path string, vocabulary int) (*decoderGolden, error) {
-	st, err := checkpoint.OpenSafetensors(path)
-	if err != nil {
-		return nil, err
-	}
-	defer st.Close()
-	ints := func(name string) []int64 {
-		t, e := st.Tensor(name)
-		if e != nil || t.DType != tensor.Int64 {
-			err = errors.Join(err, fmt.Errorf("%s: %s is not there as int64", path, name))
-			return nil
-		}
-		return slices.Clone(tensor.View[int64](t.Aligned()))
-	}
-	floats := func(name string) []float32 {
-		t, e := st.Tensor(name)
-		if e != nil || t.DType != tensor.Float32 {
-			err = errors.Join(err, fmt.Errorf("%s: %s is not there as float32", path, name))
-			return nil
-		}
-		return slices.Clone(tensor.View[float32](t.Aligned()))
-	}
-	g := &decoderGolden{prompt: ints("in.gen.input_ids"), tokens: ints("out.gen.token_ids"), steps: floats("out.gen.step_logits"), texts: map[string]*decoderTexts{}}
-	if _, ok := st.Entry("out.gen.prefill_logits"); ok {
-		g.texts["prefill"] = &decoderTexts{ids: g.prompt, logits: floats("out.gen.prefill_logits"), batch: 1}
-	}
-	for _, c := range []string{"leftpad", "rightpad"} {
-		if _, ok := st.Entry("out." + c + ".logits"); ok {
-			e, _ := st.Entry("in." + c + ".input_ids")
-			g.texts[c] = &decoderTexts{ids: ints("in." + c + ".input_ids"), mask: ints("in." + c + ".attention_mask"), logits: floats("out." + c + ".logits"), batch: int(e.Shape[0])}
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	if rows := len(g.steps) / vocabulary; rows == 0 || rows > len(g.tokens) || len(g.steps) != rows*vocabulary || len(g.prompt) == 0 {
-		return nil, fmt.Errorf("%s: %d logits for %d tokens of a vocabulary of %d", path, len(g.steps), len(g.tokens), vocabulary)
-	}
-	for name, c := range g.texts {
-		if len(c.logits) != len(c.ids)*vocabulary || c.mask != nil && len(c.mask) != len(c.ids) || len(c.ids)%c.batch != 0 {
-			return nil, fmt.Errorf("%s: case %s: %d logits for %d tokens of a vocabulary of %d", path, name, len(c.logits), len(c.ids), vocabulary)
-		}
-	}
-	return g, nil
-}
-
-// runDecoder holds a decoder against its golden in every way that tokens are generated.
+// runDecoder holds a decoder against its golden in every way that tokens are generated, and the
+// model's other components against what is recorded of them.
 func runDecoder(ctx context.Context, s *engine.Session, res *Result, tolerance float64) error {
 	v := int(s.Model.Decoder.VocabSize)
-	g, err := loadDecoder(filepath.Join(s.Path, goldenFile), v)
+	tests, err := loadGolden(filepath.Join(s.Path, goldenFile), nil)
 	if err != nil {
 		return err
 	}
-	for _, name := range sortedKeys(g.texts) {
-		if err := g.texts[name].verify(ctx, s, res, name, v, tolerance); err != nil {
+	g := &decoderGolden{cases: map[string][]decoderText{}}
+	for _, t := range tests {
+		if err := g.add(ctx, s, t, res, tolerance); err != nil {
+			return fmt.Errorf("case %q of %s: %w", t.name, s.Path, err)
+		}
+	}
+	if len(g.tokens) == 0 {
+		return fmt.Errorf("%s records no generated tokens: it has no out.gen.token_ids", s.Path)
+	}
+	for _, name := range sortedKeys(g.cases) {
+		if err := verifyTexts(ctx, s, res, name, g.cases[name], tolerance); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -120,55 +84,255 @@ func runDecoder(ctx context.Context, s *engine.Session, res *Result, tolerance f
 			return fmt.Errorf("%s: %w", decoderWays[i].name, err)
 		}
 	}
-	n := int64(len(g.prompt))
-	cost, err := s.CostAt(map[string]int64{models.Tokens: n, models.Sequences: 1, models.SequencesOne: 2, models.PagesEach: 1, models.Selected: 1, models.Pages: 2, models.PageSize: 16})
+	n := int64(len(g.prompt.ids))
+	sizes := map[string]int64{models.Tokens: n, models.Sequences: 1, models.SequencesOne: 2, models.PagesEach: 1, models.Selected: 1, models.Pages: 2, models.PageSize: 16}
+	if s.Model.Decoder.Cross != nil {
+		sizes[models.CrossPagesEach], sizes[models.CrossPages] = 1, 2
+	}
+	if s.Model.Decoder.Embeds > 0 {
+		sizes[models.EmbedCount] = 1
+	}
+	cost, err := s.CostAt(sizes)
 	if err != nil {
 		return err
 	}
+	if len(g.steps) != len(g.tokens)*v && len(g.steps)%v != 0 {
+		return fmt.Errorf("%s: %d logits for %d tokens of a vocabulary of %d", s.Path, len(g.steps), len(g.tokens), v)
+	}
 	platform, _, _ := strings.Cut(res.Device, ":")
-	res.Placed = map[string]engine.Cost{platform: cost}
+	sum := res.Placed[platform]
+	res.Placed = map[string]engine.Cost{platform: {Nodes: sum.Nodes + cost.Nodes, FLOPs: sum.FLOPs + cost.FLOPs}}
 	return nil
 }
 
-// verify runs the texts side by side in one step and compares the logits of every token.
-func (c *decoderTexts) verify(ctx context.Context, s *engine.Session, res *Result, name string, v int, tolerance float64) (err error) {
+// add takes one recorded case in, and runs the components that it records outputs of.
+func (g *decoderGolden) add(ctx context.Context, s *engine.Session, t test, res *Result, tolerance float64) error {
+	rest := map[string]tensor.Tensor{}
+	for _, o := range t.outputs {
+		rest[o.name] = o.value.Tensor
+	}
+	for _, c := range s.Model.Components {
+		if c.Name == models.Decode || c.Name == models.Prepare {
+			continue
+		}
+		part := test{name: t.name, inputs: map[string]graph.Datum{}}
+		for _, o := range t.outputs {
+			if slices.ContainsFunc(c.Graph.Graph.Outputs, func(v *graph.Value) bool { return v.Name == o.name }) {
+				part.outputs = append(part.outputs, o)
+				delete(rest, o.name)
+			}
+		}
+		if len(part.outputs) == 0 {
+			continue
+		}
+		for _, in := range c.Graph.Graph.Inputs {
+			if v, ok := t.inputs[in.Name]; ok {
+				part.inputs[in.Name] = v
+			}
+		}
+		p, err := s.Part(c.Name)
+		if err != nil {
+			return err
+		}
+		if err := runTest(ctx, p, part, res, tolerance); err != nil {
+			return fmt.Errorf("%s: %w", c.Name, err)
+		}
+	}
+	take := func(name string) []float32 {
+		v, ok := rest[name]
+		delete(rest, name)
+		if !ok || v.DType != tensor.Float32 {
+			return nil
+		}
+		return slices.Clone(tensor.View[float32](v.Aligned()))
+	}
+	texts, err := textsOf(s, t)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"logits", "prefill_logits"} {
+		logits := take(name)
+		if logits == nil {
+			continue
+		}
+		which := t.name
+		if name != "logits" {
+			which = strings.TrimSuffix(name, "_logits")
+		}
+		if g.cases[which], err = withLogits(texts, t, logits, int(s.Model.Decoder.VocabSize)); err != nil {
+			return err
+		}
+	}
+	if tokens, ok := rest["token_ids"]; ok {
+		delete(rest, "token_ids")
+		if len(texts) != 1 || tokens.DType != tensor.Int64 {
+			return fmt.Errorf("%d texts with tokens of type %s, wanted one and int64", len(texts), tokens.DType)
+		}
+		g.prompt, g.tokens, g.steps = texts[0], slices.Clone(tensor.View[int64](tokens.Aligned())), take("step_logits")
+	}
+	if len(rest) > 0 {
+		res.Notes = append(res.Notes, fmt.Sprintf("case %q: %s recorded, and the model gives no such output", t.name, strings.Join(sortedKeys(rest), ", ")))
+	}
+	return nil
+}
+
+// tokensOf are a case's texts of the decoder, [batch, sequence], and which of their places count.
+func tokensOf(s *engine.Session, t test) (ids, mask tensor.Tensor, err error) {
+	names := []string{"input_ids", "attention_mask"}
+	if s.Model.Decoder.Cross != nil {
+		names = []string{"decoder_input_ids", "decoder_attention_mask"}
+	}
+	ids, mask = t.inputs[names[0]].Tensor, t.inputs[names[1]].Tensor
+	if ids.DType != tensor.Int64 || len(ids.Shape) != 2 {
+		return ids, mask, fmt.Errorf("%s is not there as int64 [batch, sequence]", names[0])
+	}
+	if mask.Data != nil && (mask.DType != tensor.Int64 || !mask.Shape.Equal(ids.Shape)) {
+		return ids, mask, fmt.Errorf("%s is %s%v, wanted int64%v", names[1], mask.DType, mask.Shape, ids.Shape)
+	}
+	return ids, mask, nil
+}
+
+// counted calls f with each place of a text that counts.
+func counted(ids, mask tensor.Tensor, text int, f func(at int)) {
+	width := int(ids.Shape[1])
+	for i := text * width; i < (text+1)*width; i++ {
+		if mask.Data == nil || tensor.View[int64](mask.Aligned())[i] != 0 {
+			f(i)
+		}
+	}
+}
+
+// textsOf are a case's texts without padding, with what each attends to.
+func textsOf(s *engine.Session, t test) ([]decoderText, error) {
+	ids, mask, err := tokensOf(s, t)
+	if err != nil {
+		return nil, err
+	}
+	texts := make([]decoderText, ids.Shape[0])
+	for b := range texts {
+		counted(ids, mask, b, func(at int) { texts[b].ids = append(texts[b].ids, tensor.View[int64](ids.Aligned())[at]) })
+		if s.Model.Decoder.Cross != nil {
+			if texts[b].source, err = sourceOf(s.Model.Decoder.Cross, t, b); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return texts, nil
+}
+
+// sourceOf is what text b of a case attends to, without padding.
+func sourceOf(c *models.Cross, t test, b int) (*schedule.Source, error) {
+	inputs, rows := map[string]tensor.Tensor{}, int(c.Rows)
+	for _, name := range c.Inputs {
+		v := t.inputs[name].Tensor
+		switch {
+		case len(v.Shape) == 0 || int64(b) >= v.Shape[0]:
+			return nil, fmt.Errorf("%s is not there for text %d", name, b)
+		case c.Rows == 0:
+			text, mask := t.inputs[c.Inputs[0]].Tensor, t.inputs["attention_mask"].Tensor
+			var values []int64
+			counted(text, mask, b, func(at int) { values = append(values, tensor.View[int64](v.Aligned())[at]) })
+			inputs[name], rows = tensor.Ints(tensor.Shape{1, int64(len(values))}, values...), len(values)
+		default:
+			size := len(v.Data) / int(v.Shape[0])
+			shape := append(tensor.Shape{1}, v.Shape[1:]...)
+			inputs[name] = tensor.Tensor{DType: v.DType, Shape: shape, Data: slices.Clone(v.Data[b*size : (b+1)*size])}.Aligned()
+		}
+	}
+	return schedule.NewSource(inputs, rows), nil
+}
+
+// withLogits gives texts their recorded logits, [batch, sequence, vocabulary].
+func withLogits(texts []decoderText, t test, logits []float32, v int) ([]decoderText, error) {
+	out := slices.Clone(texts)
+	var ids, mask tensor.Tensor
+	for _, name := range []string{"decoder_input_ids", "input_ids"} {
+		if ids = t.inputs[name].Tensor; ids.Data != nil {
+			mask = t.inputs[strings.TrimSuffix(name, "input_ids")+"attention_mask"].Tensor
+			break
+		}
+	}
+	if len(logits) != ids.Len()*v {
+		return nil, fmt.Errorf("%d logits for %d tokens of a vocabulary of %d", len(logits), ids.Len(), v)
+	}
+	for b := range out {
+		counted(ids, mask, b, func(at int) { out[b].logits = append(out[b].logits, logits[at*v:(at+1)*v]...) })
+	}
+	return out, nil
+}
+
+// verifyTexts runs texts side by side in one step and compares the logits of every token.
+func verifyTexts(ctx context.Context, s *engine.Session, res *Result, name string, texts []decoderText, tolerance float64) (err error) {
 	const pageSize = 16
-	x := s.Decoder(engine.PoolOptions{PageSize: pageSize, Pages: int64(1 + len(c.ids))})
+	pagesFor := func(n int) int { return (n + pageSize - 1) / pageSize }
+	each, crossEach, o := 0, 0, engine.PoolOptions{PageSize: pageSize, Pages: 1, CrossPages: 1}
+	for _, t := range texts {
+		each = max(each, pagesFor(len(t.ids)))
+		if t.source != nil {
+			crossEach = max(crossEach, pagesFor(t.source.Rows))
+		}
+	}
+	o.Pages += int64(each * len(texts))
+	o.CrossPages += int64(crossEach * len(texts))
+	x, err := s.Decoder(o)
+	if err != nil {
+		return err
+	}
 	defer func() { err = errors.Join(err, x.Close()) }()
 	var d route.Decision
 	if _, err := x.Open(ctx, &d); err != nil {
 		return err
 	}
 	res.Device, res.Kind = d.Chosen.Device, d.Chosen.Kind
-	width := len(c.ids) / c.batch
-	each := (width + pageSize - 1) / pageSize
-	st := &schedule.Step{Starts: []int64{0}, PageWidth: each}
+	st := &schedule.Step{Starts: []int64{0}, PageWidth: each, CrossWidth: crossEach}
 	var want []float32
-	page := int64(1)
-	for b := range c.batch {
-		first, position := page, int64(0)
-		for range each {
-			st.PageTables = append(st.PageTables, page)
-			page++
+	for b, t := range texts {
+		first, crossFirst := int64(1+b*each), int64(1+b*crossEach)
+		for i := range int64(each) {
+			st.PageTables = append(st.PageTables, first+i)
 		}
-		for i := b * width; i < (b+1)*width; i++ {
-			if c.mask != nil && c.mask[i] == 0 {
-				continue
-			}
+		for i, id := range t.ids {
 			st.Select = append(st.Select, int64(len(st.InputIDs)))
-			st.InputIDs, st.Positions = append(st.InputIDs, c.ids[i]), append(st.Positions, position)
-			st.Slots = append(st.Slots, first*pageSize+position)
-			position++
-			want = append(want, c.logits[i*v:(i+1)*v]...)
+			st.InputIDs, st.Positions = append(st.InputIDs, id), append(st.Positions, int64(i))
+			st.Slots = append(st.Slots, first*pageSize+int64(i))
+			if s.Model.Decoder.Embeds > 0 {
+				st.EmbedIndex = append(st.EmbedIndex, -1)
+			}
 		}
-		st.Lengths, st.Starts = append(st.Lengths, position), append(st.Starts, int64(len(st.InputIDs)))
-		st.Sequences = append(st.Sequences, schedule.Member{Request: name})
+		for _, e := range t.embeds {
+			width := int(s.Model.Decoder.Embeds)
+			for i := range len(e.Rows) / width {
+				st.EmbedIndex[len(st.EmbedIndex)-len(t.ids)+e.At+i] = int64(len(st.EmbedRows)/width + i)
+			}
+			st.EmbedRows = append(st.EmbedRows, e.Rows...)
+		}
+		want = append(want, t.logits...)
+		st.Lengths, st.Starts = append(st.Lengths, int64(len(t.ids))), append(st.Starts, int64(len(st.InputIDs)))
+		member := schedule.Member{Request: name}
+		st.Sequences = append(st.Sequences, member)
+		if t.source == nil {
+			continue
+		}
+		e := &schedule.Encoding{Inputs: t.source.Inputs, Member: member}
+		for i := range t.source.Rows {
+			e.Slots = append(e.Slots, crossFirst*pageSize+int64(i))
+		}
+		if err := x.Encode(ctx, e); err != nil {
+			return err
+		}
+		for i := range int64(crossEach) {
+			st.CrossTables = append(st.CrossTables, crossFirst+i)
+		}
+		st.CrossLengths = append(st.CrossLengths, int64(t.source.Rows))
 	}
 	got, err := x.Step(ctx, st)
 	if err != nil {
 		return err
 	}
-	res.Outputs = append(res.Outputs, compareRows(name+".logits", got, want, v, tolerance))
+	if name != "" {
+		name += "."
+	}
+	res.Outputs = append(res.Outputs, compareRows(name+"logits", got, want, int(s.Model.Decoder.VocabSize), tolerance))
 	return nil
 }
 
@@ -213,9 +377,22 @@ func (l *listener) Step(ctx context.Context, s *schedule.Step) ([]float32, error
 func generate(ctx context.Context, s *engine.Session, g *decoderGolden, way int, res *Result, tolerance float64) (err error) {
 	w := &decoderWays[way]
 	v := int(s.Model.Decoder.VocabSize)
-	l := &listener{Executor: s.Decoder(w.pools), vocabulary: v, rows: map[string]map[int64][]float32{}}
+	pools := w.pools
+	if pools.Pages == 0 { // for some of the copies
+		each := (int64(len(g.prompt.ids)+len(g.tokens)-1) + pools.PageSize - 1) / pools.PageSize
+		pools.Pages = 1 + each*int64(w.copies)*3/5
+	}
+	pools.CrossPages = pools.Pages
+	if g.prompt.source != nil { // all copies attend at once
+		pools.CrossPages = 1 + int64(max(4, w.copies))*(int64(g.prompt.source.Rows)/pools.PageSize+1)
+	}
+	x, err := s.Decoder(pools)
+	if err != nil {
+		return err
+	}
+	l := &listener{Executor: x, vocabulary: v, rows: map[string]map[int64][]float32{}}
 	o := w.schedule
-	o.Vocabulary = v
+	o.Vocabulary, o.Embeds, o.Sources = v, int(s.Model.Decoder.Embeds), s.Model.Decoder.Cross != nil
 	sched, err := schedule.New(l, o)
 	if err != nil {
 		return err
@@ -230,8 +407,14 @@ func generate(ctx context.Context, s *engine.Session, g *decoderGolden, way int,
 		id     string
 		stream *schedule.Stream
 	}
-	submit := func(id string, prompt []int64, n int, salt string) (asked, error) {
-		stream, err := sched.Submit(ctx, schedule.Request{ID: id, Prompt: prompt, MaxTokens: n, Salt: salt})
+	submit := func(id string, length, n int, salt string) (asked, error) {
+		r := schedule.Request{ID: id, Prompt: g.prompt.ids[:length], MaxTokens: n, Salt: salt, Source: g.prompt.source}
+		for _, e := range g.prompt.embeds {
+			if e.At+len(e.Rows)/o.Embeds <= length {
+				r.Embeds = append(r.Embeds, e)
+			}
+		}
+		stream, err := sched.Submit(ctx, r)
 		return asked{id, stream}, err
 	}
 	read := func(a asked) ([]int64, error) {
@@ -253,7 +436,7 @@ func generate(ctx context.Context, s *engine.Session, g *decoderGolden, way int,
 	var others []asked
 	if w.crowd {
 		for i := range 3 {
-			a, err := submit(fmt.Sprint("other ", i), g.prompt[:min(3+2*i, len(g.prompt))], 6+i, "")
+			a, err := submit(fmt.Sprint("other ", i), min(3+2*i, len(g.prompt.ids)), 6+i, "")
 			if err != nil {
 				return err
 			}
@@ -265,7 +448,7 @@ func generate(ctx context.Context, s *engine.Session, g *decoderGolden, way int,
 		var these []asked
 		for i := range max(1, w.copies) {
 			// Copies share nothing, so that together they need more pages than there are.
-			a, err := submit(fmt.Sprint(round, ".", i), g.prompt, len(g.tokens), fmt.Sprint(i))
+			a, err := submit(fmt.Sprint(round, ".", i), len(g.prompt.ids), len(g.tokens), fmt.Sprint(i))
 			if err != nil {
 				return err
 			}
@@ -293,7 +476,7 @@ func generate(ctx context.Context, s *engine.Session, g *decoderGolden, way int,
 	for _, id := range sortedKeys(texts) {
 		var got []float32
 		for i := range len(g.steps) / v {
-			got = append(got, l.rows[id][int64(len(g.prompt)-1+i)]...)
+			got = append(got, l.rows[id][int64(len(g.prompt.ids)-1+i)]...)
 		}
 		name := w.name
 		if id != "0.0" {
