@@ -234,8 +234,14 @@ type encoder struct {
 
 // begin builds the inputs and the encoder.
 func (v *variant) begin(name string, w *weights, c encoderConfig, o Options) *encoder {
-	e := &encoder{net: newNet(name, w, o), v: v, c: c}
-	c.inputs().declare(e.Builder)
+	n := newNet(name, w, o)
+	c.inputs().declare(n.Builder)
+	return v.encode(n, c)
+}
+
+// encode builds the encoder over inputs that are there.
+func (v *variant) encode(n net, c encoderConfig) *encoder {
+	e := &encoder{net: n, v: v, c: c}
 	x := e.embedding("embeddings.word", "input_ids", wordTable, c.vocab, c.embedding)
 	if c.types > 0 {
 		types := e.embedding("embeddings.token_type", "token_type_ids", "embeddings.token_type_embeddings.weight", c.types, c.embedding)

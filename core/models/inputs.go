@@ -48,13 +48,21 @@ type size struct {
 // Ways to fill an input.
 var (
 	ones = func(out tensor.Tensor, _ feeds) {
-		v := tensor.View[int64](out)
-		for i := range v {
-			v[i] = 1
+		if out.DType == tensor.Int32 {
+			fill[int32](out, 1)
+			return
 		}
+		fill[int64](out, 1)
 	}
 	zeros = func(tensor.Tensor, feeds) {}
 )
+
+func fill[T int32 | int64](out tensor.Tensor, x T) {
+	v := tensor.View[T](out)
+	for i := range v {
+		v[i] = x
+	}
+}
 
 // symbols are dimensions by their symbols.
 func symbols(names ...string) []graph.Dim {
@@ -203,19 +211,24 @@ func (in *input) wants() string {
 func (in *input) bad(t tensor.Tensor) (at int, found string) {
 	switch in.dtype {
 	case tensor.Int64:
-		if in.below == 0 {
-			break
-		}
-		for i, v := range tensor.View[int64](t.Aligned()) {
-			if v < 0 || v >= in.below {
-				return i, strconv.FormatInt(v, 10)
-			}
-		}
+		return outside(tensor.View[int64](t.Aligned()), in.below)
+	case tensor.Int32:
+		return outside(tensor.View[int32](t.Aligned()), in.below)
 	case tensor.Float32:
 		for i, v := range tensor.View[float32](t.Aligned()) {
 			if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
 				return i, fmt.Sprint(v)
 			}
+		}
+	}
+	return 0, ""
+}
+
+// outside is the first value that is not from 0 to below-1; below 0: all are.
+func outside[T int32 | int64](values []T, below int64) (at int, found string) {
+	for i, v := range values {
+		if below > 0 && (v < 0 || int64(v) >= below) {
+			return i, strconv.FormatInt(int64(v), 10)
 		}
 	}
 	return 0, ""

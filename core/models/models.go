@@ -31,6 +31,7 @@ type Class struct {
 var classes = []Class{
 	{"bert", "bert", bert.load},
 	{"bert", "camembert", roberta.load},
+	{"clap", "clap", clap},
 	{"bert", "distilbert", distilbert.load},
 	{"bert", "electra", electra.load},
 	{"llama", "llama", llama.load},
@@ -41,6 +42,7 @@ var classes = []Class{
 	{"bert", "roberta", roberta.load},
 	{"t5", "t5", t5{}.load},
 	{"t5", "umt5", t5{perLayer: true}.load},
+	{"wav2vec2", "wav2vec2", wav2vec2},
 	{"bert", "xlm-roberta", roberta.load},
 }
 
@@ -94,6 +96,13 @@ const (
 	// Prepare is Encoder for a batch of one that writes what Decode attends to into the
 	// cross pools, at the places slots [rows]; see Cross.
 	Prepare = "prepare"
+	// CTCLogits says of each frame of a sound which token it may be: outputs logits
+	// [batch, frames, CTC.VocabSize] float32; see CTC.
+	CTCLogits = "ctc"
+	// EmbedAudio and EmbedText make one vector, of length 1, of a sound or a text:
+	// outputs AudioEmbeds and TextEmbeds [batch, dimension] float32.
+	EmbedAudio = "audio"
+	EmbedText  = "text"
 )
 
 // Names that whoever runs the graphs must know: symbolic dimensions that may be
@@ -115,6 +124,7 @@ type Model struct {
 	PadToken  int64
 	Embedding *Embedding // how Encode makes its vector; nil where there is no Encode
 	Decoder   *Decoder   // what drives Decode; nil where there is none
+	CTC       *CTC       // how CTCLogits' output is read; nil where there is no CTCLogits
 
 	// Notes say what was assumed or left out, a sentence each.
 	Notes []string

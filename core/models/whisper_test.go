@@ -22,7 +22,7 @@ func TestWhisperEncoder(t *testing.T) {
 	x := n.Input("input_features", graph.TensorType(tensor.Float32, graph.Sym(Batch), graph.Known(c.mels), graph.Known(2*c.sources)))
 	n.Output("encoder_last_hidden_state", n.whisperEncoder(c, x), graph.TensorType(tensor.Float32, graph.Sym(Batch), graph.Known(c.sources), graph.Known(c.width)))
 	m := &Model{}
-	if err := m.add("encoder", n); err != nil {
+	if err := m.add("encoder", inputs{}, n); err != nil {
 		t.Fatal(err)
 	}
 	golden, err := checkpoint.OpenSafetensors(filepath.Join(dir, "golden.safetensors"))
