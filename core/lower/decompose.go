@@ -16,6 +16,8 @@ var decompositions = map[string]func(*emitter, *graph.Node) error{
 	"Gelu":               gelu,
 	"Attention":          attention,
 	"RotaryEmbedding":    rotaryEmbedding,
+	"ArgMax":             extremum("ReduceMax"),
+	"ArgMin":             extremum("ReduceMin"),
 }
 
 // emitter collects the nodes that replace one.
@@ -147,10 +149,53 @@ func (e *emitter) mean(x string, axes []int64, out string) string {
 	if out == "" {
 		out = e.name("mean")
 	}
+	return e.reduce(out, "ReduceMean", x, axes, 1)
+}
+
+// reduce adds a reduction over axes that writes out.
+func (e *emitter) reduce(out, op, x string, axes []int64, keep int64) string {
 	if e.opset < 18 { // axes became an input
-		return e.to(out, "ReduceMean", []string{x}, graph.IntsAttr("axes", axes...), graph.IntAttr("keepdims", 1))
+		return e.to(out, op, []string{x}, graph.IntsAttr("axes", axes...), graph.IntAttr("keepdims", keep))
 	}
-	return e.to(out, "ReduceMean", []string{x, e.ints("axes", axes...)}, graph.IntAttr("keepdims", 1))
+	return e.to(out, op, []string{x, e.ints("axes", axes...)}, graph.IntAttr("keepdims", keep))
+}
+
+// extremum: the least place, or the greatest, whose element is the extreme one. All
+// of it has a form for int32, which ArgMax and ArgMin have not.
+func extremum(reduce string) func(*emitter, *graph.Node) error {
+	return func(e *emitter, n *graph.Node) error {
+		x := input(n, 0)
+		t := e.types[x]
+		if t == nil || !t.HasShape {
+			return cannot(n, "the rank of %s is not known", x)
+		}
+		rank := int64(len(t.Dims))
+		axis := n.AttrInt("axis", 0)
+		if axis < 0 {
+			axis += rank
+		}
+		if axis < 0 || axis >= rank || t.Dims[axis].Param != "" || t.Dims[axis].Size < 1 {
+			return cannot(n, "the size of axis %d of %s is not known", axis, x)
+		}
+		size := t.Dims[axis].Size
+		pick, other := "ReduceMin", size-1
+		if n.AttrInt("select_last_index", 0) != 0 {
+			pick, other = "ReduceMax", 0
+		}
+		places := make([]int64, size)
+		for i := range places {
+			places[i] = int64(i)
+		}
+		shape := make(tensor.Shape, rank-axis)
+		for i := range shape {
+			shape[i] = 1
+		}
+		shape[0] = size
+		is := e.op("Equal", []string{x, e.reduce(e.name("extreme"), reduce, x, []int64{axis}, 1)})
+		at := e.op("Where", []string{is, e.constant("places", tensor.Ints(shape, places...)), e.constant("other", tensor.Ints(tensor.Shape{}, other))})
+		e.reduce(n.Outputs[0], pick, at, []int64{axis}, n.AttrInt("keepdims", 1))
+		return nil
+	}
 }
 
 // gelu: x/2 * (1 + erf(x/sqrt(2))), or its tanh approximation.

@@ -218,11 +218,11 @@ func rewrite(m *graph.Model, a backend.Assessment) (did []Rewrite, tried []error
 				inline[id] = true
 				did = append(did, Rewrite{Node: n.Label(), What: "inlined the body of " + n.OpType, Why: v.Reason})
 			}
-		case v.Refusal == backend.RefusedElementType:
+		case v.Refusal == backend.RefusedElementType && !onlyWide(n):
 			if wide == "" {
 				wide = v.Reason
 			}
-		case v.Refusal == backend.RefusedOperator || v.Refusal == backend.RefusedAttribute:
+		case v.Refusal == backend.RefusedOperator || v.Refusal == backend.RefusedAttribute || v.Refusal == backend.RefusedElementType:
 			d := decompositions[n.OpType]
 			if d == nil || n.Domain != graph.DomainONNX {
 				break
@@ -268,6 +268,12 @@ func rewrite(m *graph.Model, a backend.Assessment) (did []Rewrite, tried []error
 	m.Prune()
 	m.Graph.Values = nil
 	return did, tried, graph.Infer(m)
+}
+
+// onlyWide reports whether an operator gives int64 whatever it takes, though what it
+// decomposes into does not.
+func onlyWide(n *graph.Node) bool {
+	return n.Domain == graph.DomainONNX && (n.OpType == "ArgMax" || n.OpType == "ArgMin")
 }
 
 // save writes m into the store with its external data beside it. Its name is the

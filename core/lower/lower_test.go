@@ -37,6 +37,11 @@ func refusing(noInt64 bool, ops ...string) Target {
 					v = backend.Refuse(backend.RefusedElementType, "int64 is not known")
 				}
 			}
+			for _, name := range n.Outputs {
+				if t := types[name]; noInt64 && t != nil && t.Elem == tensor.Int64 {
+					v = backend.Refuse(backend.RefusedElementType, "int64 is not known")
+				}
+			}
 			switch {
 			case slices.Contains(ops, n.OpType):
 				v = backend.Refuse(backend.RefusedOperator, n.OpType+" is not known")
@@ -102,6 +107,10 @@ func TestDecompositionsKeepTheNumbers(t *testing.T) {
 	three := func() map[string]tensor.Tensor {
 		return map[string]tensor.Tensor{"q": random(rng, 2, 5, 8), "k": random(rng, 2, 5, 8), "v": random(rng, 2, 5, 8)}
 	}
+	ties := tensor.Floats(tensor.Shape{2, 7, 3}, make([]float32, 42)...)
+	for i := range tensor.View[float32](ties) {
+		tensor.View[float32](ties)[i] = float32(rng.IntN(4))
+	}
 	mask := tensor.Of(tensor.Bool, tensor.Shape{2, 1, 1, 5}, []bool{true, true, false, true, false, true, false, false, false, false})
 	for _, tt := range []struct {
 		name  string
@@ -123,6 +132,12 @@ func TestDecompositionsKeepTheNumbers(t *testing.T) {
 		{"gelu by tanh", func(b *graph.Builder) string {
 			return b.Op("Gelu", []string{b.Input("x", f32(B, S))}, graph.StringAttr("approximate", "tanh"))
 		}, map[string]tensor.Tensor{"x": random(rng, 2, 50)}, "Gelu"},
+		{"place of the greatest", func(b *graph.Builder) string {
+			return b.Op("Cast", []string{b.Op("ArgMax", []string{b.Input("x", f32(B, K(7), S))}, graph.IntAttr("axis", -2), graph.IntAttr("keepdims", 0))}, graph.IntAttr("to", int64(tensor.Float32)))
+		}, map[string]tensor.Tensor{"x": ties}, "ArgMax"},
+		{"last place of the least", func(b *graph.Builder) string {
+			return b.Op("Cast", []string{b.Op("ArgMin", []string{b.Input("x", f32(K(2), B, S))}, graph.IntAttr("select_last_index", 1))}, graph.IntAttr("to", int64(tensor.Float32)))
+		}, map[string]tensor.Tensor{"x": ties}, "ArgMin"},
 		{"attention", func(b *graph.Builder) string { return b.Op("Attention", qkv(b, K(8)), heads()...) }, three(), "Attention"},
 		{"attention with scale and softcap", func(b *graph.Builder) string {
 			return b.Op("Attention", qkv(b, K(8)), heads(graph.FloatAttr("scale", 0.3), graph.FloatAttr("softcap", 2))...)
@@ -208,6 +223,21 @@ func TestInt64BecomesInt32(t *testing.T) {
 	}
 	if got["next"].DType != tensor.Int32 || !slices.Equal(tensor.View[int32](got["next"]), []int32{1, 6, 9}) {
 		t.Errorf("next is %v", got["next"])
+	}
+}
+
+// TestPlacesBecomeInt32 narrows an operator that gives int64 by definition.
+func TestPlacesBecomeInt32(t *testing.T) {
+	b := graph.NewBuilder("places")
+	b.Output("y", b.Op("ArgMax", []string{b.Input("x", f32(graph.Sym("n"), graph.Known(3)))}, graph.IntAttr("axis", 1), graph.IntAttr("keepdims", 0)), nil)
+	m, err := b.Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := lowered(t, m, refusing(true), nil)
+	got := evaluate(t, l.Graph, map[string]tensor.Tensor{"x": tensor.Floats(tensor.Shape{2, 3}, 1, 3, 3, -1, -2, -3)})["y"]
+	if got.DType != tensor.Int32 || !slices.Equal(tensor.View[int32](got), []int32{1, 0}) {
+		t.Errorf("y is %s %v", got.DType, got.Data)
 	}
 }
 
