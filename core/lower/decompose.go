@@ -287,6 +287,14 @@ func rotaryEmbedding(e *emitter, n *graph.Node) error {
 	return nil
 }
 
+// length is the number of rows of a query or a key, -1 where it is not known.
+func (e *emitter) length(x string) int64 {
+	if t := e.types[x]; t != nil && t.HasShape && len(t.Dims) > 1 {
+		return t.Dims[len(t.Dims)-2].Size
+	}
+	return -1
+}
+
 // attention: softmax(softcap(scale q k^T) + mask) v, without a key-value cache. A
 // query that may attend to nothing gives zeros, as in the operator's reference.
 func attention(e *emitter, n *graph.Node) error {
@@ -299,9 +307,6 @@ func attention(e *emitter, n *graph.Node) error {
 		if n.Outputs[i] != "" {
 			return cannot(n, "its output %d is wanted", i)
 		}
-	}
-	if n.AttrInt("is_causal", 0) != 0 {
-		return cannot(n, "it is causal")
 	}
 	q, k, v, mask := input(n, 0), input(n, 1), input(n, 2), input(n, 3)
 	qt := e.types[q]
@@ -351,29 +356,47 @@ func attention(e *emitter, n *graph.Node) error {
 		}
 		scores = e.op("Mul", []string{e.op("Tanh", []string{e.op("Div", []string{scores, c})}), c})
 	}
-	boolMask := false
+	allowed := "" // where a query may attend
 	if mask != "" {
 		mt := e.types[mask]
 		if mt == nil {
 			return cannot(n, "the type of %s is not known", mask)
 		}
-		if boolMask = mt.Elem == tensor.Bool; boolMask {
-			low, err := e.scalar(n, n.Inputs[0], -math.MaxFloat32)
-			if err != nil {
-				return err
-			}
-			scores = e.op("Where", []string{mask, scores, low})
+		if mt.Elem == tensor.Bool {
+			allowed = mask
 		} else {
 			scores = e.op("Add", []string{scores, mask})
 		}
 	}
+	if n.AttrInt("is_causal", 0) != 0 {
+		queries, keys := e.length(n.Inputs[0]), e.length(n.Inputs[1])
+		var shape string
+		if queries >= 0 && keys >= 0 {
+			shape = e.ints("shape", queries, keys)
+		} else {
+			shape = e.op("Shape", []string{scores}, graph.IntAttr("start", 2))
+		}
+		all := e.op("Expand", []string{e.constant("all", tensor.Of(tensor.Bool, nil, []bool{true})), shape})
+		before := e.op("Trilu", []string{all}, graph.IntAttr("upper", 0))
+		if allowed != "" {
+			before = e.op("And", []string{allowed, before})
+		}
+		allowed = before
+	}
+	if allowed != "" {
+		low, err := e.scalar(n, n.Inputs[0], -math.MaxFloat32)
+		if err != nil {
+			return err
+		}
+		scores = e.op("Where", []string{allowed, scores, low})
+	}
 	probs := e.op("Softmax", []string{scores}, graph.IntAttr("axis", -1))
-	if boolMask {
+	if allowed != "" {
 		zero, err := e.scalar(n, n.Inputs[0], 0)
 		if err != nil {
 			return err
 		}
-		probs = e.op("Where", []string{mask, probs, zero})
+		probs = e.op("Where", []string{allowed, probs, zero})
 	}
 	if !flat {
 		e.to(n.Outputs[0], "MatMul", []string{probs, v})

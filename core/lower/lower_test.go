@@ -145,6 +145,17 @@ func TestDecompositionsKeepTheNumbers(t *testing.T) {
 		{"attention with a mask, one row of it empty", func(b *graph.Builder) string {
 			return b.Op("Attention", append(qkv(b, K(8)), b.Tensor("mask", mask)), heads()...)
 		}, three(), "Attention"},
+		{"causal attention", func(b *graph.Builder) string {
+			return b.Op("Attention", qkv(b, K(8)), heads(graph.IntAttr("is_causal", 1))...)
+		}, three(), "Attention"},
+		{"causal attention of known lengths with a mask, some rows of it empty", func(b *graph.Builder) string {
+			in := []string{b.Input("q", f32(B, K(5), K(8))), b.Input("k", f32(B, K(5), K(8))), b.Input("v", f32(B, K(5), K(8))), b.Tensor("mask", mask)}
+			return b.Op("Attention", in, heads(graph.IntAttr("is_causal", 1))...)
+		}, three(), "Attention"},
+		{"causal attention with a bias, more keys than queries", func(b *graph.Builder) string {
+			in := []string{b.Input("q", f32(B, K(2), K(3), K(4))), b.Input("k", f32(B, K(2), S, K(4))), b.Input("v", f32(B, K(2), S, K(4))), b.Tensor("bias", random(rng, 3, 5))}
+			return b.Op("Attention", in, graph.IntAttr("is_causal", 1))
+		}, map[string]tensor.Tensor{"q": random(rng, 2, 2, 3, 4), "k": random(rng, 2, 2, 5, 4), "v": random(rng, 2, 2, 5, 4)}, "Attention"},
 		{"attention with a bias", func(b *graph.Builder) string {
 			return b.Op("Attention", append(qkv(b, K(8)), b.Tensor("bias", random(rng, 5, 5))), heads()...)
 		}, three(), "Attention"},
