@@ -284,6 +284,14 @@ func (f Fields) StringMap(name string) map[string]string {
 	return read[map[string]string](f, name, "an object of strings")
 }
 
+// ObjectOr is Object with an empty one for a missing field.
+func (f Fields) ObjectOr(name string) Fields {
+	if !f.Has(name) {
+		return Fields{c: &Config{file: f.c.file, path: f.c.path + name + "."}, err: f.err}
+	}
+	return f.Object(name)
+}
+
 // Object reads a config inside the config. Its errors are f's.
 func (f Fields) Object(name string) Fields {
 	sub := &Config{file: f.c.file, path: f.c.path + name + "."}

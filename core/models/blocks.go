@@ -2,6 +2,7 @@ package models
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -175,16 +176,35 @@ func activation(f checkpoint.Fields, field, def string) string {
 
 func (n net) activate(scope, kind, x string) string { return activations[kind](n.in(scope), x) }
 
-// attentionNames are the tensors of a self-attention block.
-type attentionNames struct{ q, k, v, out string }
+// attentionNames are the tensors of an attention block.
+type attentionNames struct {
+	q, k, v, out string
+	bare         bool // q, k and v have no biases
+}
+
+// under puts a stem before the names.
+func (a attentionNames) under(stem string) attentionNames {
+	a.q, a.k, a.v, a.out = stem+a.q, stem+a.k, stem+a.v, stem+a.out
+	return a
+}
 
 // selfAttention attends where mask is true: x [batch, sequence, width], mask
-// [batch, 1, 1, sequence] bool.
-func (n net) selfAttention(scope, x, mask string, names attentionNames, width, heads int64) string {
-	q := n.linear(scope+".q", x, names.q, width, width)
-	k := n.linear(scope+".k", x, names.k, width, width)
-	v := n.linear(scope+".v", x, names.v, width, width)
-	o := n.in(scope).Op("Attention", []string{q, k, v, mask}, graph.IntAttr("q_num_heads", heads), graph.IntAttr("kv_num_heads", heads))
+// [batch, 1, 1, sequence] bool, or "" to attend everywhere.
+func (n net) selfAttention(scope, x, mask string, names attentionNames, width, heads int64, attrs ...*graph.Attr) string {
+	return n.attend(scope, x, x, x, mask, names, width, heads, attrs...)
+}
+
+// attend is attention of queries to keys and values of the same width:
+// [batch, queries, width], [batch, keys, width] twice -> [batch, queries, width].
+func (n net) attend(scope, query, key, value, mask string, names attentionNames, width, heads int64, attrs ...*graph.Attr) string {
+	q := n.project(scope+".q", query, names.q, width, width, !names.bare)
+	k := n.project(scope+".k", key, names.k, width, width, !names.bare)
+	v := n.project(scope+".v", value, names.v, width, width, !names.bare)
+	inputs := []string{q, k, v}
+	if mask != "" {
+		inputs = append(inputs, mask)
+	}
+	o := n.in(scope).Op("Attention", inputs, append(attrs, graph.IntAttr("q_num_heads", heads), graph.IntAttr("kv_num_heads", heads))...)
 	return n.linear(scope+".o", o, names.out, width, width)
 }
 
@@ -197,6 +217,24 @@ func (n net) mlp(scope, x, up, down, act string, width, inner int64) string {
 // first is the first token's row: [batch, sequence, width] -> [batch, width].
 func (n net) first(scope, x string) string {
 	return n.in(scope).Op("Gather", []string{x, n.Int(0)}, graph.IntAttr("axis", 1))
+}
+
+// rest is all rows but the first ones: [batch, sequence, width] ->
+// [batch, sequence-skip, width].
+func (n net) rest(scope, x string, skip int64) string {
+	return n.in(scope).Op("Slice", []string{x, n.Ints(skip), n.Ints(math.MaxInt64), n.Ints(1)})
+}
+
+// unit divides the last dimension by its length.
+func (n net) unit(scope, x string) string {
+	n = n.in(scope)
+	length := n.Op("ReduceL2", []string{x, n.Ints(-1)}, graph.IntAttr("keepdims", 1))
+	return n.Op("Div", []string{x, n.atLeast(length, 1e-12)})
+}
+
+// result makes a float32 value an output.
+func (n net) result(name, value string, dims ...graph.Dim) {
+	n.Output(name, value, graph.TensorType(tensor.Float32, dims...))
 }
 
 // keyMask is an attention mask [batch, sequence] int64 as selfAttention takes it.

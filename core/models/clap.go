@@ -13,8 +13,7 @@ import (
 // Names of CLAP's own.
 const (
 	InputFeatures = "input_features" // a spectrogram
-	AudioEmbeds   = "audio_embeds"   // output of EmbedAudio
-	TextEmbeds    = "text_embeds"    // output of EmbedText
+	AudioEmbeds   = "audio_embeds"   // output of Audio
 	Sounds        = "sounds"         // symbolic dimension: the batch of Full's sounds
 	Texts         = "texts"          // symbolic dimension: the batch of Full's texts
 )
@@ -151,7 +150,7 @@ func clapSoundFields(f checkpoint.Fields) clapSound {
 
 func (c *clapSound) inner(width int64) int64 { return int64(c.growth * float64(width)) }
 
-// inputs of EmbedAudio.
+// inputs of Audio.
 func (c *clapSound) inputs(batch string) inputs {
 	return inputs{list: []input{{name: InputFeatures, dtype: tensor.Float32,
 		dims: []graph.Dim{graph.Sym(batch), graph.Known(1), graph.Sym(Frames), graph.Known(c.mels)}}},
@@ -200,8 +199,8 @@ func clap(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 		in                inputs
 		build             func(net) clapEmbedding
 	}{
-		{EmbedAudio, AudioEmbeds, c.sound.inputs(Batch), func(n net) clapEmbedding { return n.clapSound(c) }},
-		{EmbedText, TextEmbeds, c.text.inputs(), func(n net) clapEmbedding { return n.clapText(c) }},
+		{Audio, AudioEmbeds, c.sound.inputs(Batch), func(n net) clapEmbedding { return n.clapSound(c) }},
+		{Text, TextEmbeds, c.text.inputs(), func(n net) clapEmbedding { return n.clapText(c) }},
 	} {
 		n := newNet(part.component, w, o)
 		part.in.declare(n.Builder)

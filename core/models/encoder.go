@@ -264,14 +264,14 @@ func (e *encoder) layer(i int64, x, mask string) string {
 	at := func(name string) string { return fmt.Sprintf(name, i) }
 	l, c := e.v.layer, e.c
 	scope := fmt.Sprintf("encoder.layer.%d", i)
-	names := attentionNames{at(l.q), at(l.k), at(l.v), at(l.out)}
+	names := attentionNames{q: at(l.q), k: at(l.k), v: at(l.v), out: at(l.out)}
 	x = e.residualNorm(scope+".attention.norm", e.selfAttention(scope+".attention", x, mask, names, c.hidden, c.heads), x, at(l.attentionNorm), c.hidden, c.eps)
 	return e.residualNorm(scope+".mlp.norm", e.mlp(scope+".mlp", x, at(l.up), at(l.down), c.act, c.hidden, c.inner), x, at(l.norm), c.hidden, c.eps)
 }
 
 // output makes a float32 value [batch, dims...] an output.
 func (e *encoder) output(name, value string, dims ...graph.Dim) {
-	e.Output(name, value, graph.TensorType(tensor.Float32, append([]graph.Dim{graph.Sym(Batch)}, dims...)...))
+	e.result(name, value, append([]graph.Dim{graph.Sym(Batch)}, dims...)...)
 }
 
 // poolerLinear is the linear of BERT's pooler.

@@ -32,6 +32,10 @@ var classes = []Class{
 	{"bert", "bert", bert.load},
 	{"bert", "camembert", roberta.load},
 	{"clap", "clap", clap},
+	{"clip", "clip", clip.load},
+	{"vit", "deit", deit.load},
+	{"vit", "dinov2", dinov2.load},
+	{"vit", "dinov2_with_registers", dinov2Registers.load},
 	{"bert", "distilbert", distilbert.load},
 	{"bert", "electra", electra.load},
 	{"llama", "llama", llama.load},
@@ -40,8 +44,10 @@ var classes = []Class{
 	{"qwen2", "qwen2", qwen2.load},
 	{"qwen3", "qwen3", qwen3.load},
 	{"bert", "roberta", roberta.load},
+	{"clip", "siglip", siglip.load},
 	{"t5", "t5", t5{}.load},
 	{"t5", "umt5", t5{perLayer: true}.load},
+	{"vit", "vit", vit.load},
 	{"wav2vec2", "wav2vec2", wav2vec2},
 	{"bert", "xlm-roberta", roberta.load},
 }
@@ -99,10 +105,19 @@ const (
 	// CTCLogits says of each frame of a sound which token it may be: outputs logits
 	// [batch, frames, CTC.VocabSize] float32; see CTC.
 	CTCLogits = "ctc"
-	// EmbedAudio and EmbedText make one vector, of length 1, of a sound or a text:
-	// outputs AudioEmbeds and TextEmbeds [batch, dimension] float32.
-	EmbedAudio = "audio"
-	EmbedText  = "text"
+	// Image, Audio and Text make one vector of length 1 of a picture, a sound or a text:
+	// outputs image_embeds, audio_embeds and text_embeds [batch, dimension] float32.
+	// Their products are cosines.
+	Image = "image"
+	Audio = "audio"
+	Text  = "text"
+	// Match holds pictures (or videos) and texts against each other: the outputs of
+	// Image (or Video) and Text in, logits_per_image (or logits_per_video)
+	// [batch, labels] float32 out, of which a softmax over the labels, or SigLIP's
+	// sigmoid, makes probabilities.
+	Match = "match"
+	// Classify tells classes of pictures: output logits [batch, classes] float32.
+	Classify = "classify"
 )
 
 // Names that whoever runs the graphs must know: symbolic dimensions that may be
@@ -111,6 +126,8 @@ const (
 	Batch             = "batch"
 	Sequence          = "sequence"
 	SentenceEmbedding = "sentence_embedding"
+	ImageEmbeds       = "image_embeds"
+	TextEmbeds        = "text_embeds"
 )
 
 // Model is a checkpoint's graphs and what must be known to feed them.
@@ -125,6 +142,7 @@ type Model struct {
 	Embedding *Embedding // how Encode makes its vector; nil where there is no Encode
 	Decoder   *Decoder   // what drives Decode; nil where there is none
 	CTC       *CTC       // how CTCLogits' output is read; nil where there is no CTCLogits
+	Vision    *Vision    // of a model that sees; nil for others
 
 	// Notes say what was assumed or left out, a sentence each.
 	Notes []string

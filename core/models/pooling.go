@@ -23,9 +23,7 @@ func (n net) pool(hidden, mask string, ways []checkpoint.Pooling, normalize bool
 		y = n.Op("Concat", rows, graph.IntAttr("axis", -1))
 	}
 	if normalize {
-		n.Builder = n.In("normalize")
-		length := n.Op("ReduceL2", []string{y, n.Ints(-1)}, graph.IntAttr("keepdims", 1))
-		y = n.Op("Div", []string{y, n.atLeast(length, 1e-12)})
+		y = n.unit("normalize", y)
 	}
 	return y
 }

@@ -173,9 +173,9 @@ func TestSoundFeeds(t *testing.T) {
 		{w, CTCLogits, map[string]tensor.Tensor{InputValues: sound(1, 300), AttentionMask: mask(until(90, 300)...)}, "attention_mask[0]: 90 samples that count at its start, wanted at least 100"},
 		{w, CTCLogits, map[string]tensor.Tensor{InputValues: sound(1, 301), AttentionMask: mask(behind...)}, "attention_mask[0,300]: found 1 behind a 0"},
 		{w, CTCLogits, map[string]tensor.Tensor{InputValues: sound(1, 3), AttentionMask: mask(1, 2, 3)}, "wanted at least 100"},
-		{c, EmbedAudio, map[string]tensor.Tensor{InputFeatures: tensor.Floats(tensor.Shape{1, 1, 257, 16}, make([]float32, 257*16)...)}, "wanted at most 256"},
-		{c, EmbedAudio, map[string]tensor.Tensor{InputFeatures: tensor.Floats(tensor.Shape{1, 1, 2, 8}, make([]float32, 16)...)}, "wanted [batch,1,frames,16]"},
-		{c, EmbedText, map[string]tensor.Tensor{InputFeatures: sound(1, 1)}, "input_features: the model has no such input"},
+		{c, Audio, map[string]tensor.Tensor{InputFeatures: tensor.Floats(tensor.Shape{1, 1, 257, 16}, make([]float32, 257*16)...)}, "wanted at most 256"},
+		{c, Audio, map[string]tensor.Tensor{InputFeatures: tensor.Floats(tensor.Shape{1, 1, 2, 8}, make([]float32, 16)...)}, "wanted [batch,1,frames,16]"},
+		{c, Text, map[string]tensor.Tensor{InputFeatures: sound(1, 1)}, "input_features: the model has no such input"},
 	} {
 		if _, err := tt.m.Feeds(tt.component, tt.in); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("found %v, wanted %q", err, tt.want)
