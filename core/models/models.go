@@ -49,6 +49,7 @@ var classes = []Class{
 	{"t5", "umt5", t5{perLayer: true}.load},
 	{"vit", "vit", vit.load},
 	{"wav2vec2", "wav2vec2", wav2vec2},
+	{"whisper", "whisper", whisper},
 	{"bert", "xlm-roberta", roberta.load},
 }
 

@@ -2,9 +2,11 @@ package models
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/accelhq/accel/core/checkpoint"
 	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/tensor"
 )
 
 // whisperConfig is the part of Whisper's config.json that the graphs depend on
@@ -99,4 +101,90 @@ func (n net) whisperAttention(scope, x, over, name string, width, heads int64) s
 	v := n.linear(scope+".v", over, name+".v_proj", width, width)
 	o := n.in(scope).Op("Attention", []string{q, k, v}, graph.IntAttr("q_num_heads", heads), graph.IntAttr("kv_num_heads", heads))
 	return n.linear(scope+".o", o, name+".out_proj", width, width)
+}
+
+// whisper is arXiv:2212.04356: an encoder of sound, and a decoder that attends to it.
+func whisper(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
+	f := ck.Config.Fields()
+	c := whisperFields(f)
+	if err := f.Err(); err != nil {
+		return nil, err
+	}
+	head := c.width / c.decoderHeads
+	d := &Decoder{
+		Layers: c.decoderLayers, KVHeads: c.decoderHeads, HeadDim: head, ValueHeadDim: head, VocabSize: c.vocab, Windows: make([]int64, c.decoderLayers),
+		MaxPositions: c.targets, EOS: c.eos, BOS: c.bos, KV: o.KV,
+		Cross: &Cross{MaxRows: c.sources, Rows: c.sources, Inputs: []string{InputFeatures}, Start: c.start},
+	}
+	m := &Model{VocabSize: c.vocab, MaxTokens: c.targets, PadToken: c.pad, Decoder: d}
+	w := &weights{ck: ck, prefix: "model.", used: map[string]bool{}}
+	sound := inputs{list: []input{{name: InputFeatures, dtype: tensor.Float32, dims: []graph.Dim{graph.Sym(Batch), graph.Known(c.mels), graph.Known(2 * c.sources)}}}}
+
+	n := newNet(Encoder, w, o)
+	sound.declare(n.Builder)
+	n.Output("encoder_last_hidden_state", n.whisperEncoder(c, InputFeatures), graph.TensorType(tensor.Float32, graph.Sym(Batch), graph.Known(c.sources), graph.Known(c.width)))
+	if err := m.add(Encoder, sound, n); err != nil {
+		return nil, err
+	}
+
+	n = newNet(Prepare, w, o)
+	sound.declare(n.Builder)
+	x := n.sourceRows(n.whisperEncoder(c, InputFeatures), c.width)
+	for i := range c.decoderLayers {
+		at, scope := fmt.Sprintf("decoder.layers.%d.encoder_attn", i), fmt.Sprintf("decoder.layer.%d.cross", i)
+		n.crossWrite(d, i, scope, c.headsOf(n, scope+".k", x, at+".k_proj", false), c.headsOf(n, scope+".v", x, at+".v_proj", true))
+	}
+	n.poolOutputs(d.Cross.Pools)
+	if err := m.add(Prepare, sound, n); err != nil {
+		return nil, err
+	}
+
+	n = newNet(Decode, w, o)
+	c.decode(n, d)
+	if err := m.add(Decode, d, n); err != nil {
+		return nil, err
+	}
+	m.Unused = w.unused()
+	return m, nil
+}
+
+// headsOf is a linear whose result is [rows, heads, head dim].
+func (c *whisperConfig) headsOf(n net, scope, x, name string, bias bool) string {
+	x = n.project(scope, x, name, c.width, c.width, bias)
+	return n.in(scope).Op("Reshape", []string{x, n.Ints(-1, c.decoderHeads, c.width/c.decoderHeads)})
+}
+
+// decode is a step of the decoder.
+func (c *whisperConfig) decode(n net, d *Decoder) {
+	n.stepInputs(d)
+	scale := float32(1 / math.Sqrt(float64(d.HeadDim)))
+	x := n.embedding("embeddings.word", InputIDs, "decoder.embed_tokens.weight", c.vocab, c.width)
+	if c.scaled {
+		x = n.in("embeddings").Op("Mul", []string{x, n.Float(float32(math.Sqrt(float64(c.width))))})
+	}
+	x = n.in("embeddings").Op("Add", []string{x, n.embedding("embeddings.position", Positions, "decoder.embed_positions.weight", c.targets, c.width)})
+	for i := range c.decoderLayers {
+		at, scope := fmt.Sprintf("decoder.layers.%d.", i), fmt.Sprintf("decoder.layer.%d", i)
+		attention := scope + ".attention"
+		h := n.layerNorm(attention+".norm", x, at+"self_attn_layer_norm", c.width, whisperNormEps)
+		h = n.pagedAttention(d, i, attention, c.headsOf(n, attention+".q", h, at+"self_attn.q_proj", true), c.headsOf(n, attention+".k", h, at+"self_attn.k_proj", false),
+			c.headsOf(n, attention+".v", h, at+"self_attn.v_proj", true), attentionForm{scale: scale})
+		h = n.linear(attention+".out", n.rows(attention, h, c.width), at+"self_attn.out_proj", c.width, c.width)
+		x = n.in(attention).Op("Add", []string{x, h})
+		cross := scope + ".cross"
+		h = n.layerNorm(cross+".norm", x, at+"encoder_attn_layer_norm", c.width, whisperNormEps)
+		h = n.crossAttention(d, i, cross, c.headsOf(n, cross+".q", h, at+"encoder_attn.q_proj", true), scale)
+		h = n.linear(cross+".out", n.rows(cross, h, c.width), at+"encoder_attn.out_proj", c.width, c.width)
+		x = n.in(cross).Op("Add", []string{x, h})
+		h = n.layerNorm(scope+".mlp.norm", x, at+"final_layer_norm", c.width, whisperNormEps)
+		x = n.in(scope+".mlp").Op("Add", []string{x, n.mlp(scope+".mlp", h, at+"fc1", at+"fc2", c.act, c.width, c.decoderInner)})
+	}
+	x = n.in("head").Op("Gather", []string{x, Select})
+	x = n.layerNorm("norm", x, "decoder.layer_norm", c.width, whisperNormEps)
+	head := "proj_out.weight"
+	if c.tied {
+		n.w.skip(head)
+		head = "decoder.embed_tokens.weight"
+	}
+	n.stepOutputs(d, n.in("head").times(x, head, c.width, c.vocab))
 }
