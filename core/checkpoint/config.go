@@ -235,6 +235,20 @@ func (f Fields) Ints(name string, lo, hi int64) []int64 {
 	return list
 }
 
+// IntPairs reads a list of pairs of whole numbers from lo to hi.
+func (f Fields) IntPairs(name string, lo, hi int64) [][2]int64 {
+	wanted := fmt.Sprintf("a list of pairs of whole numbers from %d to %d", lo, hi)
+	var pairs [][2]int64
+	for _, p := range read[[][]int64](f, name, wanted) {
+		if len(p) != 2 || min(p[0], p[1]) < lo || max(p[0], p[1]) > hi {
+			f.Fail(name, found(f.c.fields[name]), wanted, "")
+			return nil
+		}
+		pairs = append(pairs, [2]int64{p[0], p[1]})
+	}
+	return pairs
+}
+
 // Names lists the fields that are there and not null, sorted.
 func (f Fields) Names() []string {
 	var names []string

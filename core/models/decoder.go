@@ -193,42 +193,58 @@ func (v *family) config(f checkpoint.Fields) decoderConfig {
 }
 
 func (v *family) load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
-	f := ck.Config.Fields()
+	w := &weights{ck: ck, prefix: "model.", used: map[string]bool{}}
+	m, err := v.decode(ck, ck.Config.Fields(), w, o, false)
+	if err != nil {
+		return nil, err
+	}
+	m.Unused = w.unused()
+	return m, nil
+}
+
+// decode is a model of Decode alone, by the fields of a text model. seen: rows of its tokens
+// may come as embeddings.
+func (v *family) decode(ck *checkpoint.Checkpoint, f checkpoint.Fields, w *weights, o Options, seen bool) (*Model, error) {
 	c := v.config(f)
 	if err := f.Err(); err != nil {
 		return nil, err
 	}
-	generation, err := ck.Generation()
+	eos, err := endTokens(ck, c.eos)
 	if err != nil {
-		return nil, err
-	}
-	g := generation.Fields()
-	if eos := g.Ints("eos_token_id", 0, maxVocab); len(eos) > 0 {
-		c.eos = eos
-	}
-	if err := g.Err(); err != nil {
 		return nil, err
 	}
 	d := &Decoder{
 		Layers: c.layers, KVHeads: c.kvHeads, HeadDim: c.headDim, ValueHeadDim: c.headDim, VocabSize: c.vocab,
-		Windows: c.windows, MaxPositions: c.maxPositions, EOS: c.eos, BOS: c.bos, KV: o.KV, ByLength: c.rope.byLength(),
+		Windows: c.windows, MaxPositions: c.maxPositions, EOS: eos, BOS: c.bos, KV: o.KV, ByLength: c.rope.byLength(),
+	}
+	if seen {
+		d.Embeds = c.hidden
 	}
 	m := &Model{VocabSize: c.vocab, MaxTokens: c.maxPositions, PadToken: c.pad, Decoder: d}
 	if d.ByLength {
 		m.Notes = append(m.Notes, "keys turn by frequencies that depend on the length of their sequence: pages are not shared between sequences")
 	}
-	w := &weights{ck: ck, prefix: "model.", used: map[string]bool{}}
 	n := newNet(Decode, w, o)
 	b := &decoder{net: n, v: v, c: c, d: d}
 	b.build()
 	if err := m.add(Decode, d, b.net); err != nil {
 		return nil, err
 	}
-	if err := w.wholeLayers(c.layers); err != nil {
+	return m, w.wholeLayers(c.layers)
+}
+
+// endTokens are the tokens that end a text: those of generation_config.json, else those
+// given.
+func endTokens(ck *checkpoint.Checkpoint, eos []int64) ([]int64, error) {
+	generation, err := ck.Generation()
+	if err != nil {
 		return nil, err
 	}
-	m.Unused = w.unused()
-	return m, nil
+	g := generation.Fields()
+	if own := g.Ints("eos_token_id", 0, maxVocab); len(own) > 0 {
+		eos = own
+	}
+	return eos, g.Err()
 }
 
 // wholeLayers refuses a checkpoint whose layers have weights that the graph does not

@@ -39,6 +39,8 @@ var classes = []Class{
 	{"bert", "distilbert", distilbert.load},
 	{"bert", "electra", electra.load},
 	{"llama", "llama", llama.load},
+	{"llava", "llava", llava},
+	{"llava_next", "llava_next", llavaNext},
 	{"llama", "mistral", mistral.load},
 	{"t5", "mt5", t5{}.load},
 	{"qwen2", "qwen2", qwen2.load},
@@ -103,6 +105,9 @@ const (
 	// Prepare is Encoder for a batch of one that writes what Decode attends to into the
 	// cross pools, at the places slots [rows]; see Cross.
 	Prepare = "prepare"
+	// See makes the rows of pictures that a decoder reads: pixel_values in, output
+	// image_rows [images, Pictures.Rows, Decoder.Embeds] float32.
+	See = "see"
 	// CTCLogits says of each frame of a sound which token it may be: outputs logits
 	// [batch, frames, CTC.VocabSize] float32; see CTC.
 	CTCLogits = "ctc"
@@ -144,6 +149,7 @@ type Model struct {
 	Decoder   *Decoder   // what drives Decode; nil where there is none
 	CTC       *CTC       // how CTCLogits' output is read; nil where there is no CTCLogits
 	Vision    *Vision    // of a model that sees; nil for others
+	Pictures  *Pictures  // how Decode reads what See makes; nil where there is no See
 
 	// Notes say what was assumed or left out, a sentence each.
 	Notes []string

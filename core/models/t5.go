@@ -81,9 +81,13 @@ func (v t5) load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 	if err := f.Err(); err != nil {
 		return nil, err
 	}
+	eos, err := endTokens(ck, c.eos)
+	if err != nil {
+		return nil, err
+	}
 	d := &Decoder{
 		Layers: c.decoderLayers, KVHeads: c.heads, HeadDim: c.headDim, ValueHeadDim: c.headDim, VocabSize: c.vocab,
-		Windows: make([]int64, c.decoderLayers), MaxPositions: t5MaxTokens, EOS: c.eos, BOS: -1, KV: o.KV,
+		Windows: make([]int64, c.decoderLayers), MaxPositions: t5MaxTokens, EOS: eos, BOS: -1, KV: o.KV,
 		Cross: &Cross{MaxRows: t5MaxTokens, Inputs: []string{"input_ids", "attention_mask"}, Start: c.start},
 	}
 	m := &Model{VocabSize: c.vocab, MaxTokens: t5MaxTokens, PadToken: c.pad, Decoder: d,

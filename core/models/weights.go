@@ -14,6 +14,7 @@ import (
 type weights struct {
 	ck     *checkpoint.Checkpoint
 	prefix string // before the base model's names, where heads were saved with it
+	outer  string // before all names of a model that is a part of another
 	used   map[string]bool
 	err    error
 }
@@ -26,7 +27,7 @@ var oldEndings = [][2]string{
 
 // name is what the checkpoint calls a tensor.
 func (w *weights) name(name string) (string, bool) {
-	for _, n := range []string{w.prefix + name, name} {
+	for _, n := range []string{w.prefix + name, w.outer + name, name} {
 		if w.ck.Has(n) {
 			return n, true
 		}

@@ -110,10 +110,14 @@ func whisper(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 	if err := f.Err(); err != nil {
 		return nil, err
 	}
+	eos, err := endTokens(ck, c.eos)
+	if err != nil {
+		return nil, err
+	}
 	head := c.width / c.decoderHeads
 	d := &Decoder{
 		Layers: c.decoderLayers, KVHeads: c.decoderHeads, HeadDim: head, ValueHeadDim: head, VocabSize: c.vocab, Windows: make([]int64, c.decoderLayers),
-		MaxPositions: c.targets, EOS: c.eos, BOS: c.bos, KV: o.KV,
+		MaxPositions: c.targets, EOS: eos, BOS: c.bos, KV: o.KV,
 		Cross: &Cross{MaxRows: c.sources, Rows: c.sources, Inputs: []string{InputFeatures}, Start: c.start},
 	}
 	m := &Model{VocabSize: c.vocab, MaxTokens: c.targets, PadToken: c.pad, Decoder: d}

@@ -112,7 +112,7 @@ func (g *decoderGolden) add(ctx context.Context, s *engine.Session, t test, res 
 		rest[o.name] = o.value.Tensor
 	}
 	for _, c := range s.Model.Components {
-		if c.Name == models.Decode || c.Name == models.Prepare {
+		if c.Name == models.Decode || c.Name == models.Prepare || c.Name == models.See {
 			continue
 		}
 		part := test{name: t.name, inputs: map[string]graph.Datum{}}
@@ -149,6 +149,16 @@ func (g *decoderGolden) add(ctx context.Context, s *engine.Session, t test, res 
 	texts, err := textsOf(s, t)
 	if err != nil {
 		return err
+	}
+	if s.Model.Pictures != nil {
+		delete(rest, imageFeatures)
+		seen, err := see(ctx, s, t, res, tolerance)
+		if err == nil {
+			err = show(s.Model.Pictures, texts, seen)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	for _, name := range []string{"logits", "prefill_logits"} {
 		logits := take(name)
@@ -378,9 +388,9 @@ func generate(ctx context.Context, s *engine.Session, g *decoderGolden, way int,
 	w := &decoderWays[way]
 	v := int(s.Model.Decoder.VocabSize)
 	pools := w.pools
-	if pools.Pages == 0 { // for some of the copies
-		each := (int64(len(g.prompt.ids)+len(g.tokens)-1) + pools.PageSize - 1) / pools.PageSize
-		pools.Pages = 1 + each*int64(w.copies)*3/5
+	if pools.Pages == 0 { // for two copies to begin, and not to end
+		pagesFor := func(n int) int64 { return (int64(n) + pools.PageSize - 1) / pools.PageSize }
+		pools.Pages = 1 + max(pagesFor(len(g.prompt.ids)+len(g.tokens)), 2*pagesFor(len(g.prompt.ids)+1)+2)
 	}
 	pools.CrossPages = pools.Pages
 	if g.prompt.source != nil { // all copies attend at once

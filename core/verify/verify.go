@@ -216,28 +216,9 @@ func runTest(ctx context.Context, s *engine.Session, t test, res *Result, tolera
 	for i, o := range t.outputs {
 		wanted[i] = o.name
 	}
-	got, d, err := s.Infer(ctx, t.inputs, wanted)
+	got, err := account(ctx, s, t, res, wanted)
 	if err != nil {
 		return err
-	}
-	res.Device, res.Kind = d.Chosen.Device, d.Chosen.Kind
-	cost, err := s.Cost(t.inputs)
-	if err != nil {
-		return err
-	}
-	if res.Placed == nil {
-		res.Placed = map[string]engine.Cost{}
-	}
-	if res.Pieces = d.Pieces; d.Split() {
-		res.Status = Split
-	} else {
-		sum := res.Placed[d.Chosen.Platform]
-		res.Placed[d.Chosen.Platform] = engine.Cost{Nodes: cost.Nodes, FLOPs: sum.FLOPs + cost.FLOPs}
-	}
-	nodes := map[string]int{}
-	for _, p := range d.Pieces {
-		nodes[p.Platform] += p.Nodes
-		res.Placed[p.Platform] = engine.Cost{Nodes: nodes[p.Platform], FLOPs: res.Placed[p.Platform].FLOPs + p.FLOPs}
 	}
 	mask := t.inputs["attention_mask"].Tensor
 	outs := make([]Output, len(t.outputs))
@@ -265,6 +246,34 @@ func runTest(ctx context.Context, s *engine.Session, t test, res *Result, tolera
 	}
 	res.Outputs, res.Ties = append(res.Outputs, outs...), append(res.Ties, ties...)
 	return nil
+}
+
+// account runs a test's inputs and writes into res where they ran and what that cost.
+func account(ctx context.Context, s *engine.Session, t test, res *Result, wanted []string) (map[string]graph.Datum, error) {
+	got, d, err := s.Infer(ctx, t.inputs, wanted)
+	if err != nil {
+		return nil, err
+	}
+	res.Device, res.Kind = d.Chosen.Device, d.Chosen.Kind
+	cost, err := s.Cost(t.inputs)
+	if err != nil {
+		return nil, err
+	}
+	if res.Placed == nil {
+		res.Placed = map[string]engine.Cost{}
+	}
+	if res.Pieces = d.Pieces; d.Split() {
+		res.Status = Split
+	} else {
+		sum := res.Placed[d.Chosen.Platform]
+		res.Placed[d.Chosen.Platform] = engine.Cost{Nodes: cost.Nodes, FLOPs: sum.FLOPs + cost.FLOPs}
+	}
+	nodes := map[string]int{}
+	for _, p := range d.Pieces {
+		nodes[p.Platform] += p.Nodes
+		res.Placed[p.Platform] = engine.Cost{Nodes: nodes[p.Platform], FLOPs: res.Placed[p.Platform].FLOPs + p.FLOPs}
+	}
+	return got, nil
 }
 
 // load reads what is recorded in a folder.
