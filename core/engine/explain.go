@@ -68,16 +68,19 @@ func (e *Engine) Explain(ctx context.Context, name string) (Explanation, error) 
 		if err := x.weigh(m.session.Source.Graph); err != nil {
 			return Explanation{}, err
 		}
-		x.Cost, err = m.session.cost(dims{models.Tokens: 1, models.Sequences: 1, models.SequencesOne: 2, models.PagesEach: 1, models.Selected: 1,
-			models.Pages: 2, models.PageSize: m.executor.o.PageSize})
+		x.Cost, err = m.session.cost(cm.Decoder.StepSizes(1))
 		return x, err
 	}
-	x.Normalized, x.Placements, x.CostTokens = cm.Embedding.Normalize, m.session.Placements(), m.embedder.MaxTokens
-	for _, p := range cm.Embedding.Pooling {
-		x.Pooling = append(x.Pooling, string(p))
-	}
+	x.Placements = m.session.Placements()
 	if err := x.weigh(m.session.Source.Graph); err != nil {
 		return Explanation{}, err
+	}
+	if cm.Embedding == nil {
+		return x, nil
+	}
+	x.Normalized, x.CostTokens = cm.Embedding.Normalize, m.embedder.MaxTokens
+	for _, p := range cm.Embedding.Pooling {
+		x.Pooling = append(x.Pooling, string(p))
 	}
 	ids, err := tensor.New(tensor.Int64, tensor.Shape{1, int64(x.CostTokens)})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/accelhq/accel/core/config"
 	"github.com/accelhq/accel/core/models"
 	"github.com/accelhq/accel/core/processors"
+	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/core/schedule"
 	"github.com/accelhq/accel/core/schedule/constrain"
 	"github.com/accelhq/accel/core/tasks"
@@ -56,8 +57,8 @@ func kvTypes(c config.KVCache) (models.KVTypes, error) {
 	return t, nil
 }
 
-// decode makes a generator over a decoder.
-func (m *model) decode(e *Engine, s *Session, tok *processors.Tokenizer) error {
+// addGenerate makes a generator over a decoder.
+func (m *model) addGenerate(e *Engine, s *Session) error {
 	c, kv, d := e.config.Generate, e.config.KVCache, s.Model.Decoder
 	limit := d.MaxPositions
 	if c.MaxLength > 0 {
@@ -79,15 +80,37 @@ func (m *model) decode(e *Engine, s *Session, tok *processors.Tokenizer) error {
 		return err
 	}
 	m.scheduler, err = schedule.New(m.executor, schedule.Options{
-		Vocabulary: int(d.VocabSize), Embeds: int(d.Embeds), Sources: d.Cross != nil, MaxLength: int(limit), StepTokens: c.StepTokens, MaxSequences: c.MaxSequences, MaxWaiting: c.MaxWaiting,
-		Preemption: preemption, SwapBytes: int64(kv.Swap),
+		Vocabulary: int(d.VocabSize), Embeds: int(d.Embeds), Sources: d.Cross != nil, MaxLength: int(limit), StepTokens: c.StepTokens, MaxSequences: c.MaxSequences,
+		MaxWaiting: c.MaxWaiting, Preemption: preemption, SwapBytes: int64(kv.Swap),
 	})
 	if err != nil {
 		return err
 	}
-	m.completer = &tasks.Completer{Model: m.name, Tokenizer: tok, Template: template, Scheduler: m.scheduler, MaxTokens: int(limit), End: d.EOS,
-		Private: d.ByLength, Deterministic: c.Deterministic, Constrain: constrainer(tok, d)}
+	m.completer = &tasks.Completer{Model: m.name, Tokenizer: m.tokenizer, Template: template, Scheduler: m.scheduler, MaxTokens: int(limit), End: d.EOS,
+		Private: d.ByLength, Deterministic: c.Deterministic, Constrain: constrainer(m.tokenizer, d)}
+	if d.Cross != nil && d.Cross.Rows == 0 {
+		m.completer.Reader = textReader{s.Model}
+	}
+	m.tries = append(m.tries, func(ctx context.Context) (route.Decision, error) {
+		res, err := m.generate(ctx, tasks.GenerateRequest{ID: "ready", Tokens: []int64{max(0, d.BOS)}, MaxTokens: 1}, func(tasks.GenerateEvent) error { return nil })
+		return res.Decision, err
+	})
 	return nil
+}
+
+// textReader makes texts the source that a decoder attends to.
+type textReader struct{ model *models.Model }
+
+func (r textReader) Start() int64 { return r.model.Decoder.Cross.Start }
+
+func (r textReader) Limit() int { return int(r.model.Decoder.Cross.MaxRows) }
+
+func (r textReader) Source(ids []int64) (*schedule.Source, error) {
+	inputs, err := r.model.Feeds(models.Prepare, map[string]tensor.Tensor{models.InputIDs: tensor.Ints(tensor.Shape{1, int64(len(ids))}, ids...)})
+	if err != nil {
+		return nil, err
+	}
+	return schedule.NewSource(inputs, len(ids)), nil
 }
 
 // constrainer holds texts of a decoder to schemas. What it needs to know of the vocabulary is
@@ -114,7 +137,7 @@ func constrainer(tok *processors.Tokenizer, d *models.Decoder) func(json.RawMess
 
 func (m *model) generate(ctx context.Context, req tasks.GenerateRequest, emit func(tasks.GenerateEvent) error) (tasks.GenerateResult, error) {
 	if m.completer == nil {
-		return tasks.GenerateResult{}, &TaskError{Model: m.name, Class: m.session.Class, Asked: taskGenerate, Serves: taskEmbed}
+		return tasks.GenerateResult{}, m.cannot(taskGenerate)
 	}
 	res, err := m.completer.Generate(ctx, req, emit)
 	var poisoned *schedule.PoisonedError

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,28 +16,44 @@ import (
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/core/schedule"
 	"github.com/accelhq/accel/core/tasks"
-	"github.com/accelhq/accel/sdk/tensor"
 )
 
 // model is a configured model: opened once, in the background, and placed where
-// its route leads.
+// its route leads. What it can do is in abilities' fields.
 type model struct {
 	name   string
 	config config.Model
-	opened chan struct{} // closed when session and embedder, or err, are set
+	opened chan struct{} // closed when session and abilities, or err, are set
 
-	session   *Session
-	tokenizer *processors.Tokenizer
-	embedder  *tasks.Embedder // one of these two
+	session   *Session              // of the component that requests come to first; others are its parts
+	tokenizer *processors.Tokenizer // nil: it reads no text
+	tasks     []string              // that it serves, the first in first place
+	tries     []try
+	err       error
+
+	embedder  *tasks.Embedder
 	completer *tasks.Completer
 	scheduler *schedule.Scheduler // the completer's
 	executor  *decoder            // the scheduler's
-	err       error
 
 	mu     sync.Mutex
 	last   error        // how the last placing ended
 	chosen route.Choice // where the last request ran
 	ready  time.Time
+}
+
+// try asks as little of a component as can be, and says where it ran.
+type try func(ctx context.Context) (route.Decision, error)
+
+// abilities are what models can do: each is there where a model's components allow it, and makes
+// what serves it. The order is that of a model's tasks.
+var abilities = []struct {
+	task  string
+	there func(*models.Model) bool
+	add   func(*model, *Engine, *Session) error
+}{
+	{taskGenerate, func(m *models.Model) bool { return m.Decoder != nil }, (*model).addGenerate},
+	{taskEmbed, func(m *models.Model) bool { return m.Embedding != nil }, (*model).addEmbed},
 }
 
 // open reads the checkpoint and the tokenizer and holds one against the other.
@@ -68,34 +85,52 @@ func (m *model) serve(e *Engine, s *Session) error {
 	if s.Model == nil {
 		return &noTaskError{s.Class}
 	}
-	tok, err := processors.OpenTokenizer(s.Dir)
-	if err != nil {
-		return err
+	if s.Model.VocabSize > 0 {
+		tok, err := processors.OpenTokenizer(s.Dir)
+		if err != nil {
+			return err
+		}
+		if n := int64(tok.VocabSize()); n > s.Model.VocabSize {
+			return fmt.Errorf("the tokenizer has %d tokens and the model %d: it is another model's tokenizer", n, s.Model.VocabSize)
+		}
+		m.tokenizer = tok
 	}
-	if n := int64(tok.VocabSize()); n > s.Model.VocabSize {
-		return fmt.Errorf("the tokenizer has %d tokens and the model %d: it is another model's tokenizer", n, s.Model.VocabSize)
+	for _, a := range abilities {
+		if !a.there(s.Model) {
+			continue
+		}
+		if err := a.add(m, e, s); err != nil {
+			return err
+		}
+		m.tasks = append(m.tasks, a.task)
 	}
-	m.tokenizer = tok
-	task := taskEmbed
-	if s.Model.Embedding == nil {
-		task = taskGenerate
+	switch want := m.config.Task; {
+	case len(m.tasks) == 0:
+		return &noTaskError{s.Class}
+	case want != "" && !slices.Contains(m.tasks, want):
+		return fmt.Errorf("task %q was asked for; a model of class %q can %s", want, s.Class, strings.Join(m.tasks, ", "))
 	}
-	if want := m.config.Task; want != "" && want != task {
-		return fmt.Errorf("task %q was asked for; a model of class %q can %s", want, s.Class, task)
-	}
-	if task == taskGenerate {
-		return m.decode(e, s, tok)
-	}
+	return nil
+}
+
+// addEmbed makes what embeds texts.
+func (m *model) addEmbed(_ *Engine, s *Session) error {
 	emb := s.Model.Embedding
 	m.embedder = &tasks.Embedder{
-		Model: m.name, Encoder: textEncoder{tok, emb.Prompt, emb.Lowercase}, Runner: s.Runner,
-		Feeds: func(in map[string]tensor.Tensor) (map[string]tensor.Tensor, error) {
-			return s.Model.Feeds(models.Encode, in)
-		},
+		Model: m.name, Encoder: textEncoder{m.tokenizer, emb.Prompt, emb.Lowercase}, Runner: s.Runner, Feeds: s.feeds,
 		MaxTokens: int(emb.MaxTokens), Hidden: int(emb.Dimension), Pad: s.Model.PadToken,
 		Output: models.SentenceEmbedding, Normalize: emb.Normalize,
 	}
+	m.tries = append(m.tries, func(ctx context.Context) (route.Decision, error) {
+		res, err := m.embed(ctx, tasks.EmbedRequest{Texts: []string{"ready"}})
+		return res.Decision, err
+	})
 	return nil
+}
+
+// cannot says that a model does not serve a task.
+func (m *model) cannot(task string) error {
+	return &TaskError{Model: m.name, Class: m.session.Class, Asked: task, Serves: strings.Join(m.tasks, ", ")}
 }
 
 // noTaskError says that a model is a bare graph: it can be run and explained, and
@@ -134,26 +169,24 @@ func (t textEncoder) Encode(text string, max int) ([]int64, int, error) {
 	return enc.IDs, enc.Cut, err
 }
 
-// place brings the model onto its first device, so that the first request need not.
+// place brings all components onto their first devices, so that the first request need not. They
+// are brought side by side.
 func (m *model) place(ctx context.Context) error {
-	_, err := m.try(ctx)
-	return err
+	errs := make([]error, len(m.tries))
+	var busy sync.WaitGroup
+	for i, t := range m.tries {
+		busy.Go(func() { _, errs[i] = t(ctx) })
+	}
+	busy.Wait()
+	return errors.Join(errs...)
 }
 
-// try runs as little as can be, and says where.
-func (m *model) try(ctx context.Context) (route.Decision, error) {
-	if m.completer != nil {
-		res, err := m.generate(ctx, tasks.GenerateRequest{ID: "ready", Tokens: []int64{max(0, m.session.Model.Decoder.BOS)}, MaxTokens: 1},
-			func(tasks.GenerateEvent) error { return nil })
-		return res.Decision, err
-	}
-	res, err := m.embed(ctx, tasks.EmbedRequest{Texts: []string{"ready"}})
-	return res.Decision, err
-}
+// try asks as little as can be of the component that requests come to first, and says where it ran.
+func (m *model) try(ctx context.Context) (route.Decision, error) { return m.tries[0](ctx) }
 
 func (m *model) embed(ctx context.Context, req tasks.EmbedRequest) (tasks.EmbedResult, error) {
 	if m.embedder == nil {
-		return tasks.EmbedResult{}, &TaskError{Model: m.name, Class: m.session.Class, Asked: taskEmbed, Serves: taskGenerate}
+		return tasks.EmbedResult{}, m.cannot(taskEmbed)
 	}
 	res, err := m.embedder.Embed(ctx, req)
 	m.note(&res.Decision, err)
@@ -189,10 +222,12 @@ func (m *model) info() ModelInfo {
 	}
 	i.Class = m.session.Class
 	i.Precision = "f32"
+	i.Task, i.Tasks = m.tasks[0], m.tasks
+	if m.embedder != nil {
+		i.MaxTokens, i.Dimensions = m.embedder.MaxTokens, m.embedder.Hidden
+	}
 	if m.completer != nil {
-		i.Task, i.MaxTokens = taskGenerate, m.completer.MaxTokens
-	} else {
-		i.Task, i.MaxTokens, i.Dimensions = taskEmbed, m.embedder.MaxTokens, m.embedder.Hidden
+		i.MaxTokens = m.completer.MaxTokens
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

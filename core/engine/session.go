@@ -150,11 +150,16 @@ func (s *Session) Feeds(inputs map[string]graph.Datum) (map[string]graph.Datum, 
 		}
 		given[name] = v.Tensor
 	}
-	full, err := s.Model.Feeds(s.component, given)
+	full, err := s.feeds(given)
 	if err != nil {
 		return nil, err
 	}
 	return graph.TensorData(full), nil
+}
+
+// feeds is Feeds for what is a model's component.
+func (s *Session) feeds(inputs map[string]tensor.Tensor) (map[string]tensor.Tensor, error) {
+	return s.Model.Feeds(s.component, inputs)
 }
 
 // Outputs are the names of the graph's outputs, in order.

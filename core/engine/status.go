@@ -21,7 +21,8 @@ type ModelInfo struct {
 	Name       string       `json:"name"`
 	Path       string       `json:"path"`
 	Class      string       `json:"class,omitempty"` // model_type; empty until it is known
-	Task       string       `json:"task,omitempty"`
+	Task       string       `json:"task,omitempty"`  // the first of Tasks
+	Tasks      []string     `json:"tasks,omitempty"` // all that it serves
 	Precision  string       `json:"precision,omitempty"`
 	State      ModelState   `json:"state"`
 	Reason     string       `json:"reason,omitempty"`

@@ -566,6 +566,19 @@ func (p Pool) valueType() *graph.Type {
 	return t
 }
 
+// StepSizes are the dimensions of a step of one sequence of so many tokens, for counting
+// what it costs: pools have one page of 16 places beside page 0.
+func (d *Decoder) StepSizes(tokens int64) map[string]int64 {
+	sizes := map[string]int64{Tokens: tokens, Sequences: 1, SequencesOne: 2, PagesEach: 1, Selected: 1, Pages: 2, PageSize: 16}
+	if d.Cross != nil {
+		sizes[CrossPagesEach], sizes[CrossPages] = 1, 2
+	}
+	if d.Embeds > 0 {
+		sizes[EmbedCount] = 1
+	}
+	return sizes
+}
+
 // AllPools are the pools that Decode takes: its own, which it updates, and those of the
 // source, which it reads.
 func (d *Decoder) AllPools() []Pool {

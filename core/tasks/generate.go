@@ -101,9 +101,13 @@ type ContextError struct {
 	Prompt    int    // tokens
 	MaxTokens int    // that were asked for; 0: any
 	Limit     int    // tokens, both together
+	Reads     bool   // the prompt alone is too long: an encoder reads it
 }
 
 func (e *ContextError) Error() string {
+	if e.Reads {
+		return fmt.Sprintf("the prompt has %d tokens; model %q reads %d: shorten the prompt", e.Prompt, e.Model, e.Limit)
+	}
 	if e.MaxTokens == 0 {
 		return fmt.Sprintf("the prompt has %d tokens; model %q takes %d, what it generates included: shorten the prompt", e.Prompt, e.Model, e.Limit)
 	}
@@ -116,6 +120,13 @@ type Scheduler interface {
 	Submit(ctx context.Context, r schedule.Request) (*schedule.Stream, error)
 }
 
+// Reader is an encoder that reads prompts for a decoder.
+type Reader interface {
+	Start() int64 // the token that the decoder begins with
+	Limit() int   // tokens of a prompt
+	Source(ids []int64) (*schedule.Source, error)
+}
+
 // Completer answers with one decoder.
 type Completer struct {
 	Model     string
@@ -126,6 +137,8 @@ type Completer struct {
 	End       []int64 // tokens that end a text
 	// Constrain makes the constraint of a schema; nil: schemas are refused.
 	Constrain func(schema json.RawMessage) (func() schedule.Constraint, error)
+	// Reader makes of a prompt the source that the decoder attends to, where it does; else nil.
+	Reader Reader
 	// Private: the cache holds nothing that another request may share.
 	Private bool
 	// Deterministic is the default of Sampling.Deterministic.
@@ -211,6 +224,9 @@ func (g *Completer) Generate(ctx context.Context, req GenerateRequest, emit func
 		return GenerateResult{}, err
 	}
 	res := GenerateResult{PromptTokens: len(r.Prompt)}
+	if r.Source != nil {
+		res.PromptTokens = r.Source.Rows
+	}
 	stream, err := g.Scheduler.Submit(ctx, r)
 	if err != nil {
 		var long *schedule.TooLongError
@@ -267,10 +283,20 @@ func (g *Completer) request(req *GenerateRequest) (schedule.Request, processors.
 	if err != nil {
 		return schedule.Request{}, "", err
 	}
+	var source *schedule.Source
+	if g.Reader != nil {
+		if len(prompt) > g.Reader.Limit() {
+			return schedule.Request{}, "", &ContextError{Model: g.Model, Field: req.field(), Prompt: len(prompt), Limit: g.Reader.Limit(), Reads: true}
+		}
+		if source, err = g.Reader.Source(prompt); err != nil {
+			return schedule.Request{}, "", &InvalidInputError{Field: req.field(), Input: -1, Problem: err.Error()}
+		}
+		prompt = []int64{g.Reader.Start()}
+	}
 	if len(prompt)+max(1, req.MaxTokens) > g.MaxTokens {
 		return schedule.Request{}, "", &ContextError{Model: g.Model, Field: req.field(), Prompt: len(prompt), MaxTokens: req.MaxTokens, Limit: g.MaxTokens}
 	}
-	r := schedule.Request{ID: req.ID, Prompt: prompt, MaxTokens: req.MaxTokens, N: req.N, Sampling: req.Sampling, Salt: g.Model + "\x00" + req.Salt, Priority: req.Priority}
+	r := schedule.Request{Source: source, ID: req.ID, Prompt: prompt, MaxTokens: req.MaxTokens, N: req.N, Sampling: req.Sampling, Salt: g.Model + "\x00" + req.Salt, Priority: req.Priority}
 	if g.Private {
 		r.Salt += "\x00" + rand.Text()
 	}

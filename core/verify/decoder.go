@@ -84,15 +84,7 @@ func runDecoder(ctx context.Context, s *engine.Session, res *Result, tolerance f
 			return fmt.Errorf("%s: %w", decoderWays[i].name, err)
 		}
 	}
-	n := int64(len(g.prompt.ids))
-	sizes := map[string]int64{models.Tokens: n, models.Sequences: 1, models.SequencesOne: 2, models.PagesEach: 1, models.Selected: 1, models.Pages: 2, models.PageSize: 16}
-	if s.Model.Decoder.Cross != nil {
-		sizes[models.CrossPagesEach], sizes[models.CrossPages] = 1, 2
-	}
-	if s.Model.Decoder.Embeds > 0 {
-		sizes[models.EmbedCount] = 1
-	}
-	cost, err := s.CostAt(sizes)
+	cost, err := s.CostAt(s.Model.Decoder.StepSizes(int64(len(g.prompt.ids))))
 	if err != nil {
 		return err
 	}
