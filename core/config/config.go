@@ -30,6 +30,7 @@ type Config struct {
 	Hosts    Hosts               `koanf:"hosts" doc:"How backend processes are found, started and restarted."`
 	KVCache  KVCache             `koanf:"kv_cache" doc:"Where models that generate keep the keys and values of the tokens before."`
 	Generate Generate            `koanf:"generate" doc:"How requests to generate share a model."`
+	Fetch    Fetch               `koanf:"fetch" doc:"Pictures that requests name by URL instead of carrying them."`
 	Hub      Hub                 `koanf:"hub" doc:"Where 'accel pull' gets models from, and where they are kept. The variables of Python's huggingface_hub ($HF_HOME, $HF_HUB_CACHE, $HF_ENDPOINT, $HF_TOKEN, $HF_HUB_OFFLINE) are read too, below a file."`
 	Cache    Cache               `koanf:"cache" doc:"Where lowered models are kept."`
 	Server   Server              `koanf:"server" doc:"The HTTP server of 'accel serve'."`
@@ -39,7 +40,7 @@ type Config struct {
 // Model says where a model lies and what is wanted of it.
 type Model struct {
 	Path      string `koanf:"path" path:"true" required:"true" doc:"Folder of the model, a .gguf or .onnx file, or hub:ORG/NAME[@REVISION][:VARIANT] for one that 'accel pull' fetched."`
-	Task      string `koanf:"task" enum:"embed,generate" doc:"What the model is for; empty: as its files say."`
+	Task      string `koanf:"task" enum:"embed,generate,classify,detect,transcribe" doc:"What the model is for; empty: as its files say."`
 	Platform  string `koanf:"platform" format:"platform" doc:"Preferred platform or device, such as cpu or simulation:static; empty: as the route says."`
 	Precision string `koanf:"precision" enum:"f32" doc:"Precision to run in; empty: as the policy says."`
 	Fallback  string `koanf:"fallback" enum:"deny,warn,allow" doc:"Overrides fallback.policy for this model."`
@@ -92,6 +93,15 @@ type Hosts struct {
 type Backoff struct {
 	First time.Duration `koanf:"first" min:"1" doc:"Wait before the second restart in a row."`
 	Max   time.Duration `koanf:"max" min:"1" doc:"Longest wait before a restart."`
+}
+
+// Fetch says whether and from where what requests name by URL is fetched.
+type Fetch struct {
+	Enabled  bool          `koanf:"enabled" doc:"Fetch from http and https URLs. Off: requests carry their pictures (data: URLs)."`
+	Hosts    []string      `koanf:"hosts" doc:"Hosts that may be asked, such as images.example.com or *.example.com. Empty: any."`
+	Private  bool          `koanf:"private" doc:"Addresses of this machine and of private networks too. Off: public ones only, whatever a name resolves to."`
+	MaxBytes Bytes         `koanf:"max_bytes" min:"1" doc:"Longest file."`
+	Timeout  time.Duration `koanf:"timeout" min:"1" doc:"For one file to be fetched."`
 }
 
 // Hub says where models are pulled from and kept.
@@ -206,6 +216,7 @@ func Default() Config {
 		},
 		KVCache:  KVCache{PageSize: 16, Key: "f16", Value: "f16", Swap: 1 << 30},
 		Generate: Generate{StepTokens: 512, MaxSequences: 64, MaxWaiting: 256, Preemption: "auto"},
+		Fetch:    Fetch{MaxBytes: 20 << 20, Timeout: 10 * time.Second},
 		Hub:      Hub{Endpoints: []string{"https://huggingface.co"}, Cache: hubCache},
 		Cache:    Cache{Dir: cache, MaxBytes: 50 << 30},
 		Server: Server{

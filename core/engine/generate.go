@@ -88,6 +88,9 @@ func (m *model) addGenerate(e *Engine, s *Session) error {
 	}
 	m.completer = &tasks.Completer{Model: m.name, Tokenizer: m.tokenizer, Template: template, Scheduler: m.scheduler, MaxTokens: int(limit), End: d.EOS,
 		Private: d.ByLength, Deterministic: c.Deterministic, Constrain: constrainer(m.tokenizer, d)}
+	if f := newFetcher(e.config.Fetch); f != nil {
+		m.completer.Fetcher = f
+	}
 	if d.Cross != nil && d.Cross.Rows == 0 {
 		m.completer.Reader = textReader{s.Model}
 	}

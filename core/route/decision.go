@@ -73,6 +73,10 @@ type Decision struct {
 	// Replays are the deaths that the request lived through: where it ran before,
 	// and how that ended. A replay on the same device is not a fallback.
 	Replays []Refusal `json:"replays,omitempty"`
+	// Component is the one of the model that this is about, where others have decisions of
+	// their own: Parts, those that the request went through before.
+	Component string     `json:"component,omitempty"`
+	Parts     []Decision `json:"parts,omitempty"`
 }
 
 // Piece is a part of a graph that ran on one device.
@@ -85,7 +89,9 @@ type Piece struct {
 }
 
 // Fallback reports whether another than the first device answered, or took part.
-func (d *Decision) Fallback() bool { return d.elsewhere() || d.Split() }
+func (d *Decision) Fallback() bool {
+	return d.elsewhere() || d.Split() || slices.ContainsFunc(d.Parts, func(p Decision) bool { return p.Fallback() })
+}
 
 func (d *Decision) elsewhere() bool {
 	return d.First != "" && d.Chosen.Device != "" && !names(d.First, d.Chosen.Platform, d.Chosen.Device)
@@ -100,6 +106,20 @@ func (d *Decision) Split() bool {
 // was lived through; it is empty if nothing was. Platforms that the machine simply
 // does not have are left out unless one of them was asked for.
 func (d *Decision) Summary() string {
+	var lines []string
+	for _, p := range d.Parts {
+		if s := p.Summary(); s != "" && !slices.Contains(lines, p.Component+": "+s) {
+			lines = append(lines, p.Component+": "+s)
+		}
+	}
+	if s := d.summary(); s != "" {
+		lines = append(lines, s)
+	}
+	return strings.Join(lines, "; ")
+}
+
+// summary is Summary without Parts.
+func (d *Decision) summary() string {
 	var parts []string
 	if d.elsewhere() {
 		passed := false

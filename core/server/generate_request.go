@@ -256,16 +256,6 @@ func setMessages(r *generateRequest, name string, value json.RawMessage) error {
 	if err := json.Unmarshal(value, &r.Messages); err != nil {
 		return invalid(name, "%s: %v", name, err)
 	}
-	for i, m := range r.Messages {
-		if m.Content == nil {
-			continue
-		}
-		for j, p := range m.Content.Parts {
-			if p.Type != "text" {
-				return invalid(name, "%s[%d].content[%d]: a part of type %q; the model takes text only", name, i, j, p.Type)
-			}
-		}
-	}
 	return nil
 }
 

@@ -182,7 +182,6 @@ func TestGenerationRequestsAreRefused(t *testing.T) {
 		{"chat/completions", `{"messages":[{"role":"user","content":"x"}]}`, "model: it is missing"},
 		{"chat/completions", `{"model":"mini"}`, "messages: there is none"},
 		{"chat/completions", `{"model":"mini","messages":[{"content":"x"}]}`, "it has no role"},
-		{"chat/completions", `{"model":"mini","messages":[{"role":"user","content":[{"type":"image_url","image_url":{}}]}]}`, `part of type \"image_url\"`},
 		{"chat/completions", chatBody + `,"temprature":1}`, `did you mean \"temperature\"`},
 		{"chat/completions", chatBody + `,"temperature":3}`, "from 0 to 2"},
 		{"chat/completions", chatBody + `,"n":0}`, "from 1 to 128"},

@@ -139,6 +139,10 @@ type Completer struct {
 	Constrain func(schema json.RawMessage) (func() schedule.Constraint, error)
 	// Reader makes of a prompt the source that the decoder attends to, where it does; else nil.
 	Reader Reader
+	// Eyes see the pictures of messages; nil: the model reads text only. Fetcher gets those that
+	// are not in the request; nil: they are refused.
+	Eyes    Eyes
+	Fetcher Fetcher
 	// Private: the cache holds nothing that another request may share.
 	Private bool
 	// Deterministic is the default of Sampling.Deterministic.
@@ -148,8 +152,25 @@ type Completer struct {
 	silent map[int64]bool // tokens that stand for no text
 }
 
-// Prompt returns the tokens of a request's prompt, and the form in which the model would call tools.
-func (g *Completer) Prompt(req *GenerateRequest) ([]int64, processors.ToolFormat, error) {
+// prompt is what a request asks to be gone on with.
+type prompt struct {
+	tokens []int64
+	sights []Sight               // in the order of their places among the tokens
+	format processors.ToolFormat // in which the model would call tools
+}
+
+// prompt reads a request's prompt. Pictures are looked at, and not seen yet.
+func (g *Completer) prompt(ctx context.Context, req *GenerateRequest) (prompt, error) {
+	ids, urls, format, err := g.words(req)
+	if err != nil {
+		return prompt{}, err
+	}
+	ids, sights, err := g.look(ctx, ids, urls)
+	return prompt{ids, sights, format}, err
+}
+
+// words are the tokens of a request's prompt, one for each picture, and the pictures' URLs.
+func (g *Completer) words(req *GenerateRequest) ([]int64, []string, processors.ToolFormat, error) {
 	invalid := func(field, problem, remedy string) error {
 		return &InvalidInputError{Field: field, Input: -1, Problem: problem, Remedy: remedy}
 	}
@@ -160,67 +181,78 @@ func (g *Completer) Prompt(req *GenerateRequest) ([]int64, processors.ToolFormat
 		}
 	}
 	if given != 1 {
-		return nil, "", invalid("prompt", "it is empty, or given in more than one form", "give messages, a text, or token ids")
+		return nil, nil, "", invalid("prompt", "it is empty, or given in more than one form", "give messages, a text, or token ids")
 	}
 	switch {
 	case len(req.Messages) > 0:
 		return g.chat(req)
 	case len(req.Tools) > 0:
-		return nil, "", invalid("tools", "they go with messages", "")
+		return nil, nil, "", invalid("tools", "they go with messages", "")
 	case len(req.Tokens) > 0:
 		for i, id := range req.Tokens {
 			if _, ok := g.Tokenizer.IDToToken(id); !ok {
-				return nil, "", invalid("prompt", fmt.Sprintf("token %d is %d, which model %q does not have", i, id, g.Model), "")
+				return nil, nil, "", invalid("prompt", fmt.Sprintf("token %d is %d, which model %q does not have", i, id, g.Model), "")
 			}
 		}
-		return req.Tokens, "", nil
+		return req.Tokens, nil, "", nil
 	}
 	e, err := g.Tokenizer.Encode(req.Prompt, processors.EncodeOptions{})
 	if err != nil {
-		return nil, "", invalid("prompt", err.Error(), "")
+		return nil, nil, "", invalid("prompt", err.Error(), "")
 	}
-	return e.IDs, "", nil
+	return e.IDs, nil, "", nil
 }
 
-func (g *Completer) chat(req *GenerateRequest) ([]int64, processors.ToolFormat, error) {
+func (g *Completer) chat(req *GenerateRequest) ([]int64, []string, processors.ToolFormat, error) {
 	invalid := func(field, problem, remedy string) error {
 		return &InvalidInputError{Field: field, Input: -1, Problem: problem, Remedy: remedy}
 	}
 	if g.Template == nil {
-		return nil, "", invalid("messages", fmt.Sprintf("model %q has no chat template", g.Model), "give a prompt instead, or a chat_template.jinja beside the model")
+		return nil, nil, "", invalid("messages", fmt.Sprintf("model %q has no chat template", g.Model), "give a prompt instead, or a chat_template.jinja beside the model")
 	}
-	in := processors.TemplateInput{Messages: req.Messages, AddGenerationPrompt: true, Extra: req.Template}
+	messages, urls, err := pictured(req.Messages)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	in := processors.TemplateInput{Messages: messages, AddGenerationPrompt: true, Extra: req.Template}
 	var format processors.ToolFormat
 	if len(req.Tools) > 0 && req.ToolChoice.Mode != ToolsNone {
 		in.Tools = req.Tools
-		var err error
 		if format, err = g.Template.ToolFormat(""); err != nil {
-			return nil, "", invalid("tools", err.Error(), "")
+			return nil, nil, "", invalid("tools", err.Error(), "")
 		}
 		if format == processors.NoTools {
-			return nil, "", invalid("tools", fmt.Sprintf("the chat template of model %q knows no tools", g.Model), "leave them out, or describe them in a message")
+			return nil, nil, "", invalid("tools", fmt.Sprintf("the chat template of model %q knows no tools", g.Model), "leave them out, or describe them in a message")
 		}
 	}
 	text, err := g.Template.Render(in)
 	if err != nil {
-		return nil, "", invalid("messages", err.Error(), "")
+		return nil, nil, "", invalid("messages", err.Error(), "")
 	}
 	// The template writes the special tokens.
 	e, err := g.Tokenizer.Encode(text, processors.EncodeOptions{NoSpecial: true})
 	if err != nil {
-		return nil, "", invalid("messages", err.Error(), "")
+		return nil, nil, "", invalid("messages", err.Error(), "")
 	}
 	if len(e.IDs) == 0 {
-		return nil, "", invalid("messages", "the chat template makes nothing of them", "")
+		return nil, nil, "", invalid("messages", "the chat template makes nothing of them", "")
 	}
-	return e.IDs, format, nil
+	return e.IDs, urls, format, nil
 }
 
 // Generate hands what comes to emit, in one goroutine; an error of emit ends it and is
 // returned. Other errors: *InvalidInputError, *ContextError, and those of the scheduler.
 func (g *Completer) Generate(ctx context.Context, req GenerateRequest, emit func(GenerateEvent) error) (GenerateResult, error) {
-	r, format, err := g.request(&req)
+	p, err := g.prompt(ctx, &req)
 	if err != nil {
+		return GenerateResult{}, err
+	}
+	r, err := g.request(&req, p)
+	if err != nil {
+		return GenerateResult{}, err
+	}
+	var sight []route.Decision
+	if r.Embeds, err = g.see(ctx, &sight, p.tokens, p.sights); err != nil {
 		return GenerateResult{}, err
 	}
 	res := GenerateResult{PromptTokens: len(r.Prompt)}
@@ -238,12 +270,13 @@ func (g *Completer) Generate(ctx context.Context, req GenerateRequest, emit func
 	defer stream.Close()
 	choices := make([]*choice, max(1, r.N))
 	for i := range choices {
-		choices[i] = newChoice(g, &req, r.Prompt, format, i)
+		choices[i] = newChoice(g, &req, r.Prompt, p.format, i)
 	}
 	open, begun := len(choices), false
 	for open > 0 {
 		token, err := stream.Next(ctx)
 		res.CachedTokens, res.Decision = stream.Cached(), stream.Decision()
+		res.Decision.Parts = sight
 		if errors.Is(err, io.EOF) {
 			return res, errors.New("the scheduler ended a request before its choices had ended")
 		}
@@ -278,23 +311,21 @@ func (g *Completer) Generate(ctx context.Context, req GenerateRequest, emit func
 }
 
 // request is what the scheduler is asked for.
-func (g *Completer) request(req *GenerateRequest) (schedule.Request, processors.ToolFormat, error) {
-	prompt, format, err := g.Prompt(req)
-	if err != nil {
-		return schedule.Request{}, "", err
-	}
+func (g *Completer) request(req *GenerateRequest, p prompt) (schedule.Request, error) {
+	var err error
+	prompt := p.tokens
 	var source *schedule.Source
 	if g.Reader != nil {
 		if len(prompt) > g.Reader.Limit() {
-			return schedule.Request{}, "", &ContextError{Model: g.Model, Field: req.field(), Prompt: len(prompt), Limit: g.Reader.Limit(), Reads: true}
+			return schedule.Request{}, &ContextError{Model: g.Model, Field: req.field(), Prompt: len(prompt), Limit: g.Reader.Limit(), Reads: true}
 		}
 		if source, err = g.Reader.Source(prompt); err != nil {
-			return schedule.Request{}, "", &InvalidInputError{Field: req.field(), Input: -1, Problem: err.Error()}
+			return schedule.Request{}, &InvalidInputError{Field: req.field(), Input: -1, Problem: err.Error()}
 		}
 		prompt = []int64{g.Reader.Start()}
 	}
 	if len(prompt)+max(1, req.MaxTokens) > g.MaxTokens {
-		return schedule.Request{}, "", &ContextError{Model: g.Model, Field: req.field(), Prompt: len(prompt), MaxTokens: req.MaxTokens, Limit: g.MaxTokens}
+		return schedule.Request{}, &ContextError{Model: g.Model, Field: req.field(), Prompt: len(prompt), MaxTokens: req.MaxTokens, Limit: g.MaxTokens}
 	}
 	r := schedule.Request{Source: source, ID: req.ID, Prompt: prompt, MaxTokens: req.MaxTokens, N: req.N, Sampling: req.Sampling, Salt: g.Model + "\x00" + req.Salt, Priority: req.Priority}
 	if g.Private {
@@ -307,27 +338,27 @@ func (g *Completer) request(req *GenerateRequest) (schedule.Request, processors.
 	}
 	for i, s := range req.Stop {
 		if s == "" {
-			return r, "", &InvalidInputError{Field: "stop", Input: i, Problem: "it is empty"}
+			return r, &InvalidInputError{Field: "stop", Input: i, Problem: "it is empty"}
 		}
 	}
 	schema := req.Schema
 	if req.ToolChoice.Mode == ToolsRequired {
 		if schema != nil {
-			return r, "", &InvalidInputError{Field: "tool_choice", Input: -1, Problem: "a call of a tool can't be required together with a schema for the answer"}
+			return r, &InvalidInputError{Field: "tool_choice", Input: -1, Problem: "a call of a tool can't be required together with a schema for the answer"}
 		}
 		if schema, err = callSchema(req); err != nil {
-			return r, "", err
+			return r, err
 		}
 	}
 	if schema != nil {
 		if g.Constrain == nil {
-			return r, "", &InvalidInputError{Field: "response_format", Input: -1, Problem: fmt.Sprintf("model %q can't be held to a schema", g.Model)}
+			return r, &InvalidInputError{Field: "response_format", Input: -1, Problem: fmt.Sprintf("model %q can't be held to a schema", g.Model)}
 		}
 		if r.Constraint, err = g.Constrain(schema); err != nil {
-			return r, "", &InvalidInputError{Field: "response_format", Input: -1, Problem: err.Error()}
+			return r, &InvalidInputError{Field: "response_format", Input: -1, Problem: err.Error()}
 		}
 	}
-	return r, format, nil
+	return r, nil
 }
 
 // callSchema is the schema of a call of one of the tools: what a model that must call one is held to.
