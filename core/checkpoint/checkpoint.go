@@ -22,6 +22,7 @@ const (
 	HuggingFace Kind = "huggingface" // config.json with safetensors
 	ONNX        Kind = "onnx"        // a model.onnx that is run as it is
 	GGUFFile    Kind = "gguf"        // to be imported into a Hugging Face folder first (core/quantize)
+	CTranslate2 Kind = "ctranslate2" // so is this
 )
 
 // Names of the files of a Hugging Face folder.
@@ -66,6 +67,8 @@ type Checkpoint struct {
 	// GGUF is the opened file; nil for other kinds. Such a checkpoint has no tensors
 	// of its own.
 	GGUF *GGUF
+	// CT2 is the opened folder of CTranslate2; nil for other kinds. It has no tensors of its own either.
+	CT2 *CT2
 
 	shards    []*shard // in alphabetical order
 	entries   map[string]*shard
@@ -88,7 +91,8 @@ type noted struct {
 }
 
 // Open opens a Hugging Face folder, the folder of a sentence-transformers model,
-// an ONNX file, a folder with a model.onnx, a GGUF file, or a folder with one. It maps
+// an ONNX file, a folder with a model.onnx, a GGUF file or a folder with one, or a folder
+// of CTranslate2. It maps
 // and checks headers; weights are read when they are used. Errors are *Error.
 func Open(path string) (*Checkpoint, error) {
 	abs, err := filepath.Abs(path)
@@ -151,6 +155,14 @@ func (c *Checkpoint) openDir() error {
 	case exists(weights) || exists(index):
 		return &Error{File: config, Err: fs.ErrNotExist, Remedy: "fetch the model's whole folder"}
 	}
+	if exists(config) && exists(filepath.Join(c.Dir, ct2File)) {
+		ct2, err := OpenCT2(c.Dir)
+		if err != nil {
+			return err
+		}
+		c.Kind, c.CT2 = CTranslate2, ct2
+		return nil
+	}
 	file, err := findGGUF(c.Dir)
 	switch {
 	case err != nil:
@@ -178,7 +190,7 @@ func exists(path string) bool {
 // nothingUsable is the error for a folder without weights: it names those that
 // are there but not opened.
 func (c *Checkpoint) nothingUsable(config bool) error {
-	e := &Error{File: c.Dir, Found: "the folder holds no model", Wanted: "config.json with " + weightsFile + " or " + indexFile + ", or " + graph.ModelFile + ", or a GGUF file"}
+	e := &Error{File: c.Dir, Found: "the folder holds no model", Wanted: "config.json with " + weightsFile + " or " + indexFile + ", or " + graph.ModelFile + ", a GGUF file, or " + ct2File + " of CTranslate2"}
 	if config {
 		e.Found = "the folder holds config.json but no weights"
 		e.Wanted = weightsFile + " or " + indexFile
@@ -361,6 +373,9 @@ func (c *Checkpoint) Data(name string) (tensor.Tensor, error) {
 // Close unmaps the weights.
 func (c *Checkpoint) Close() error {
 	var errs []error
+	if c.CT2 != nil {
+		errs = append(errs, c.CT2.Close())
+	}
 	if c.GGUF != nil {
 		errs = append(errs, c.GGUF.Close())
 	}

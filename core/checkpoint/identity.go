@@ -61,6 +61,8 @@ func (c *Checkpoint) identify() (string, error) {
 		}
 	case GGUFFile:
 		return c.GGUF.Identity()
+	case CTranslate2:
+		return c.CT2.Identity()
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }

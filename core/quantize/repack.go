@@ -14,14 +14,15 @@ import (
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
-// weight is a tensor of a GGUF file on its way into a folder.
+// weight is a tensor of a file on its way into a folder.
 type weight struct {
 	name   string // in the folder
 	stored string // in the file
 	info   checkpoint.GGUFTensor
 	data   []byte
-	layout *layout           // nil: elements stay as they are
-	row    func(int64) int64 // the file's row that becomes row i; nil: the same
+	layout *layout            // nil: elements stay as they are
+	row    func(int64) int64  // the file's row that becomes row i; nil: the same
+	scale  func(int64) uint16 // of all blocks of a row, as float16; nil: blocks have their own
 }
 
 // quantized says how the weight is kept, if in codes.
@@ -164,6 +165,9 @@ func (w *weight) repack(from, to int64) (codes, scales, mins []byte, bad int64) 
 		line := w.source(row)
 		for ; len(line) > 0; line = line[w.info.Type.Bytes:] {
 			w.layout.unpack(line[:w.info.Type.Bytes], c, s, m)
+			if w.scale != nil {
+				s[0] = w.scale(row)
+			}
 			pack(codes[at*block*q.Bits/8:], c, q.Bits)
 			for i := range s {
 				if !finite(s[i]) || !finite(m[i]) {
