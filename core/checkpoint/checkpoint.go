@@ -230,11 +230,7 @@ func (c *Checkpoint) Generation() (*Config, error) {
 	if !exists(file) {
 		return nil, nil
 	}
-	data, err := readSmall(file)
-	if err != nil {
-		return nil, err
-	}
-	return ParseConfig(file, data)
+	return ReadConfig(file)
 }
 
 // read reads a small file and notes it for the identity.

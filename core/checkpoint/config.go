@@ -33,6 +33,15 @@ func ParseConfig(file string, data []byte) (*Config, error) {
 	return c, nil
 }
 
+// ReadConfig reads a file that holds an object. Errors are *Error.
+func ReadConfig(file string) (*Config, error) {
+	data, err := readSmall(file)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfig(file, data)
+}
+
 // openRegular opens a file that is one: opening a pipe might never return.
 func openRegular(file string) (*os.File, fs.FileInfo, error) {
 	if info, err := os.Stat(file); err != nil {
@@ -126,6 +135,12 @@ func (f Fields) Null(name string) bool {
 	raw, ok := f.c.fields[name]
 	return ok && bytes.Equal(raw, []byte("null"))
 }
+
+// IsObject reports whether a field is an object.
+func (f Fields) IsObject(name string) bool { return f.Has(name) && f.c.fields[name][0] == '{' }
+
+// IsList reports whether a field is a list.
+func (f Fields) IsList(name string) bool { return f.Has(name) && f.c.fields[name][0] == '[' }
 
 // get returns a field's JSON text; wanted is for the error where it is missing.
 func (f Fields) get(name, wanted string) (json.RawMessage, bool) {
@@ -235,18 +250,23 @@ func (f Fields) Ints(name string, lo, hi int64) []int64 {
 	return list
 }
 
-// IntPairs reads a list of pairs of whole numbers from lo to hi.
-func (f Fields) IntPairs(name string, lo, hi int64) [][2]int64 {
-	wanted := fmt.Sprintf("a list of pairs of whole numbers from %d to %d", lo, hi)
-	var pairs [][2]int64
-	for _, p := range read[[][]int64](f, name, wanted) {
-		if len(p) != 2 || min(p[0], p[1]) < lo || max(p[0], p[1]) > hi {
-			f.Fail(name, found(f.c.fields[name]), wanted, "")
-			return nil
-		}
-		pairs = append(pairs, [2]int64{p[0], p[1]})
+// IntLists reads a list of lists of whole numbers from lo to hi; a missing field is an
+// empty one.
+func (f Fields) IntLists(name string, lo, hi int64) [][]int64 {
+	if !f.Has(name) {
+		return nil
 	}
-	return pairs
+	wanted := fmt.Sprintf("lists of whole numbers from %d to %d", lo, hi)
+	lists := read[[][]int64](f, name, wanted)
+	for _, list := range lists {
+		for _, n := range list {
+			if n < lo || n > hi {
+				f.Fail(name, found(f.c.fields[name]), wanted, "")
+				return nil
+			}
+		}
+	}
+	return lists
 }
 
 // Names lists the fields that are there and not null, sorted.

@@ -144,7 +144,11 @@ func (w *weights) skipUnder(prefix string) {
 // sizesOf reads a list of sizes in whole tiles of a side.
 func sizesOf(f checkpoint.Fields, name string, side int64) []Size {
 	var list []Size
-	for _, p := range f.IntPairs(name, 1, maxImage) {
+	for _, p := range f.IntLists(name, 1, maxImage) {
+		if len(p) != 2 {
+			f.Fail(name, fmt.Sprintf("found a list of %d numbers", len(p)), "pairs of height and width", "")
+			return nil
+		}
 		if side > 0 && (p[0]%side != 0 || p[1]%side != 0) {
 			f.Fail(name, fmt.Sprintf("found %dx%d", p[0], p[1]), fmt.Sprintf("multiples of %d, the vision model's image_size", side), "")
 			return nil
