@@ -33,7 +33,7 @@ func ParseConfig(file string, data []byte) (*Config, error) {
 	return c, nil
 }
 
-// ReadConfig reads a file that holds an object. Errors are *Error.
+// ReadConfig reads a JSON file that is an object. Errors are *Error.
 func ReadConfig(file string) (*Config, error) {
 	data, err := readSmall(file)
 	if err != nil {
