@@ -57,21 +57,14 @@ func kvTypes(c config.KVCache) (models.KVTypes, error) {
 	return t, nil
 }
 
-// addGenerate makes a generator over a decoder.
-func (m *model) addGenerate(e *Engine, s *Session) error {
+// addScheduler makes what runs a decoder's steps.
+func (m *model) addScheduler(e *Engine, s *Session) (err error) {
 	c, kv, d := e.config.Generate, e.config.KVCache, s.Model.Decoder
-	limit := d.MaxPositions
-	if c.MaxLength > 0 {
-		limit = min(limit, int64(c.MaxLength))
-	}
-	template, err := processors.OpenTemplate(s.Dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	preemption := schedule.Preemption(c.Preemption)
 	if c.Preemption == "auto" {
 		preemption = schedule.PreemptAuto
 	}
+	limit := m.maxLength(e, d)
 	pools := PoolOptions{PageSize: int64(kv.PageSize), Bytes: int64(kv.Memory), Useful: int64(c.MaxSequences) * limit}
 	if d.Cross != nil {
 		pools.UsefulRows = int64(c.MaxSequences) * d.Cross.MaxRows
@@ -83,21 +76,48 @@ func (m *model) addGenerate(e *Engine, s *Session) error {
 		Vocabulary: int(d.VocabSize), Embeds: int(d.Embeds), Sources: d.Cross != nil, MaxLength: int(limit), StepTokens: c.StepTokens, MaxSequences: c.MaxSequences,
 		MaxWaiting: c.MaxWaiting, Preemption: preemption, SwapBytes: int64(kv.Swap),
 	})
-	if err != nil {
+	return err
+}
+
+// maxLength is how many tokens a text may have, prompt and output together.
+func (m *model) maxLength(e *Engine, d *models.Decoder) int64 {
+	if n := int64(e.config.Generate.MaxLength); n > 0 {
+		return min(n, d.MaxPositions)
+	}
+	return d.MaxPositions
+}
+
+// addGenerate makes a generator over a decoder.
+func (m *model) addGenerate(e *Engine, s *Session) error {
+	d := s.Model.Decoder
+	template, err := processors.OpenTemplate(s.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	m.completer = &tasks.Completer{Model: m.name, Tokenizer: m.tokenizer, Template: template, Scheduler: m.scheduler, MaxTokens: int(limit), End: d.EOS,
-		Private: d.ByLength, Deterministic: c.Deterministic, Constrain: constrainer(m.tokenizer, d)}
-	if f := newFetcher(e.config.Fetch); f != nil {
-		m.completer.Fetcher = f
+	if err := m.addScheduler(e, s); err != nil {
+		return err
 	}
-	if d.Cross != nil && d.Cross.Rows == 0 {
+	m.completer = &tasks.Completer{Model: m.name, Tokenizer: m.tokenizer, Template: template, Scheduler: m.scheduler, MaxTokens: int(m.maxLength(e, d)), End: d.EOS,
+		Private: d.ByLength, Deterministic: e.config.Generate.Deterministic, Constrain: constrainer(m.tokenizer, d)}
+	if d.Cross != nil {
 		m.completer.Reader = textReader{s.Model}
 	}
 	m.tries = append(m.tries, func(ctx context.Context) (route.Decision, error) {
 		res, err := m.generate(ctx, tasks.GenerateRequest{ID: "ready", Tokens: []int64{max(0, d.BOS)}, MaxTokens: 1}, func(tasks.GenerateEvent) error { return nil })
 		return res.Decision, err
 	})
+	if s.Model.Pictures == nil {
+		return nil
+	}
+	if f := newFetcher(e.config.Fetch); f != nil {
+		m.completer.Fetcher = f
+	}
+	see, err := newEyes(s)
+	if err != nil {
+		return err
+	}
+	m.completer.Eyes = see
+	m.tries = append(m.tries, see.ready)
 	return nil
 }
 

@@ -52,7 +52,7 @@ var abilities = []struct {
 	there func(*models.Model) bool
 	add   func(*model, *Engine, *Session) error
 }{
-	{taskGenerate, func(m *models.Model) bool { return m.Decoder != nil }, (*model).addGenerate},
+	{taskGenerate, func(m *models.Model) bool { return m.Decoder != nil && !m.Hears() }, (*model).addGenerate},
 	{taskEmbed, func(m *models.Model) bool { return m.Embedding != nil }, (*model).addEmbed},
 }
 

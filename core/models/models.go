@@ -274,6 +274,11 @@ func (m *Model) Serving() string {
 	return ""
 }
 
+// Hears reports whether the model's decoder attends to a sound.
+func (m *Model) Hears() bool {
+	return m.Decoder != nil && m.Decoder.Cross != nil && m.Decoder.Cross.Rows > 0
+}
+
 // Component returns the graph of that name.
 func (m *Model) Component(name string) (*graph.Model, error) {
 	c, err := m.component(name)
