@@ -167,6 +167,13 @@ func (v *visionTower) tokens() int64 {
 // embeddings; -1 is the last layer, -2 the one before, as vision_feature_layer counts.
 // prefix is that of the tower's tensors, such as "vision_tower.vision_model.".
 func (v *visionTower) build(n net, scope, prefix string, layer int64) string {
+	s := v.stack
+	s.names = s.names.under(prefix)
+	return n.layersOf(scope, v.embed(n, scope, prefix, PixelValues), "", s, v.behind(layer))
+}
+
+// embed makes rows of the patches, with their positions: what comes before the layers.
+func (v *visionTower) embed(n net, scope, prefix, pixels string) string {
 	const embeddings = "embeddings."
 	width := v.stack.width
 	p := v.patches
@@ -174,7 +181,7 @@ func (v *visionTower) build(n net, scope, prefix string, layer int64) string {
 	if v.sigmoid {
 		p.bias = prefix + embeddings + "patch_embedding.bias"
 	}
-	x, _ := n.cut(scope+".embeddings.patch", PixelValues, p)
+	x, _ := n.cut(scope+".embeddings.patch", pixels, p)
 	e := n.in(scope + ".embeddings")
 	if !v.sigmoid {
 		x = n.prepend(scope+".embeddings", x, width, e.weight(prefix+embeddings+"class_embedding", width))
@@ -184,9 +191,7 @@ func (v *visionTower) build(n net, scope, prefix string, layer int64) string {
 	if !v.sigmoid {
 		x = n.layerNorm(scope+".embeddings.norm", x, prefix+v.preNorm, width, v.eps)
 	}
-	s := v.stack
-	s.names = s.names.under(prefix)
-	return n.layersOf(scope, x, "", s, v.behind(layer))
+	return x
 }
 
 // behind is how many layers come before a hidden state.

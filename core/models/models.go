@@ -52,6 +52,7 @@ var classes = []Class{
 	{"vit", "vit", vit.load},
 	{"wav2vec2", "wav2vec2", wav2vec2},
 	{"whisper", "whisper", whisper},
+	{"xclip", "xclip", loadXCLIP},
 	{"bert", "xlm-roberta", roberta.load},
 }
 
@@ -117,6 +118,11 @@ const (
 	Image = "image"
 	Audio = "audio"
 	Text  = "text"
+	// Video makes of a video what Match holds against texts: outputs video_embeds
+	// [batch, Vision.Dimension], of length 1, and video_features
+	// [batch, patches, Vision.Dimension], float32. Text's output is then text_features
+	// [batch, Vision.Dimension], which depends on no video yet and has no length of 1.
+	Video = "video"
 	// Match holds pictures (or videos) and texts against each other: the outputs of
 	// Image (or Video) and Text in, logits_per_image (or logits_per_video)
 	// [batch, labels] float32 out, of which a softmax over the labels, or SigLIP's
@@ -134,6 +140,9 @@ const (
 	SentenceEmbedding = "sentence_embedding"
 	ImageEmbeds       = "image_embeds"
 	TextEmbeds        = "text_embeds"
+	VideoEmbeds       = "video_embeds"
+	VideoFeatures     = "video_features"
+	TextFeatures      = "text_features"
 )
 
 // Model is a checkpoint's graphs and what must be known to feed them.

@@ -51,7 +51,7 @@ func visionFolders(t testing.TB) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"vit", "clip"} {
+	for _, name := range []string{"vit", "clip", "xclip"} {
 		dirs = append(dirs, tiny(name))
 	}
 	return dirs
@@ -106,13 +106,16 @@ func TestServingComponents(t *testing.T) {
 					}
 				}
 				for name, v := range run(t, m, ck, c.Name, feeds) {
+					if _, ok := given[name]; !ok {
+						given[name] = v // for Match
+					}
 					if want, ok := golden.out[name]; ok {
 						compare(t, c.Name+": "+name, v, want)
 						compared++
 					}
 				}
 			}
-			if len(m.Vision.Labels) > 0 && compared == 0 || m.VocabSize > 0 && compared < 3 {
+			if len(m.Vision.Labels) > 0 && compared == 0 || m.VocabSize > 0 && compared < 2 {
 				t.Errorf("%d outputs were compared", compared)
 			}
 		})
