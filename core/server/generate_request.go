@@ -41,11 +41,15 @@ var commonFields = map[string]setter{
 	"repetition_penalty": number(0.01, 100, func(r *generateRequest) *float64 {
 		return &r.Sampling.RepetitionPenalty
 	}),
-	"logit_bias":    setLogitBias,
-	"seed":          setSeed,
-	"stop":          setStop,
-	"user":          text(func(r *generateRequest) *string { return &r.Salt }), // prefixes are shared within one user
-	"priority":      whole(-1000, 1000, func(r *generateRequest) *int { return &r.Priority }),
+	"logit_bias": setLogitBias,
+	"seed":       setSeed,
+	"stop":       setStop,
+	"user":       text(func(r *generateRequest) *string { return &r.Salt }), // prefixes are shared within one user
+	"priority":   whole(-1000, 1000, func(r *generateRequest) *int { return &r.Priority }),
+	"beams":      whole(1, 16, func(r *generateRequest) *int { return &r.Beams }),
+	"length_penalty": number(-10, 10, func(r *generateRequest) *float64 {
+		return &r.LengthPenalty
+	}),
 	"deterministic": yesNo(func(r *generateRequest) *bool { return &r.Sampling.Deterministic }),
 }
 
@@ -93,6 +97,7 @@ func parseGenerate(body []byte, chat bool) (*generateRequest, error) {
 	}
 	r := &generateRequest{chat: chat}
 	r.Sampling.Temperature, r.Sampling.Seed = 1, rand.Uint64()
+	r.LengthPenalty = 1
 	if !chat {
 		r.MaxTokens = 16 // OpenAI's default
 	}
@@ -106,6 +111,9 @@ func parseGenerate(body []byte, chat bool) (*generateRequest, error) {
 	}
 	given := func(name string) bool {
 		return slices.ContainsFunc(fields, func(f field) bool { return f.name == name && string(f.value) != "null" })
+	}
+	if r.Beams > 1 && !given("temperature") {
+		r.Sampling.Temperature = 0 // nothing is drawn
 	}
 	switch {
 	case r.model == "":

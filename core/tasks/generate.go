@@ -44,7 +44,11 @@ type GenerateRequest struct {
 	MaxTokens int // of each choice; 0: as many as there is room for
 	N         int // choices; 0: 1
 	Sampling  schedule.Sampling
-	Stop      []string // texts that end a choice; they are not given out
+	// Beams follows so many of the likeliest texts side by side and gives the N best at their end; 0 and 1
+	// are off. LengthPenalty is the power of a text's length that its score is divided by.
+	Beams         int
+	LengthPenalty float64
+	Stop          []string // texts that end a choice; they are not given out
 	// Schema is a JSON schema that each choice's text satisfies when it ends by itself.
 	Schema json.RawMessage
 	// Logprobs asks for the tokens themselves in the events.
@@ -243,6 +247,9 @@ func (g *Completer) chat(req *GenerateRequest) ([]int64, []string, processors.To
 // Generate hands what comes to emit, in one goroutine; an error of emit ends it and is
 // returned. Other errors: *InvalidInputError, *ContextError, and those of the scheduler.
 func (g *Completer) Generate(ctx context.Context, req GenerateRequest, emit func(GenerateEvent) error) (GenerateResult, error) {
+	if err := req.checkBeams(); err != nil {
+		return GenerateResult{}, err
+	}
 	p, err := g.prompt(ctx, &req)
 	if err != nil {
 		return GenerateResult{}, err
@@ -255,17 +262,20 @@ func (g *Completer) Generate(ctx context.Context, req GenerateRequest, emit func
 	if r.Embeds, err = g.see(ctx, &sight, p.tokens, p.sights); err != nil {
 		return GenerateResult{}, err
 	}
-	res := GenerateResult{PromptTokens: len(r.Prompt)}
+	res := GenerateResult{PromptTokens: len(r.Prompt), Decision: route.Decision{Parts: sight}}
 	if r.Source != nil {
 		res.PromptTokens = r.Source.Rows
 	}
+	if req.Beams > 1 {
+		beams, err := g.search(ctx, &req, r, &res)
+		if err != nil {
+			return res, g.refused(&req, err)
+		}
+		return res, g.tell(&req, r, p, beams, &res, emit)
+	}
 	stream, err := g.Scheduler.Submit(ctx, r)
 	if err != nil {
-		var long *schedule.TooLongError
-		if errors.As(err, &long) {
-			return res, &ContextError{Model: g.Model, Field: req.field(), Prompt: long.Prompt, MaxTokens: long.MaxTokens, Limit: long.Limit}
-		}
-		return res, err
+		return res, g.refused(&req, err)
 	}
 	defer stream.Close()
 	choices := make([]*choice, max(1, r.N))
@@ -308,6 +318,42 @@ func (g *Completer) Generate(ctx context.Context, req GenerateRequest, emit func
 		}
 	}
 	return res, nil
+}
+
+// refused is a scheduler's error in the request's terms.
+func (g *Completer) refused(req *GenerateRequest, err error) error {
+	if long := (*schedule.TooLongError)(nil); errors.As(err, &long) {
+		return &ContextError{Model: g.Model, Field: req.field(), Prompt: long.Prompt, MaxTokens: long.MaxTokens, Limit: long.Limit, Reads: long.Source}
+	}
+	return err
+}
+
+// tell gives out whole texts, the best as the first choice.
+func (g *Completer) tell(req *GenerateRequest, r schedule.Request, p prompt, beams []beam, res *GenerateResult, emit func(GenerateEvent) error) error {
+	begun := false
+	for i, b := range beams {
+		c := newChoice(g, req, r.Prompt, p.format, i)
+		for _, token := range b.tokens {
+			if c.ended {
+				break // a stop text came
+			}
+			events, err := c.push(token)
+			if err != nil {
+				return err
+			}
+			for _, e := range events {
+				if !begun {
+					begun = true
+					first := *res
+					e.First = &first
+				}
+				if err := emit(e); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // request is what the scheduler is asked for.
