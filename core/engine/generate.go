@@ -20,8 +20,9 @@ import (
 
 // Tasks that models serve.
 const (
-	taskEmbed    = "embed"
-	taskGenerate = "generate"
+	taskEmbed      = "embed"
+	taskGenerate   = "generate"
+	taskTranscribe = "transcribe"
 )
 
 // TaskError says that a model does something else than it was asked for.
@@ -163,12 +164,17 @@ func (m *model) generate(ctx context.Context, req tasks.GenerateRequest, emit fu
 		return tasks.GenerateResult{}, m.cannot(taskGenerate)
 	}
 	res, err := m.completer.Generate(ctx, req, emit)
-	var poisoned *schedule.PoisonedError
-	if errors.As(err, &poisoned) {
-		err = &PoisonedError{Model: m.name, Deaths: poisoned.Deaths, Stderr: poisoned.Stderr}
-	}
+	err = m.poisoned(err)
 	m.note(&res.Decision, err)
 	return res, err
+}
+
+// poisoned is a scheduler's error as the engine has it.
+func (m *model) poisoned(err error) error {
+	if p := (*schedule.PoisonedError)(nil); errors.As(err, &p) {
+		return &PoisonedError{Model: m.name, Deaths: p.Deaths, Stderr: p.Stderr}
+	}
+	return err
 }
 
 // Generate answers with what comes after a prompt, as it comes; see tasks.Completer.

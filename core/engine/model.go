@@ -31,10 +31,11 @@ type model struct {
 	tries     []try
 	err       error
 
-	embedder  *tasks.Embedder
-	completer *tasks.Completer
-	scheduler *schedule.Scheduler // the completer's
-	executor  *decoder            // the scheduler's
+	embedder    *tasks.Embedder
+	completer   *tasks.Completer
+	transcriber tasks.Transcriber
+	scheduler   *schedule.Scheduler // of what generates; nil: nothing does
+	executor    *decoder            // the scheduler's
 
 	mu     sync.Mutex
 	last   error        // how the last placing ended
@@ -53,6 +54,7 @@ var abilities = []struct {
 	add   func(*model, *Engine, *Session) error
 }{
 	{taskGenerate, func(m *models.Model) bool { return m.Decoder != nil && !m.Hears() }, (*model).addGenerate},
+	{taskTranscribe, func(m *models.Model) bool { return m.Hears() || m.CTC != nil }, (*model).addTranscribe},
 	{taskEmbed, func(m *models.Model) bool { return m.Embedding != nil }, (*model).addEmbed},
 }
 
@@ -85,7 +87,7 @@ func (m *model) serve(e *Engine, s *Session) error {
 	if s.Model == nil {
 		return &noTaskError{s.Class}
 	}
-	if s.Model.VocabSize > 0 {
+	if s.Model.VocabSize > 0 && s.Model.CTC == nil {
 		tok, err := processors.OpenTokenizer(s.Dir)
 		if err != nil {
 			return err

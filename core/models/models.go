@@ -279,6 +279,8 @@ func (m *Model) Serving() string {
 		return Encode
 	case m.Decoder != nil:
 		return Decode
+	case m.CTC != nil:
+		return CTCLogits
 	}
 	return ""
 }

@@ -34,10 +34,20 @@ type Request struct {
 	Stop [][]int64
 	// Constraint is called once a choice; nil: free.
 	Constraint func() Constraint
+	// Rule is called once a choice; nil: there is none. It is asked last of what changes logits.
+	Rule func(choice int) Rule
 	// Salt keeps prefixes apart that must not be shared: tenant, model, precision. Those
 	// with the same salt are one party at admission.
 	Salt     string
 	Priority int // higher goes first
+}
+
+// Rule says what may come next, knowing how likely it is. It is used by one goroutine at a time.
+type Rule interface {
+	// Adjust changes the logits that the next token is drawn from.
+	Adjust(logits []float32)
+	// Accept takes the token that was drawn, one that ends the text too.
+	Accept(id int64)
 }
 
 // Embed is a run of rows in a prompt: those of a picture or a sound.

@@ -12,6 +12,7 @@ type chooser struct {
 	choice     int
 	history    *history   // nil: no penalties
 	constraint Constraint // nil: free
+	rule       Rule       // nil: none
 	allowed    []uint32   // of the constraint, for the next token
 	masked     bool       // allowed is up to date
 	limit      int        // tokens, prompt included; 0: any number
@@ -22,6 +23,9 @@ func newChooser(r *Request, choice int, vocabulary int) *chooser {
 	if r.Constraint != nil {
 		c.constraint = r.Constraint()
 		c.allowed = make([]uint32, (vocabulary+31)/32)
+	}
+	if r.Rule != nil {
+		c.rule = r.Rule(choice)
 	}
 	if s := &r.Sampling; s.PresencePenalty != 0 || s.FrequencyPenalty != 0 || s.RepetitionPenalty != 0 && s.RepetitionPenalty != 1 {
 		c.history = newHistory(r.Prompt, nil)
@@ -47,6 +51,9 @@ func (c *chooser) accept(id int64, end bool) error {
 	if c.history != nil {
 		c.history.add(id)
 	}
+	if c.rule != nil {
+		c.rule.Accept(id)
+	}
 	if c.constraint == nil || end {
 		return nil
 	}
@@ -59,7 +66,7 @@ func (c *chooser) accept(id int64, end bool) error {
 
 // sampler chooses tokens, one at a time. Its memory is used again.
 type sampler struct {
-	row    []float32 // logits after penalties, bias and constraint
+	row    []float32 // logits after penalties, bias, constraint and rule
 	sums   []float64 // of blocks of them
 	ranker ranker
 }
@@ -72,7 +79,7 @@ func (m *sampler) choose(c *chooser, logits []float32, position int, device stri
 	}
 	s := c.sampling
 	row, top := logits, greatest
-	if c.history != nil || len(s.LogitBias) > 0 || c.constraint != nil {
+	if c.history != nil || len(s.LogitBias) > 0 || c.constraint != nil || c.rule != nil {
 		row = m.adjust(c, logits, position)
 		top, at, _ = scan(row)
 	}
@@ -103,9 +110,17 @@ func (m *sampler) adjust(c *chooser, logits []float32, position int) []float32 {
 	for id, bias := range c.sampling.LogitBias {
 		row[id] += float32(bias)
 	}
-	if c.constraint == nil {
-		return row
+	if c.constraint != nil {
+		m.allow(c, row, position)
 	}
+	if c.rule != nil {
+		c.rule.Adjust(row)
+	}
+	return row
+}
+
+// allow leaves what the constraint allows.
+func (m *sampler) allow(c *chooser, row []float32, position int) {
 	c.mask(position)
 	never := float32(math.Inf(-1))
 	for w, word := range c.allowed {
@@ -124,7 +139,6 @@ func (m *sampler) adjust(c *chooser, logits []float32, position int) []float32 {
 			}
 		}
 	}
-	return row
 }
 
 // coldest is the 1 / temperature from which on sampling is greedy: beyond it, products overflow.

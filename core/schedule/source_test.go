@@ -3,6 +3,7 @@ package schedule
 import (
 	"errors"
 	"io"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -144,6 +145,47 @@ func TestSourceRefused(t *testing.T) {
 	var e *TooLongError
 	if !errors.As(err, &e) || !e.Source || e.Limit != 12 {
 		t.Errorf("found %v, wanted a source too long for 12 rows", err)
+	}
+	settled(t, s, f)
+}
+
+// only is a rule that lets one token come, after how often it was asked.
+type only struct {
+	asked    int
+	accepted []int64
+}
+
+func (o *only) Adjust(logits []float32) {
+	for i := range logits {
+		if i != 7+o.asked%3 {
+			logits[i] = float32(math.Inf(-1))
+		}
+	}
+	o.asked++
+}
+
+func (o *only) Accept(id int64) { o.accepted = append(o.accepted, id) }
+
+// A rule is asked for every token that is drawn, once, whatever devices die meanwhile.
+func TestRule(t *testing.T) {
+	f := newFake(64, 4)
+	f.stepErr = func(n int, _ *Step) error {
+		if n%3 == 0 {
+			return lost("killed")
+		}
+		return nil
+	}
+	s := start(t, f, Options{})
+	rules := []*only{{}, {asked: 1}}
+	stream := submit(t, s, Request{ID: "r", Prompt: prompt(1, 5), MaxTokens: 6, N: 2, Stop: [][]int64{{40}}, Rule: func(i int) Rule { return rules[i] }})
+	texts, _, err := read(stream, 2)
+	if !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	for i, want := range [][]int64{{7, 8, 9, 7, 8, 9}, {8, 9, 7, 8, 9, 7}} {
+		if !slices.Equal(texts[i], want) || !slices.Equal(rules[i].accepted, want) {
+			t.Errorf("choice %d is %v, its rule accepted %v, wanted %v", i, texts[i], rules[i].accepted, want)
+		}
 	}
 	settled(t, s, f)
 }
