@@ -149,22 +149,22 @@ func TestSourceRefused(t *testing.T) {
 	settled(t, s, f)
 }
 
-// only is a rule that lets one token come, after how often it was asked.
-type only struct {
+// cycle is a rule that lets one token come, after how often it was asked.
+type cycle struct {
 	asked    int
 	accepted []int64
 }
 
-func (o *only) Adjust(logits []float32) {
+func (c *cycle) Adjust(logits []float32) {
 	for i := range logits {
-		if i != 7+o.asked%3 {
+		if i != 7+c.asked%3 {
 			logits[i] = float32(math.Inf(-1))
 		}
 	}
-	o.asked++
+	c.asked++
 }
 
-func (o *only) Accept(id int64) { o.accepted = append(o.accepted, id) }
+func (c *cycle) Accept(id int64) { c.accepted = append(c.accepted, id) }
 
 // A rule is asked for every token that is drawn, once, whatever devices die meanwhile.
 func TestRule(t *testing.T) {
@@ -176,7 +176,7 @@ func TestRule(t *testing.T) {
 		return nil
 	}
 	s := start(t, f, Options{})
-	rules := []*only{{}, {asked: 1}}
+	rules := []*cycle{{}, {asked: 1}}
 	stream := submit(t, s, Request{ID: "r", Prompt: prompt(1, 5), MaxTokens: 6, N: 2, Stop: [][]int64{{40}}, Rule: func(i int) Rule { return rules[i] }})
 	texts, _, err := read(stream, 2)
 	if !errors.Is(err, io.EOF) {
