@@ -34,6 +34,7 @@ var classes = []Class{
 	{"clap", "clap", clap},
 	{"clip", "clip", clip.load},
 	{"vit", "deit", deit.load},
+	{"detr", "detr", loadDETR},
 	{"vit", "dinov2", dinov2.load},
 	{"vit", "dinov2_with_registers", dinov2Registers.load},
 	{"bert", "distilbert", distilbert.load},
@@ -130,6 +131,9 @@ const (
 	Match = "match"
 	// Classify tells classes of pictures: output logits [batch, classes] float32.
 	Classify = "classify"
+	// Detect finds things in pictures: outputs logits [batch, queries, classes+1], the
+	// last class being no thing, and pred_boxes.
+	Detect = "detect"
 )
 
 // Names that whoever runs the graphs must know: symbolic dimensions that may be

@@ -51,7 +51,7 @@ func visionFolders(t testing.TB) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"vit", "clip", "xclip"} {
+	for _, name := range []string{"vit", "clip", "xclip", "detr"} {
 		dirs = append(dirs, tiny(name))
 	}
 	return dirs
@@ -149,6 +149,18 @@ func TestVisionConfigErrors(t *testing.T) {
 		{tiny("clip"), set("text_config_dict", map[string]any{"hidden_size": "wide"}), "text_config_dict.hidden_size"},
 		{tiny("clip"), set("vision_config.num_channels", 0), "vision_config.num_channels: found 0"},
 		{tiny("clip"), set("projection_dim", 25), "shape"},
+		{tiny("xclip"), set("vision_config.mit_hidden_size", 28), "vision_config.mit_hidden_size: found 28, wanted projection_dim, which is 24"},
+		{tiny("xclip"), set("prompt_num_attention_heads", 5), "prompt_num_attention_heads: found 5"},
+		{tiny("detr"), set("position_embedding_type", "learned"), `position_embedding_type: found "learned"`},
+		{tiny("detr"), set("d_model", 30), "encoder_attention_heads: found 4, wanted a divisor of d_model"},
+		{tiny("detr"), set("backbone_config.model_type", "swin"), `backbone_config.model_type: found "swin"`},
+		{tiny("detr"), set("backbone_config.layer_type", "wide"), `backbone_config.layer_type: found "wide"`},
+		{tiny("detr"), set("backbone_config.depths", []int{1, 2}), "backbone_config.hidden_sizes: it has 4 entries"},
+		{tiny("detr"), set("backbone_config.out_features", []string{"stage3"}), "backbone_config.out_features: found stage3, wanted stage4 at the end"},
+		{tiny("detr"), set("backbone_config", map[string]any{"model_type": "timm_backbone", "backbone": "resnet51"}), `backbone_config.backbone: found "resnet51"`},
+		{tiny("detr"), set("backbone_config", map[string]any{"model_type": "timm_backbone", "backbone": "resnet50", "output_stride": 8}), "backbone_config.output_stride: found 8"},
+		{tiny("detr"), set("backbone_config", map[string]any{"model_type": "timm_backbone", "backbone": "resnet50"}), `tensor "backbone.conv_encoder.model.conv1.weight": it is not there`},
+		{tiny("detr"), set("id2label", map[string]string{"6": "none"}), "id2label: it names 1 classes more"},
 		{filepath.Join("testdata", "vision", "siglip"), set("vision_config.vision_use_head", false), "vision_config.vision_use_head: found false"},
 		{filepath.Join("testdata", "vision", "siglip"), set("text_config.projection_size", 5), "text_config.projection_size: found 5"},
 	} {
@@ -173,6 +185,8 @@ func TestVisionFeeds(t *testing.T) {
 	tensor.View[float32](infinite)[40] = float32(math.Inf(1))
 	vit, _ := load(t, tiny("vit"))
 	clip, _ := load(t, tiny("clip"))
+	detr, _ := load(t, tiny("detr"))
+	xclip, _ := load(t, tiny("xclip"))
 	ids := tensor.Ints(tensor.Shape{1, 2}, 1, 892)
 	for _, c := range []struct {
 		m         *Model
@@ -193,6 +207,11 @@ func TestVisionFeeds(t *testing.T) {
 		{clip, Full, map[string]tensor.Tensor{InputIDs: ids, PixelValues: pixels(5, 3, 30, 30)}, ""},
 		{clip, Full, map[string]tensor.Tensor{InputIDs: ids}, "pixel_values: it is missing"},
 		{clip, Text, map[string]tensor.Tensor{InputIDs: tensor.Ints(tensor.Shape{2, 2}, 1, 892, 1, 2)}, "input_ids[1]: it does not end, wanted a token 892"},
+		{detr, Detect, map[string]tensor.Tensor{PixelValues: pixels(1, 3, 1, 50)}, ""},
+		{detr, Detect, map[string]tensor.Tensor{PixelValues: pixels(1, 3, 2, 2), PixelMask: tensor.Ints(tensor.Shape{1, 2, 2}, 1, 1, 0, 0)}, ""},
+		{detr, Detect, map[string]tensor.Tensor{PixelValues: pixels(1, 3, 2, 2), PixelMask: tensor.Ints(tensor.Shape{1, 2, 2}, 0, 1, 0, 1)}, "pixel_mask[0,0,0]: found 0, wanted 1"},
+		{detr, Detect, map[string]tensor.Tensor{PixelValues: pixels(1, 3, 2, 2), PixelMask: tensor.Ints(tensor.Shape{1, 1, 2}, 1, 1)}, "its shape is [1,1,2], wanted [1,2,2]"},
+		{xclip, Video, map[string]tensor.Tensor{PixelValues: pixels(1, 3, 3, 24, 24)}, "its shape is [1,3,3,24,24], wanted [batch,4,3,24,24]"},
 	} {
 		got, err := c.m.Feeds(c.component, c.given)
 		if c.want == "" && err != nil || c.want != "" && (got != nil || err == nil || !strings.Contains(err.Error(), c.want)) {
@@ -201,5 +220,24 @@ func TestVisionFeeds(t *testing.T) {
 	}
 	if full, err := clip.Feeds(Text, map[string]tensor.Tensor{InputIDs: ids}); err != nil || !slices.Equal(tensor.View[int64](full["position_ids"]), []int64{0, 1}) {
 		t.Errorf("found %v, %v", full["position_ids"], err)
+	}
+}
+
+// TestTimmNames: weights of timm's are found under its names, whose tiny models there are
+// none of.
+func TestTimmNames(t *testing.T) {
+	r := timmResNet(checkpoint.Fields{}, "resnet50", 3, false)
+	for got, want := range map[[2]string][2]string{
+		r.names.stem:           {"conv1", "bn1"},
+		r.names.conv(0, 2, 1):  {"layer1.2.conv2", "layer1.2.bn2"},
+		r.names.conv(3, 0, 2):  {"layer4.0.conv3", "layer4.0.bn3"},
+		r.names.shortcut(1, 0): {"layer2.0.downsample.0", "layer2.0.downsample.1"},
+	} {
+		if got != want {
+			t.Errorf("found %v, wanted %v", got, want)
+		}
+	}
+	if !r.bottleneck || !slices.Equal(r.sizes, []int64{256, 512, 1024, 2048}) {
+		t.Errorf("found %+v", r)
 	}
 }

@@ -19,8 +19,8 @@ from generate import HERE, randomise
 WIDTH, LAYERS, HEADS, INNER = 12, 2, 3, 20
 
 
-def save(name, model, cases):
-    folder = os.path.join(HERE, "vision", name)
+def save(name, model, cases, folder=None):
+    folder = os.path.join(folder or os.path.join(HERE, "vision"), name)
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(folder)
     tensors = {}
@@ -79,6 +79,28 @@ def paired(name, cls, cfg, length):
     save(name, model, {"": (given, outputs)})
 
 
+def detr(name, folder=None, **kw):
+    """Wide enough for each layer to matter, with a picture that is padded."""
+    small = dict(d_model=16, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=4,
+                 encoder_ffn_dim=20, decoder_ffn_dim=24, num_queries=5, num_labels=3)
+    model = transformers.DetrForObjectDetection(AutoConfig.for_model("detr", **small, **kw)).eval()
+    randomise(model)
+    with torch.no_grad():
+        for key, buffer in model.named_buffers():
+            if "backbone" in key and buffer.is_floating_point():
+                buffer.uniform_(0.3, 0.9)
+        for key, p in model.named_parameters():
+            if "backbone" in key and p.dim() == 4:
+                p.mul_(1 / (0.3 * p[0].numel() ** 0.5))  # else the last stage overflows
+    mask = torch.ones(2, 70, 75, dtype=torch.long)
+    mask[1, 60:] = 0
+    mask[1, :, 41:] = 0
+    given = {"pixel_values": pictures(2, 3, 70, 75) * mask[:, None], "pixel_mask": mask}
+    with torch.no_grad():
+        out = model(**given)
+    save(name, model, {"": (given, {k: out[k] for k in ["logits", "pred_boxes", "last_hidden_state", "encoder_last_hidden_state"]})}, folder)
+
+
 def sides(text, vision, **kw):
     both = dict(hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS, intermediate_size=INNER)
     return dict(text_config=dict(vocab_size=40, **both, **text), vision_config=dict(image_size=12, patch_size=4, **both, **vision), **kw)
@@ -101,3 +123,9 @@ if __name__ == "__main__":
     paired("clip_old_eos", "CLIPModel", AutoConfig.for_model("clip", **clip), 9)
     siglip = sides(dict(max_position_embeddings=8, projection_size=WIDTH), {})
     paired("siglip", "SiglipModel", AutoConfig.for_model("siglip", **siglip), 8)
+    resnet = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 12, 16], depths=[1, 2, 1], layer_type="basic",
+                                       downsample_in_first_stage=True, out_features=["stage3"])
+    detr("detr_basic", backbone_config=resnet)
+    resnet = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[2, 1], downsample_in_bottleneck=True,
+                                       out_features=["stage2"])
+    detr("detr_early", backbone_config=resnet)
