@@ -27,7 +27,11 @@ not take; such results are counted apart from whole ones. The error of an output
 absolute difference over the largest recorded magnitude. Where scores that a TopK orders tie, their
 rows may stand in another order than was recorded, the same in all outputs; the result says so.
 
-The exit status is 1 if anything was refused, off or broken.`,
+What a folder records of image processors (proc.*) and of what is read out of outputs (post.*) is held
+against what is made of the media in it. A folder that records nothing is passed over, which the
+result says.
+
+The exit status is 1 if anything was refused, off or broken, or if there was nothing to verify.`,
 		Example: "  accel verify testdata/tiny/bert --platform cpu,simulation:static",
 		Args:    cobra.MinimumNArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -87,7 +91,7 @@ The exit status is 1 if anything was refused, off or broken.`,
 				}
 				fmt.Fprintln(a.out, tell(summary(report, split)))
 			}
-			if report.Passed != len(report.Results) {
+			if report.Passed == 0 || report.Failed+report.Refused > 0 {
 				return errMissed
 			}
 			return nil
@@ -100,6 +104,9 @@ The exit status is 1 if anything was refused, off or broken.`,
 // or of parts.
 func summary(r verify.Report, split bool) string {
 	text := fmt.Sprintf("%d passed, %d failed, %d refused", r.Passed, r.Failed, r.Refused)
+	if r.PassedOver > 0 {
+		text += fmt.Sprintf(", %d passed over", r.PassedOver)
+	}
 	if split {
 		text += fmt.Sprintf("; %d ran whole, %d split", r.Whole, r.Split)
 	}
@@ -126,6 +133,9 @@ func (a *app) printResult(s style, r verify.Result) {
 	switch {
 	case r.Status == verify.Refused:
 		mark = s.warn("refused")
+	case r.Status == verify.PassedOver:
+		fmt.Fprintf(a.out, "%s  %s: %s\n", s.warn("-      "), s.bold(r.Path), r.Error)
+		return
 	case !r.OK:
 		mark = s.bad("FAILED ")
 	}

@@ -30,6 +30,9 @@ const (
 	Refused Status = "refused" // the platform is not there, or does not take the model
 	Wrong   Status = "wrong"   // an output is off
 	Failed  Status = "error"   // the folder, or the run, is broken
+	// PassedOver: nothing is recorded in the folder. It counts as neither passed nor
+	// failed, on no platform.
+	PassedOver Status = "passed over"
 )
 
 // Output is one output held against its record.
@@ -64,9 +67,10 @@ type Result struct {
 
 // Count says how results came out.
 type Count struct {
-	Passed  int `json:"passed"`
-	Failed  int `json:"failed"`
-	Refused int `json:"refused"`
+	Passed     int `json:"passed"`
+	Failed     int `json:"failed"`
+	Refused    int `json:"refused"`
+	PassedOver int `json:"passed_over,omitempty"`
 }
 
 func (c *Count) add(r Result) {
@@ -75,6 +79,8 @@ func (c *Count) add(r Result) {
 		c.Passed++
 	case r.Status == Refused:
 		c.Refused++
+	case r.Status == PassedOver:
+		c.PassedOver++
 	default:
 		c.Failed++
 	}
@@ -149,6 +155,12 @@ func Run(ctx context.Context, o Opener, dirs []string, opts Options, each func(R
 	}
 	var report Report
 	for _, dir := range dirs {
+		if !recorded(dir) {
+			r := Result{Path: dir, Status: PassedOver, Error: nothingRecorded}
+			report.Add(r)
+			each(r)
+			continue
+		}
 		for _, platform := range opts.Platforms {
 			if ctx.Err() != nil {
 				return report
@@ -193,6 +205,13 @@ func run(ctx context.Context, o Opener, res *Result, opts Options) error {
 		return err
 	}
 	defer s.Close()
+	if s.Model != nil {
+		outs, err := checkProcessed(s.Dir, s.Model.ModelType, opts.Tolerance)
+		if err != nil {
+			return err
+		}
+		res.Outputs = append(res.Outputs, outs...)
+	}
 	if s.Model != nil && s.Model.Decoder != nil {
 		return runDecoder(ctx, s, res, opts.Tolerance)
 	}
@@ -245,6 +264,13 @@ func runTest(ctx context.Context, s *engine.Session, t test, res *Result, tolera
 		ties[i].Test = t.name
 	}
 	res.Outputs, res.Ties = append(res.Outputs, outs...), append(res.Ties, ties...)
+	if t.name == "" && s.Model != nil {
+		outs, err := checkPosted(s.Dir, got, tolerance)
+		if err != nil {
+			return err
+		}
+		res.Outputs = append(res.Outputs, outs...)
+	}
 	return nil
 }
 
@@ -274,6 +300,26 @@ func account(ctx context.Context, s *engine.Session, t test, res *Result, wanted
 		res.Placed[p.Platform] = engine.Cost{Nodes: nodes[p.Platform], FLOPs: res.Placed[p.Platform].FLOPs + p.FLOPs}
 	}
 	return got, nil
+}
+
+const nothingRecorded = "it records nothing: there is neither " + goldenFile + " nor test_data_set_0"
+
+// recorded reports whether a folder, or that of a file, holds anything to verify
+// against. What is not there, or lies elsewhere, is for Open to judge.
+func recorded(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil {
+		return true
+	}
+	if !info.IsDir() {
+		path = filepath.Dir(path)
+	}
+	for _, name := range []string{goldenFile, "test_data_set_*"} {
+		if found, err := filepath.Glob(filepath.Join(path, name)); err != nil || len(found) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // load reads what is recorded in a folder.
