@@ -95,15 +95,6 @@ var without = []string{
 	"device", "disable_grouping", "do_reduce_labels", "reduce_labels", "do_convert_annotations", "format", "use_fast", "backend",
 }
 
-// read finds and reads a folder's settings. Errors are *checkpoint.Error.
-func read(dir, modelType string) (string, settings, Variant, error) {
-	f, err := find(dir)
-	if err != nil {
-		return "", settings{}, 0, err
-	}
-	return parse(f, modelType)
-}
-
 // find opens processor_config.json, where that tells of an image processor, or
 // preprocessor_config.json.
 func find(dir string) (checkpoint.Fields, error) {
