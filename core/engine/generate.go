@@ -196,6 +196,9 @@ func (e *Engine) Tokenizer(ctx context.Context, name string) (*processors.Tokeni
 	if err != nil {
 		return nil, err
 	}
+	if m.tokenizer == nil {
+		return nil, m.cannot("tokenize")
+	}
 	return m.tokenizer, nil
 }
 

@@ -54,7 +54,8 @@ var abilities = []struct {
 	add   func(*model, *Engine, *Session) error
 }{
 	{taskGenerate, func(m *models.Model) bool { return m.Decoder != nil && !m.Hears() }, (*model).addGenerate},
-	{taskTranscribe, func(m *models.Model) bool { return m.Hears() || m.CTC != nil }, (*model).addTranscribe},
+	{taskTranscribe, func(m *models.Model) bool { return m.CTC != nil }, (*model).addRecognizer},
+	{taskTranscribe, (*models.Model).Hears, (*model).addWhisper},
 	{taskEmbed, func(m *models.Model) bool { return m.Embedding != nil }, (*model).addEmbed},
 }
 
