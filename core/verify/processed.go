@@ -30,7 +30,10 @@ func checkProcessed(dir, modelType string, tolerance float64) ([]Output, error) 
 		return nil, err
 	}
 	delete(records, sizesName) // an input of what is posted
-	made, err := process(dir, modelType)
+	made, err := hear(dir, records)
+	if err == nil && made == nil {
+		made, err = process(dir, modelType)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -369,6 +369,18 @@ func (c *Clap) Extract(sounds [][]float32) (map[string]tensor.Tensor, error) {
 	return map[string]tensor.Tensor{"input_features": out}, nil
 }
 
+// IsLonger is 1 for each sound that is longer than a window. Only models that fuse views of
+// long sounds are told of it.
+func (c *Clap) IsLonger(sounds [][]float32) []int64 {
+	longer := make([]int64, len(sounds))
+	for i, x := range sounds {
+		if len(x) > c.samples {
+			longer[i] = 1
+		}
+	}
+	return longer
+}
+
 // window is a window's worth of a sound, or less if silence follows.
 func (c *Clap) window(x []float32) []float32 {
 	if over := len(x) - c.samples; over >= 0 {
