@@ -43,6 +43,8 @@ type decoder struct {
 	runner  *Runner
 	prepare *Runner // of models.Prepare; nil: there are no sources
 	model   *models.Decoder
+	output  string // that a step gives, rows of width numbers
+	width   int64
 	o       PoolOptions
 
 	at     route.Device // zero: nowhere
@@ -70,7 +72,7 @@ type sizes struct{ tokens, sequences, pagesEach, selected, crossEach, embeds int
 
 // newDecoder makes an executor; prepare is nil for models without sources.
 func newDecoder(r, prepare *Runner, m *models.Decoder, o PoolOptions) *decoder {
-	return &decoder{runner: r, prepare: prepare, model: m, o: o, placed: map[sizes]*graphOn{}, cross: crossPools{placed: map[string]*graphOn{}}}
+	return &decoder{runner: r, prepare: prepare, model: m, output: models.Logits, width: m.VocabSize, o: o, placed: map[sizes]*graphOn{}, cross: crossPools{placed: map[string]*graphOn{}}}
 }
 
 // Decoder is where a scheduler runs the steps of a session's model, which has to be a decoder.
@@ -79,6 +81,18 @@ func (s *Session) Decoder(o PoolOptions) (schedule.Executor, error) {
 	if err != nil {
 		return nil, err
 	}
+	return x, nil
+}
+
+// Hidden is Decoder for the last hidden states in the place of logits: rows of Model.Decoder.Hidden
+// numbers. Models with a source have none.
+func (s *Session) Hidden(o PoolOptions) (schedule.Executor, error) {
+	p, err := s.Part(models.Hidden)
+	if err != nil {
+		return nil, err
+	}
+	x := newDecoder(p.Runner, nil, s.Model.Decoder, o)
+	x.output, x.width = models.LastHiddenState, s.Model.Decoder.Hidden
 	return x, nil
 }
 
@@ -410,16 +424,16 @@ func (x *decoder) step(ctx context.Context, s *schedule.Step) ([]float32, error)
 	f := &x.frame
 	f.fill(s)
 	f.pad(z, x.o.PageSize, x.model.Embeds)
-	t, release, err := g.pieces[0].exe.Advance(ctx, f.inputs(g.narrow, x.model.Embeds), x.bound, models.Logits, s.Alone)
+	t, release, err := g.pieces[0].exe.Advance(ctx, f.inputs(g.narrow, x.model.Embeds), x.bound, x.output, s.Alone)
 	if err != nil {
 		return nil, err
 	}
 	x.result = release
-	want := tensor.Shape{z.selected, x.model.VocabSize}
+	want := tensor.Shape{z.selected, x.width}
 	if t.DType != tensor.Float32 || !t.Shape.Equal(want) {
-		return nil, fmt.Errorf("%s gave logits %s%v, wants float32%v", x.at.Ref, t.DType, t.Shape, want)
+		return nil, fmt.Errorf("%s gave %s %s%v, wants float32%v", x.at.Ref, x.output, t.DType, t.Shape, want)
 	}
-	return tensor.View[float32](t.Aligned())[:int64(len(s.Select))*x.model.VocabSize], nil
+	return tensor.View[float32](t.Aligned())[:int64(len(s.Select))*x.width], nil
 }
 
 // outcome tells the scheduler where the device or its process is gone.

@@ -31,6 +31,8 @@ const (
 	Starts     = "starts"      // [SequencesOne]
 	Select     = "select"      // [Selected], the tokens whose logits are wanted
 	Logits     = "logits"      // output [Selected, VocabSize] float32
+
+	LastHiddenState = "last_hidden_state" // output of Hidden
 )
 
 // What Decode has beside these where rows of its tokens come as embeddings (a picture's,
@@ -51,6 +53,7 @@ const (
 type Decoder struct {
 	Layers, KVHeads, HeadDim, ValueHeadDim int64
 	VocabSize                              int64
+	Hidden                                 int64   // width of the last layer's output
 	Windows                                []int64 // of each layer's attention, in tokens; 0: none
 	MaxPositions                           int64
 	EOS                                    []int64 // tokens that end a text
@@ -224,11 +227,14 @@ func (v *family) decode(ck *checkpoint.Checkpoint, f checkpoint.Fields, w *weigh
 	if d.ByLength {
 		m.Notes = append(m.Notes, "keys turn by frequencies that depend on the length of their sequence: pages are not shared between sequences")
 	}
-	n := newNet(Decode, w, o)
-	b := &decoder{net: n, v: v, c: c, d: d}
-	b.build()
-	if err := m.add(Decode, d, b.net); err != nil {
-		return nil, err
+	d.Hidden = c.hidden
+	for _, name := range []string{Decode, Hidden} {
+		b := &decoder{net: newNet(name, w, o), v: v, c: c, d: d}
+		d.Pools = nil
+		b.build(name == Decode)
+		if err := m.add(name, d, b.net); err != nil {
+			return nil, err
+		}
 	}
 	return m, w.wholeLayers(c.layers)
 }
@@ -273,7 +279,7 @@ type decoder struct {
 	cos, sin string
 }
 
-func (b *decoder) build() {
+func (b *decoder) build(head bool) {
 	c := b.c
 	b.stepInputs(b.d)
 	x := b.embedding("embeddings.word", InputIDs, "embed_tokens.weight", c.vocab, c.hidden)
@@ -286,12 +292,17 @@ func (b *decoder) build() {
 	}
 	x = b.in("head").Op("Gather", []string{x, Select})
 	x = b.rmsNorm("norm", x, "norm", c.hidden, c.eps)
-	head := "lm_head.weight"
-	if c.tied {
-		b.w.skip(head, head+checkpoint.CodesSuffix, head+checkpoint.ScalesSuffix, head+checkpoint.MinsSuffix)
-		head = "embed_tokens.weight"
+	if !head {
+		b.Output(LastHiddenState, x, graph.TensorType(tensor.Float32, graph.Sym(Selected), graph.Known(c.hidden)))
+		b.poolOutputs(b.d.Pools)
+		return
 	}
-	b.stepOutputs(b.d, b.in("head").times(x, head, c.hidden, c.vocab))
+	matrix := "lm_head.weight"
+	if c.tied {
+		b.w.skip(matrix, matrix+checkpoint.CodesSuffix, matrix+checkpoint.ScalesSuffix, matrix+checkpoint.MinsSuffix)
+		matrix = "embed_tokens.weight"
+	}
+	b.stepOutputs(b.d, b.in("head").times(x, matrix, c.hidden, c.vocab))
 }
 
 // step is an input of Decode beside its pools.

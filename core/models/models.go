@@ -101,6 +101,9 @@ const (
 	// Decode is one step of a decoder over its paged pools of keys and values; see
 	// Decoder.
 	Decode = "decode"
+	// Hidden is Decode without its head: output last_hidden_state [Selected, Decoder.Hidden]
+	// float32, in the place of the logits. Only decoders without a source have it.
+	Hidden = "hidden"
 	// Encoder is an encoder whose output a decoder attends to: output
 	// encoder_last_hidden_state [batch, rows, hidden] float32.
 	Encoder = "encoder"

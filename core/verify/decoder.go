@@ -41,20 +41,29 @@ var decoderWays = []struct {
 		happened: func(s *schedule.Stats) bool { return s.PreemptedAnew > 0 }},
 }
 
-// decoderText is one text with the logits of its tokens from the first on.
+// decoderText is one text with what is recorded of its tokens from the first on.
 type decoderText struct {
 	ids    []int64
 	source *schedule.Source
 	embeds []schedule.Embed
-	logits []float32 // [tokens, vocabulary]
+	rows   []float32 // [tokens, width], what is recorded of them
 }
 
 // decoderGolden is what a folder records of a decoder.
 type decoderGolden struct {
 	prompt decoderText // and its logits, where they are recorded
 	tokens []int64
-	steps  []float32                // [up to tokens, vocabulary]
-	cases  map[string][]decoderText // that are run side by side
+	steps  []float32 // [up to tokens, vocabulary]
+	cases  []decoderCase
+}
+
+// decoderCase is texts that are run side by side, and what is recorded of their tokens.
+type decoderCase struct {
+	name   string // with a dot behind it; empty: it has none
+	output string
+	width  int
+	texts  []decoderText
+	open   func(engine.PoolOptions) (schedule.Executor, error)
 }
 
 // runDecoder holds a decoder against its golden in every way that tokens are generated, and the
@@ -65,7 +74,7 @@ func runDecoder(ctx context.Context, s *engine.Session, res *Result, tolerance f
 	if err != nil {
 		return err
 	}
-	g := &decoderGolden{cases: map[string][]decoderText{}}
+	g := &decoderGolden{}
 	for _, t := range tests {
 		if err := g.add(ctx, s, t, res, tolerance); err != nil {
 			return fmt.Errorf("case %q of %s: %w", t.name, s.Path, err)
@@ -74,9 +83,11 @@ func runDecoder(ctx context.Context, s *engine.Session, res *Result, tolerance f
 	if len(g.tokens) == 0 {
 		return fmt.Errorf("%s records no generated tokens: it has no out.gen.token_ids", s.Path)
 	}
-	for _, name := range sortedKeys(g.cases) {
-		if err := verifyTexts(ctx, s, res, name, g.cases[name], tolerance); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+	for i := range g.cases {
+		if c := &g.cases[i]; len(c.texts) > 0 {
+			if err := verifyTexts(ctx, s, res, c, tolerance); err != nil {
+				return fmt.Errorf("%s%s: %w", c.name, c.output, err)
+			}
 		}
 	}
 	for i := range decoderWays {
@@ -104,7 +115,7 @@ func (g *decoderGolden) add(ctx context.Context, s *engine.Session, t test, res 
 		rest[o.name] = o.value.Tensor
 	}
 	for _, c := range s.Model.Components {
-		if c.Name == models.Decode || c.Name == models.Prepare || c.Name == models.See {
+		if c.Name == models.Decode || c.Name == models.Hidden || c.Name == models.Prepare || c.Name == models.See {
 			continue
 		}
 		part := test{name: t.name, inputs: map[string]graph.Datum{}}
@@ -152,18 +163,26 @@ func (g *decoderGolden) add(ctx context.Context, s *engine.Session, t test, res 
 			return err
 		}
 	}
-	for _, name := range []string{"logits", "prefill_logits"} {
-		logits := take(name)
-		if logits == nil {
+	for _, name := range []string{models.Logits, "prefill_logits", models.LastHiddenState} {
+		rows, width := take(name), int(s.Model.Decoder.VocabSize)
+		if rows == nil {
 			continue
 		}
-		which := t.name
-		if name != "logits" {
-			which = strings.TrimSuffix(name, "_logits")
+		c := decoderCase{name: t.name, output: name, open: s.Decoder}
+		if c.name != "" {
+			c.name += "."
 		}
-		if g.cases[which], err = withLogits(texts, t, logits, int(s.Model.Decoder.VocabSize)); err != nil {
+		switch name {
+		case "prefill_logits":
+			c.name, c.output = "prefill.", models.Logits
+		case models.LastHiddenState:
+			width, c.open = int(s.Model.Decoder.Hidden), s.Hidden
+		}
+		if c.texts, err = withRows(texts, t, rows, width); err != nil {
 			return err
 		}
+		c.width = width
+		g.cases = append(g.cases, c)
 	}
 	if tokens, ok := rest["token_ids"]; ok {
 		delete(rest, "token_ids")
@@ -173,7 +192,7 @@ func (g *decoderGolden) add(ctx context.Context, s *engine.Session, t test, res 
 		g.prompt, g.tokens, g.steps = texts[0], slices.Clone(tensor.View[int64](tokens.Aligned())), take("step_logits")
 	}
 	if len(rest) > 0 {
-		res.Notes = append(res.Notes, fmt.Sprintf("case %q: %s recorded, and the model gives no such output", t.name, strings.Join(sortedKeys(rest), ", ")))
+		return fmt.Errorf("it records %s, and the model gives no such output", strings.Join(sortedKeys(rest), ", "))
 	}
 	return nil
 }
@@ -244,8 +263,8 @@ func sourceOf(c *models.Cross, t test, b int) (*schedule.Source, error) {
 	return schedule.NewSource(inputs, rows), nil
 }
 
-// withLogits gives texts their recorded logits, [batch, sequence, vocabulary].
-func withLogits(texts []decoderText, t test, logits []float32, v int) ([]decoderText, error) {
+// withRows gives texts what is recorded of their tokens, [batch, sequence, width].
+func withRows(texts []decoderText, t test, rows []float32, width int) ([]decoderText, error) {
 	out := slices.Clone(texts)
 	var ids, mask tensor.Tensor
 	for _, name := range []string{"decoder_input_ids", "input_ids"} {
@@ -254,29 +273,29 @@ func withLogits(texts []decoderText, t test, logits []float32, v int) ([]decoder
 			break
 		}
 	}
-	if len(logits) != ids.Len()*v {
-		return nil, fmt.Errorf("%d logits for %d tokens of a vocabulary of %d", len(logits), ids.Len(), v)
+	if len(rows) != ids.Len()*width {
+		return nil, fmt.Errorf("%d numbers are recorded for %d tokens with rows of %d", len(rows), ids.Len(), width)
 	}
 	for b := range out {
-		counted(ids, mask, b, func(at int) { out[b].logits = append(out[b].logits, logits[at*v:(at+1)*v]...) })
+		counted(ids, mask, b, func(at int) { out[b].rows = append(out[b].rows, rows[at*width:(at+1)*width]...) })
 	}
 	return out, nil
 }
 
-// verifyTexts runs texts side by side in one step and compares the logits of every token.
-func verifyTexts(ctx context.Context, s *engine.Session, res *Result, name string, texts []decoderText, tolerance float64) (err error) {
+// verifyTexts runs a case's texts side by side in one step and compares what comes of every token.
+func verifyTexts(ctx context.Context, s *engine.Session, res *Result, c *decoderCase, tolerance float64) (err error) {
 	const pageSize = 16
 	pagesFor := func(n int) int { return (n + pageSize - 1) / pageSize }
 	each, crossEach, o := 0, 0, engine.PoolOptions{PageSize: pageSize, Pages: 1, CrossPages: 1}
-	for _, t := range texts {
+	for _, t := range c.texts {
 		each = max(each, pagesFor(len(t.ids)))
 		if t.source != nil {
 			crossEach = max(crossEach, pagesFor(t.source.Rows))
 		}
 	}
-	o.Pages += int64(each * len(texts))
-	o.CrossPages += int64(crossEach * len(texts))
-	x, err := s.Decoder(o)
+	o.Pages += int64(each * len(c.texts))
+	o.CrossPages += int64(crossEach * len(c.texts))
+	x, err := c.open(o)
 	if err != nil {
 		return err
 	}
@@ -288,7 +307,7 @@ func verifyTexts(ctx context.Context, s *engine.Session, res *Result, name strin
 	res.Device, res.Kind = d.Chosen.Device, d.Chosen.Kind
 	st := &schedule.Step{Starts: []int64{0}, PageWidth: each, CrossWidth: crossEach}
 	var want []float32
-	for b, t := range texts {
+	for b, t := range c.texts {
 		first, crossFirst := int64(1+b*each), int64(1+b*crossEach)
 		for i := range int64(each) {
 			st.PageTables = append(st.PageTables, first+i)
@@ -308,9 +327,9 @@ func verifyTexts(ctx context.Context, s *engine.Session, res *Result, name strin
 			}
 			st.EmbedRows = append(st.EmbedRows, e.Rows...)
 		}
-		want = append(want, t.logits...)
+		want = append(want, t.rows...)
 		st.Lengths, st.Starts = append(st.Lengths, int64(len(t.ids))), append(st.Starts, int64(len(st.InputIDs)))
-		member := schedule.Member{Request: name}
+		member := schedule.Member{Request: c.name}
 		st.Sequences = append(st.Sequences, member)
 		if t.source == nil {
 			continue
@@ -331,10 +350,7 @@ func verifyTexts(ctx context.Context, s *engine.Session, res *Result, name strin
 	if err != nil {
 		return err
 	}
-	if name != "" {
-		name += "."
-	}
-	res.Outputs = append(res.Outputs, compareRows(name+"logits", got, want, int(s.Model.Decoder.VocabSize), tolerance))
+	res.Outputs = append(res.Outputs, compareRows(c.name+c.output, got, want, c.width, tolerance))
 	return nil
 }
 

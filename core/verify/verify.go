@@ -61,7 +61,6 @@ type Result struct {
 	Parts     string                 `json:"parts,omitempty"`  // "text": the export of a part of the architecture; see partsOf
 	Outputs   []Output               `json:"outputs,omitempty"`
 	Ties      []Tie                  `json:"ties,omitempty"` // without which outputs would be off
-	Notes     []string               `json:"notes,omitempty"`
 	Error     string                 `json:"error,omitempty"`
 }
 
