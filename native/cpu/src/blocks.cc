@@ -201,7 +201,7 @@ void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_gemm_blocks& o
   d.bias = c.optional<const float>("bias", o.bias, dense(o.n));
   d.residual = c.optional<const float>("residual", o.residual, matrix(o.m, o.n, o.ldr));
   d.c = c.required<float>("c", o.c, matrix(o.m, o.n, o.ldc));
-  if (c.ok()) k.gemm_blocks(w, o, d);
+  if (c.ok()) (o.quantized ? k.gemm_blocks_int8 : k.gemm_blocks)(w, o, d);
 }
 
 }  // namespace accelcpu

@@ -7,19 +7,6 @@
 namespace accelcpu {
 namespace {
 
-const Kernels* const kBuilt[] = {
-    &kernels_baseline,
-#if defined(ACCELCPU_TEST_ISAS) && defined(__x86_64__)
-    &kernels_wide16_test,
-#endif
-#if defined(__x86_64__)
-    &kernels_avx2,
-    &kernels_avx512,
-#elif defined(__aarch64__)
-    &kernels_neon,
-#endif
-};
-
 #if defined(__x86_64__)
 struct Cpuid {
   uint32_t a = 0, b = 0, c = 0, d = 0;
@@ -36,7 +23,7 @@ constexpr bool has(uint32_t word, std::initializer_list<int> bits) {
 
 // The processor's features count only where the system keeps their registers (XCR0).
 struct X86 {
-  bool avx2 = false, avx512 = false;
+  bool avx2 = false, avx512 = false, vnni = false;
   X86() {
     const Cpuid one(1, 0), seven(7, 0);
     if (!has(one.c, {27, 28})) return;  // OSXSAVE, AVX
@@ -45,22 +32,44 @@ struct X86 {
     if (!has(low, {1, 2})) return;                                      // XMM, YMM
     avx2 = has(one.c, {12, 29}) && has(seven.b, {5});                   // FMA, F16C; AVX2
     avx512 = avx2 && has(low, {5, 6, 7}) && has(seven.b, {16, 17, 30, 31});  // masks, ZMM; F, DQ, BW, VL
+    vnni = avx512 && has(seven.c, {11});
   }
 };
 #endif
 
+// Put together here, for no object's table may be made of another's before all are there.
+struct Built {
+  Isa isas[6] = {};
+  int count = 0;
+
+  void add(const Kernels& kernels, bool runs_here) { isas[count++] = {kernels, runs_here}; }
+  void add(const char* name, Kernels kernels, const Int8Kernels& bytes, bool runs_here) {
+    kernels.isa = name;
+    kernels.quantize_rows = bytes.quantize_rows;
+    kernels.gemm_blocks_int8 = bytes.gemm_blocks_int8;
+    add(kernels, runs_here);
+  }
+  Built() {
+    add(kernels_baseline, true);
+#if defined(__x86_64__)
+    const X86 x86;
+#if defined(ACCELCPU_TEST_ISAS)
+    add(kernels_wide16_test, x86.avx2);
+#endif
+    add(kernels_avx2, x86.avx2);
+    add(kernels_avx512, x86.avx512);
+    add("avx512vnni", kernels_avx512, kernels_avx512vnni, x86.vnni);
+#elif defined(__aarch64__)
+    add(kernels_neon, true);
+#endif
+  }
+};
+
 }  // namespace
 
-IsaList isas() { return {kBuilt, static_cast<int>(sizeof kBuilt / sizeof kBuilt[0])}; }
-
-bool runs_here(const Kernels& k) {
-#if defined(__x86_64__)
-  static const X86 x86;
-  if (&k == &kernels_avx512) return x86.avx512;
-  if (&k != &kernels_baseline) return x86.avx2;
-#endif
-  (void)k;
-  return true;
+IsaList isas() {
+  static const Built built;
+  return {built.isas, built.count};
 }
 
 }  // namespace accelcpu

@@ -6,14 +6,17 @@
 
 namespace accelcpu {
 
+struct Isa {
+  Kernels kernels;
+  bool runs_here;
+};
+
 // All that are built in, best last.
 struct IsaList {
-  const Kernels* const* begin;
+  const Isa* begin;
   int count;
 };
 IsaList isas();
-
-bool runs_here(const Kernels&);
 
 }  // namespace accelcpu
 #endif

@@ -139,7 +139,8 @@ struct Kernels {
   void (*pack)(Workers&, const accelcpu_pack&, const PackData&);
   void (*gemm)(Workers&, const accelcpu_gemm&, const GemmData&);
   void (*quantize_rows)(Workers&, const accelcpu_quantize_rows&, const QuantizeRowsData&);
-  void (*gemm_blocks)(Workers&, const accelcpu_gemm_blocks&, const GemmBlocksData&);
+  void (*gemm_blocks)(Workers&, const accelcpu_gemm_blocks&, const GemmBlocksData&);       // of f32
+  void (*gemm_blocks_int8)(Workers&, const accelcpu_gemm_blocks&, const GemmBlocksData&);  // of rows that are quantized
   void (*matmul)(Workers&, const accelcpu_matmul&, const MatMulData&);
   void (*attention)(Workers&, const accelcpu_attention&, const AttentionData&);
   void (*norm)(Workers&, const accelcpu_norm&, const NormData&);
@@ -156,6 +157,13 @@ struct Kernels {
 };
 
 extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512, kernels_neon, kernels_wide16_test;
+
+// An instruction set that adds products of bytes to another, whose kernels and layouts it has otherwise.
+struct Int8Kernels {
+  void (*quantize_rows)(Workers&, const accelcpu_quantize_rows&, const QuantizeRowsData&);
+  void (*gemm_blocks_int8)(Workers&, const accelcpu_gemm_blocks&, const GemmBlocksData&);
+};
+extern const Int8Kernels kernels_avx512vnni;
 
 // Memory movers, the same for every instruction set.
 void copy(Workers&, const accelcpu_copy&, const CopyData&);

@@ -526,7 +526,7 @@ const char* accelcpu_version(void) { return "accelcpu " STRING(ACCELCPU_ABI_VERS
 
 int32_t accelcpu_isas(accelcpu_isa* out, int32_t capacity) {
   const IsaList list = isas();
-  for (int i = 0; out && i < list.count && i < capacity; i++) out[i] = {list.begin[i]->isa, runs_here(*list.begin[i]), 0};
+  for (int i = 0; out && i < list.count && i < capacity; i++) out[i] = {list.begin[i].kernels.isa, list.begin[i].runs_here, 0};
   return list.count;
 }
 
@@ -538,18 +538,17 @@ int32_t accelcpu_create(const accelcpu_config* config, accelcpu_runner** out, ac
   if (!config || !out) return fail(result, ACCELCPU_INVALID, 0, 0, "config or out is null");
   *out = nullptr;
   const bool any = !config->isa || !*config->isa;
-  const Kernels* chosen = nullptr;
+  const Isa* chosen = nullptr;
   const IsaList list = isas();
-  for (int i = 0; i < list.count; i++) {
-    const Kernels& k = *list.begin[i];
-    if (any ? runs_here(k) : std::strcmp(k.isa, config->isa) == 0) chosen = &k;
+  for (const Isa* isa = list.begin; isa < list.begin + list.count; isa++) {
+    if (any ? isa->runs_here : std::strcmp(isa->kernels.isa, config->isa) == 0) chosen = isa;
   }
   if (!chosen) return fail(result, ACCELCPU_INVALID, 0, 0, "no instruction set is named %.60s", any ? "" : config->isa);
-  if (!runs_here(*chosen)) return fail(result, ACCELCPU_UNSUPPORTED, 0, 0, "this machine does not have the instruction set %s", chosen->isa);
+  if (!chosen->runs_here) return fail(result, ACCELCPU_UNSUPPORTED, 0, 0, "this machine does not have the instruction set %s", chosen->kernels.isa);
   if (config->threads < 0 || config->threads > 1024) return fail(result, ACCELCPU_INVALID, 0, 0, "%d threads are not within 0 and 1024", config->threads);
   if (config->spin_us < -1) return fail(result, ACCELCPU_INVALID, 0, 0, "spin_us is %d", config->spin_us);
   try {
-    *out = new accelcpu_runner(*chosen, config->threads ? config->threads : physical_cores(), config->pin != 0, config->spin_us < 0 ? 50 : config->spin_us);
+    *out = new accelcpu_runner(chosen->kernels, config->threads ? config->threads : physical_cores(), config->pin != 0, config->spin_us < 0 ? 50 : config->spin_us);
   } catch (const std::bad_alloc&) {
     return fail(result, ACCELCPU_MEMORY, 0, 0, "out of memory for a runner");
   } catch (const std::exception& e) {

@@ -3,6 +3,7 @@ package kernels
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -75,6 +76,50 @@ func BenchmarkGemmBlocks(b *testing.B) {
 						benchmark(b, r, &p, buffers, 2*m*n*k)
 					})
 				}
+			}
+		}
+	}
+}
+
+// The same of weights that no cache holds: one operation after another, each with a weight of its own, as the layers of a
+// model have them. Of one row or a few it is the memory's speed that counts: weights as they are stored, per second, each at its
+// best, for the machine may be shared.
+func BenchmarkGemmBlocksCold(b *testing.B) {
+	const total = 400 << 20
+	for _, threads := range []int{1, 2} {
+		r := newRunner(b, Config{Threads: threads})
+		for _, bits := range []uint32{4, 8} {
+			for _, m := range []int64{1, 2, 3, 4, 8, 12, 16, 64} {
+				b.Run(fmt.Sprintf("%s/%dthreads/q%d/%d", r.ISA(), threads, bits, m), func(b *testing.B) {
+					const n, k = 5632, 2048
+					weight := Blocks{bits, 32, uint32(tensor.Float16), OffsetsNone}
+					size, err := r.PackedBlocksBytes(weight, n, k)
+					if err != nil {
+						b.Fatal(err)
+					}
+					layers := total / size
+					buffers := []Buffer{{}, BufferOf(fill(m*k, 1)), BufferOf(fill(layers*size/4, 1)), BufferOf(make([]float32, m*n)), BufferOf(make([]float32, QuantizedBytes(m, k, weight.Unit())/4))}
+					var p Program
+					for layer := range layers {
+						p.Add(&QuantizeRows{X: Ref{Buffer: 1}, Q: Ref{Buffer: 4}, Rows: m, K: k, LDX: k, Unit: weight.Unit()})
+						p.Add(&GemmBlocks{A: Ref{Buffer: 4}, B: Ref{Buffer: 2, Offset: layer * size}, C: Ref{Buffer: 3}, M: m, N: n, K: k, LDC: n, Weight: weight, Quantized: 1})
+					}
+					best, ns := slices.Repeat([]int64{math.MaxInt64}, p.Len()), make([]int64, p.Len())
+					for b.Loop() {
+						if err := r.RunTimed(&p, buffers, nil, ns); err != nil {
+							b.Fatal(err)
+						}
+						for i, n := range ns {
+							best[i] = min(best[i], n)
+						}
+					}
+					all := int64(0)
+					for _, n := range best {
+						all += n
+					}
+					b.ReportMetric(float64(layers*size)/float64(all), "GB/s-best")
+					b.ReportMetric(float64(layers*2*m*n*k)/float64(all), "GFLOP/s-best")
+				})
 			}
 		}
 	}

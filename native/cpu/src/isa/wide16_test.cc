@@ -4,7 +4,8 @@
 #define VEC_ROWS 14
 #define VEC_COLS 2
 #include "../kernels/attention.h"
-#include "../kernels/blocks.h"
+#include "../kernels/blocks_f32.h"
+#include "../kernels/blocks_int8.h"
 #include "../kernels/conv.h"
 #include "../kernels/image.h"
 #include "../kernels/map.h"
@@ -14,6 +15,6 @@
 
 namespace accelcpu {
 
-const Kernels kernels_wide16_test = {"wide16-test", {"f32-p32", "f16-p32", "bf16-p32", "blocks-32p32"}, kPanel, kLanes, pack, gemm, quantize_rows, gemm_blocks, matmul, attention, norm, softmax, map, embed, reduce, conv, pool, resample, groupnorm, paged, rope};
+const Kernels kernels_wide16_test = {"wide16-test", {"f32-p32", "f16-p32", "bf16-p32", "blocks-32p32"}, kPanel, kLanes, pack, gemm, quantize_rows, gemm_blocks, gemm_blocks_int8, matmul, attention, norm, softmax, map, embed, reduce, conv, pool, resample, groupnorm, paged, rope};
 
 }  // namespace accelcpu

@@ -1,0 +1,187 @@
+// Rows rounded to 8 bits, and their products with weights in blocks.
+#ifndef ACCELCPU_BLOCKS_INT8_H
+#define ACCELCPU_BLOCKS_INT8_H
+
+#include "blocks.h"
+
+namespace accelcpu {
+namespace {
+
+struct QuantizedRows {
+  const int8_t* a;       // [rows, units * unit]
+  const float* factors;  // [rows, units, 2]
+};
+
+void quantize_rows(Workers& w, const accelcpu_quantize_rows& o, const QuantizeRowsData& d) {
+  const int64_t unit = o.unit, units = ceil_div(o.k, unit);
+  int8_t* numbers = reinterpret_cast<int8_t*>(d.q);
+  float* factors = reinterpret_cast<float*>(d.q + o.rows * units * unit);
+  // Some units a task: a single row is long enough for several threads.
+  constexpr int64_t kGroup = 64;
+  const int64_t groups = ceil_div(units, kGroup);
+  w.each(o.rows * groups, [&](int64_t task, void*) {
+    const int64_t row = task / groups;
+    for (int64_t u = task % groups * kGroup; u < min_of(units, (task % groups + 1) * kGroup); u++) {
+      const float* x = d.x + row * o.ldx + u * unit;
+      int8_t* q = numbers + (row * units + u) * unit;
+      float filled[kUnit] = {};
+      if (const int64_t n = o.k - u * unit; n < unit) {
+        std::memcpy(filled, x, static_cast<size_t>(n) * sizeof *x);
+        x = filled;
+      }
+      Vec size{};
+      for (int64_t j = 0; j < unit; j += kLanes) size = max_nan(size, abs(load(x + j)));
+      const float largest = fold(size, [](Vec a, Vec b) { return max_nan(a, b); });
+      const float scale = largest - largest == 0 ? largest / 127 : NAN;
+      int32_t rounded[kUnit] = {};
+      float total = 0;
+      if (scale > 0) {
+        Vec all{};
+        for (int64_t j = 0; j < unit; j += kLanes) {
+          // A division: the reciprocal of a subnormal is infinite.
+          const Vec v = round(load(x + j) / splat(scale));
+          all += v;
+          store_bytes(reinterpret_cast<uint8_t*>(rounded + j), to_int(v));
+        }
+        total = sum(all);
+      }
+      for (int64_t j = 0; j < unit; j++) q[j] = static_cast<int8_t>(rounded[j]);
+      float* f = factors + (row * units + u) * 2;
+      f[0] = scale;
+      f[1] = scale * total;
+    }
+  });
+}
+
+// Scales and offsets of some units of a panel, in f32: widened beside the products, where a choice of types costs less.
+constexpr int kUnitsOnce = 32;
+struct UnitScales {
+  Vec scale[kUnitsOnce][2], offset[kUnitsOnce][2];
+};
+NOINLINE void widen_scales(const BlocksPanel& w, int64_t unit, int units, float bias, UnitScales& to) {
+  const int shift = __builtin_ctzll(static_cast<uint64_t>(w.layout->block)) - __builtin_ctzll(static_cast<uint64_t>(w.layout->unit));
+  auto each = [&](auto f) {
+    for (int u = 0; u < units; u++)
+      UNROLL for (int half = 0; half < 2; half++) f(u, half, ((unit + u) >> shift) * kBlocksPanel + half * kLanes);
+  };
+  const bool halves = w.layout->scale_bytes == 2;
+  if (halves) {
+    each([&](int u, int half, int64_t at) { to.scale[u][half] = load_as_float(reinterpret_cast<const Half*>(w.scales) + at); });
+  } else {
+    each([&](int u, int half, int64_t at) { to.scale[u][half] = load_as_float(reinterpret_cast<const float*>(w.scales) + at); });
+  }
+  if (w.layout->offset_bytes == 0) {
+    each([&](int u, int half, int64_t) { to.offset[u][half] = splat(bias - w.layout->middle) * to.scale[u][half]; });
+  } else if (w.layout->offset_bytes == 1) {
+    each([&](int u, int half, int64_t at) { to.offset[u][half] = (splat(bias) - load_as_float(w.offsets + at)) * to.scale[u][half]; });
+  } else if (halves) {
+    each([&](int u, int half, int64_t at) { to.offset[u][half] = fma(splat(bias), to.scale[u][half], load_as_float(reinterpret_cast<const Half*>(w.offsets) + at)); });
+  } else {
+    each([&](int u, int half, int64_t at) { to.offset[u][half] = fma(splat(bias), to.scale[u][half], load_as_float(reinterpret_cast<const float*>(w.offsets) + at)); });
+  }
+}
+
+// Codes are asked for so many bytes before their turn, beyond a panel's end into the next: memory is too far for the
+// processor's own guesses, the more so as these stop where a page ends.
+constexpr int64_t kCodesAhead = 6144;
+
+// tile[i*kPanel + j] = sum over k of A[i,k] * w[k,j] for R rows and a panel of weights. Sums of a unit's products are exact; the units are added up in order, whatever
+// R is, so that a row does not depend on the others.
+template <int Bits, int R, int Chunks>
+NOINLINE void byte_product_of(const QuantizedRows& rows, const BlocksPanel& w, float* tile) {
+  using D = Dots<Bits>;
+  const BlocksLayout& l = *w.layout;
+  const int64_t lda = l.units * l.unit;
+  const uint8_t* codes = w.codes;
+  const int8_t* a = rows.a;
+  Vec all[R][2];
+  UNROLL for (int r = 0; r < R; r++) all[r][0] = all[r][1] = Vec{};
+  UnitScales scales;
+  for (int64_t unit = 0; unit < l.units; unit++) {
+    const int at = static_cast<int>(unit % kUnitsOnce);
+    if (at == 0) widen_scales(w, unit, static_cast<int>(min_of<int64_t>(kUnitsOnce, l.units - unit)), D::kBias, scales);
+    IVec sum[R][2];
+    UNROLL for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = IVec{};
+    UNROLL for (int chunk = 0; chunk < Chunks; chunk++, codes += Bits * kVecBytes, a += kChunk) {
+      UNROLL for (int line = 0; line < Bits * kVecBytes; line += 64) __builtin_prefetch(codes + kCodesAhead + line);
+      typename D::Codes c[2][D::kGroup];
+      each_step([&](auto step) {
+        IVec v[2];
+        read_codes<Bits, step>(codes, v[0], v[1]);
+        UNROLL for (int half = 0; half < 2; half++) c[half][step % D::kGroup] = D::codes(v[half]);
+        if constexpr ((step + 1) % D::kGroup == 0) {
+          UNROLL for (int r = 0; r < R; r++) {
+            IVec x[D::kGroup];
+            UNROLL for (int g = 0; g < D::kGroup; g++) x[g] = splat_bytes(a + r * lda + 4 * (step + 1 - D::kGroup + g));
+            UNROLL for (int half = 0; half < 2; half++) sum[r][half] = kept(D::add(sum[r][half], c[half], x));
+          }
+        }
+      });
+    }
+    UNROLL for (int r = 0; r < R; r++) {
+      const float* f = rows.factors + 2 * (r * l.units + unit);
+      const Vec factor = splat(f[0]), total = splat(f[1]);
+      UNROLL for (int half = 0; half < 2; half++) {
+        Vec& v = all[r][half];
+        v = fma(scales.offset[at][half], total, fma(to_float(D::total(sum[r][half])) * factor, scales.scale[at][half], v));
+      }
+    }
+  }
+  UNROLL for (int r = 0; r < R; r++)
+    UNROLL for (int half = 0; half < 2; half++) store(tile + r * kPanel + half * kLanes, all[r][half]);
+}
+
+template <int Bits, int R>
+void byte_product(const QuantizedRows& rows, const BlocksPanel& w, float* tile) {
+  if (w.layout->unit == kUnit) return byte_product_of<Bits, R, kUnit / kChunk>(rows, w, tile);
+  byte_product_of<Bits, R, 1>(rows, w, tile);
+}
+
+// Rows of the tallest tile: sums, and the codes of a step, in registers.
+#if defined(VEC_AVX512)
+constexpr int kTallest = 8;
+#else
+constexpr int kTallest = 4;
+#endif
+constexpr int64_t kMostRows = 128;  // that pass by a panel while it is in a cache
+
+struct ByteProducts {
+  void (*product[4])(const QuantizedRows&, const BlocksPanel&, float*);  // of 1, 2, 4 and kTallest rows
+};
+template <int Bits>
+struct ByteProductsOf {
+  static constexpr ByteProducts table = {{&byte_product<Bits, 1>, &byte_product<Bits, 2>, &byte_product<Bits, 4>, &byte_product<Bits, kTallest>}};
+};
+
+void gemm_blocks_int8(Workers& w, const accelcpu_gemm_blocks& o, const GemmBlocksData& d) {
+  if (o.m == 0 || o.n == 0) return;
+  const Epilogue e{1.0f, d.bias, d.residual, d.c, o.ldc, o.ldr};
+  const Finish finish = kFinish[o.activation];
+  const BlocksLayout l = blocks_layout(kLanes, o.k, o.weight);
+  const ByteProducts& k = by_bits<ByteProducts, ByteProductsOf>(o.weight.bits);
+  const auto* numbers = static_cast<const int8_t*>(d.a);
+  const auto* factors = reinterpret_cast<const float*>(numbers + o.m * l.units * l.unit);
+  // All rows pass by a panel while it is in a cache; rows are divided only where there are many.
+  const int64_t row_blocks = ceil_div(o.m, kMostRows), panels = ceil_div(o.n, kBlocksPanel), rows_each = ceil_div(o.m, row_blocks);
+  // The more rows, the fewer panels: a task is long enough to be worth it, short enough for the threads to end together.
+  const int64_t group = max_of<int64_t>(1, min_of(kTaskBytes / l.panel_bytes() / ceil_div(rows_each, kTallest), panels * row_blocks / (4 * w.threads())));
+  const int64_t groups = ceil_div(panels, group);
+  w.each(groups * row_blocks, [&](int64_t task, void*) {
+    alignas(64) float tile[kTallest * kPanel];
+    const int64_t block = task / groups, g = task % groups, end = part(block + 1, o.m, row_blocks);
+    for (int64_t p = g * group; p < min_of(panels, (g + 1) * group); p++) {
+      const BlocksPanel panel(l, d.b, p);
+      for (int64_t row = part(block, o.m, row_blocks); row < end;) {
+        const int64_t left = end - row;
+        const int tile_of = left >= kTallest ? 3 : left >= 4 ? 2 : left >= 2 ? 1 : 0, rows = tile_of == 3 ? kTallest : 1 << tile_of;
+        k.product[tile_of]({numbers + row * l.units * l.unit, factors + row * l.units * 2}, panel, tile);
+        finish(e, tile, row, rows, p * kBlocksPanel, static_cast<int>(min_of<int64_t>(kBlocksPanel, o.n - p * kBlocksPanel)));
+        row += rows;
+      }
+    }
+  });
+}
+
+}  // namespace
+}  // namespace accelcpu
+#endif
