@@ -84,7 +84,7 @@ struct BlocksPanel {
 constexpr int64_t kTaskBytes = 1 << 16;  // of weights that one task reads, about
 
 // One of a kernel's tables, each for codes of so many bits.
-template <class Table, template <int> class By>
+template <class Table, template <int, class...> class By>
 const Table& by_bits(uint32_t bits) {
   switch (bits) {
     case 2: return By<2>::table;

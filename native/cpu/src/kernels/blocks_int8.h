@@ -7,11 +7,6 @@
 namespace accelcpu {
 namespace {
 
-struct QuantizedRows {
-  const int8_t* a;       // [rows, units * unit]
-  const float* factors;  // [rows, units, 2]
-};
-
 void quantize_rows(Workers& w, const accelcpu_quantize_rows& o, const QuantizeRowsData& d) {
   const int64_t unit = o.unit, units = ceil_div(o.k, unit);
   int8_t* numbers = reinterpret_cast<int8_t*>(d.q);
@@ -53,11 +48,17 @@ void quantize_rows(Workers& w, const accelcpu_quantize_rows& o, const QuantizeRo
   });
 }
 
-// Scales and offsets of some units of a panel, in f32: widened beside the products, where a choice of types costs less.
+// Units that a panel's rows pass by at a time, while their codes are in L1.
 constexpr int kUnitsOnce = 32;
+// Their scales and offsets, in f32: widened beside the products, where a choice of types costs less.
 struct UnitScales {
   Vec scale[kUnitsOnce][2], offset[kUnitsOnce][2];
 };
+// Asks for memory before its turn.
+INLINE void fetch(const uint8_t* from, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at);
+}
+
 NOINLINE void widen_scales(const BlocksPanel& w, int64_t unit, int units, float bias, UnitScales& to) {
   const int shift = __builtin_ctzll(static_cast<uint64_t>(w.layout->block)) - __builtin_ctzll(static_cast<uint64_t>(w.layout->unit));
   auto each = [&](auto f) {
@@ -81,29 +82,32 @@ NOINLINE void widen_scales(const BlocksPanel& w, int64_t unit, int units, float 
   }
 }
 
-// Codes are asked for so many bytes before their turn, beyond a panel's end into the next: memory is too far for the
+// Codes are asked for so many units before their turn, beyond a panel's end into the next: memory is too far for the
 // processor's own guesses, the more so as these stop where a page ends.
-constexpr int64_t kCodesAhead = 6144;
+constexpr int64_t kUnitsAhead = 12;
 
-// tile[i*kPanel + j] = sum over k of A[i,k] * w[k,j] for R rows and a panel of weights. Sums of a unit's products are exact; the units are added up in order, whatever
-// R is, so that a row does not depend on the others.
+// Some units of rows in 8 bits: numbers lda apart, and of each unit the scale and the scaled sum.
+struct ByteRows {
+  const int8_t* a;
+  const float* factors;
+  int64_t lda, ldf;
+};
+
+// tile[i*kPanel + j] (+)= sum over k of A[i,k] * w[k,j] for R rows and some units of a panel of weights. Sums of a unit's
+// products are exact; the units are added up in order, whatever R is, so that a row does not depend on the others.
 template <int Bits, int R, int Chunks>
-NOINLINE void byte_product_of(const QuantizedRows& rows, const BlocksPanel& w, float* tile) {
+NOINLINE void byte_product(const ByteRows& rows, const uint8_t* codes, const UnitScales& scales, int units, float* tile, bool add) {
   using D = Dots<Bits>;
-  const BlocksLayout& l = *w.layout;
-  const int64_t lda = l.units * l.unit;
-  const uint8_t* codes = w.codes;
   const int8_t* a = rows.a;
+  const float* f = rows.factors;
   Vec all[R][2];
-  UNROLL for (int r = 0; r < R; r++) all[r][0] = all[r][1] = Vec{};
-  UnitScales scales;
-  for (int64_t unit = 0; unit < l.units; unit++) {
-    const int at = static_cast<int>(unit % kUnitsOnce);
-    if (at == 0) widen_scales(w, unit, static_cast<int>(min_of<int64_t>(kUnitsOnce, l.units - unit)), D::kBias, scales);
+  UNROLL for (int r = 0; r < R; r++)
+    UNROLL for (int half = 0; half < 2; half++) all[r][half] = add ? load(tile + r * kPanel + half * kLanes) : Vec{};
+  for (int unit = 0; unit < units; unit++, f += 2) {
     IVec sum[R][2];
     UNROLL for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = IVec{};
     UNROLL for (int chunk = 0; chunk < Chunks; chunk++, codes += Bits * kVecBytes, a += kChunk) {
-      UNROLL for (int line = 0; line < Bits * kVecBytes; line += 64) __builtin_prefetch(codes + kCodesAhead + line);
+      UNROLL for (int line = 0; line < Bits * kVecBytes; line += 64) __builtin_prefetch(codes + kUnitsAhead * Chunks * Bits * kVecBytes + line);
       typename D::Codes c[2][D::kGroup];
       each_step([&](auto step) {
         IVec v[2];
@@ -112,29 +116,22 @@ NOINLINE void byte_product_of(const QuantizedRows& rows, const BlocksPanel& w, f
         if constexpr ((step + 1) % D::kGroup == 0) {
           UNROLL for (int r = 0; r < R; r++) {
             IVec x[D::kGroup];
-            UNROLL for (int g = 0; g < D::kGroup; g++) x[g] = splat_bytes(a + r * lda + 4 * (step + 1 - D::kGroup + g));
+            UNROLL for (int g = 0; g < D::kGroup; g++) x[g] = splat_bytes(a + r * rows.lda + 4 * (step + 1 - D::kGroup + g));
             UNROLL for (int half = 0; half < 2; half++) sum[r][half] = kept(D::add(sum[r][half], c[half], x));
           }
         }
       });
     }
     UNROLL for (int r = 0; r < R; r++) {
-      const float* f = rows.factors + 2 * (r * l.units + unit);
-      const Vec factor = splat(f[0]), total = splat(f[1]);
+      const Vec factor = splat(f[r * rows.ldf]), total = splat(f[r * rows.ldf + 1]);
       UNROLL for (int half = 0; half < 2; half++) {
         Vec& v = all[r][half];
-        v = fma(scales.offset[at][half], total, fma(to_float(D::total(sum[r][half])) * factor, scales.scale[at][half], v));
+        v = fma(scales.offset[unit][half], total, fma(to_float(D::total(sum[r][half])) * factor, scales.scale[unit][half], v));
       }
     }
   }
   UNROLL for (int r = 0; r < R; r++)
     UNROLL for (int half = 0; half < 2; half++) store(tile + r * kPanel + half * kLanes, all[r][half]);
-}
-
-template <int Bits, int R>
-void byte_product(const QuantizedRows& rows, const BlocksPanel& w, float* tile) {
-  if (w.layout->unit == kUnit) return byte_product_of<Bits, R, kUnit / kChunk>(rows, w, tile);
-  byte_product_of<Bits, R, 1>(rows, w, tile);
 }
 
 // Rows of the tallest tile: sums, and the codes of a step, in registers.
@@ -143,14 +140,20 @@ constexpr int kTallest = 8;
 #else
 constexpr int kTallest = 4;
 #endif
-constexpr int64_t kMostRows = 128;  // that pass by a panel while it is in a cache
+constexpr int64_t kMostRows = 64;  // that pass by a panel while they are in L2
+static_assert(kMostRows * kPanel * 4 <= kScratchBytes, "their sums fit the scratch");
 
+// For codes of so many bits and units of 32 or 16, and 1 to kTallest rows.
 struct ByteProducts {
-  void (*product[4])(const QuantizedRows&, const BlocksPanel&, float*);  // of 1, 2, 4 and kTallest rows
+  using Product = void (*)(const ByteRows&, const uint8_t*, const UnitScales&, int, float*, bool);
+  Product of32[kTallest], of16[kTallest];
+  float bias;
 };
-template <int Bits>
-struct ByteProductsOf {
-  static constexpr ByteProducts table = {{&byte_product<Bits, 1>, &byte_product<Bits, 2>, &byte_product<Bits, 4>, &byte_product<Bits, kTallest>}};
+template <int Bits, class = std::make_integer_sequence<int, kTallest>>
+struct ByteProductsOf;
+template <int Bits, int... I>
+struct ByteProductsOf<Bits, std::integer_sequence<int, I...>> {
+  static constexpr ByteProducts table = {{&byte_product<Bits, I + 1, 2>...}, {&byte_product<Bits, I + 1, 1>...}, Dots<Bits>::kBias};
 };
 
 void gemm_blocks_int8(Workers& w, const accelcpu_gemm_blocks& o, const GemmBlocksData& d) {
@@ -158,25 +161,33 @@ void gemm_blocks_int8(Workers& w, const accelcpu_gemm_blocks& o, const GemmBlock
   const Epilogue e{1.0f, d.bias, d.residual, d.c, o.ldc, o.ldr};
   const Finish finish = kFinish[o.activation];
   const BlocksLayout l = blocks_layout(kLanes, o.k, o.weight);
-  const ByteProducts& k = by_bits<ByteProducts, ByteProductsOf>(o.weight.bits);
+  const ByteProducts& products = by_bits<ByteProducts, ByteProductsOf>(o.weight.bits);
+  const auto& product = l.unit == kUnit ? products.of32 : products.of16;
   const auto* numbers = static_cast<const int8_t*>(d.a);
-  const auto* factors = reinterpret_cast<const float*>(numbers + o.m * l.units * l.unit);
+  const int64_t lda = l.units * l.unit, ldf = 2 * l.units;
+  const auto* factors = reinterpret_cast<const float*>(numbers + o.m * lda);
   // All rows pass by a panel while it is in a cache; rows are divided only where there are many.
   const int64_t row_blocks = ceil_div(o.m, kMostRows), panels = ceil_div(o.n, kBlocksPanel), rows_each = ceil_div(o.m, row_blocks);
   // The more rows, the fewer panels: a task is long enough to be worth it, short enough for the threads to end together.
   const int64_t group = max_of<int64_t>(1, min_of(kTaskBytes / l.panel_bytes() / ceil_div(rows_each, kTallest), panels * row_blocks / (4 * w.threads())));
   const int64_t groups = ceil_div(panels, group);
-  w.each(groups * row_blocks, [&](int64_t task, void*) {
-    alignas(64) float tile[kTallest * kPanel];
-    const int64_t block = task / groups, g = task % groups, end = part(block + 1, o.m, row_blocks);
+  w.each(groups * row_blocks, [&](int64_t task, void* scratch) {
+    float* const sums = static_cast<float*>(scratch);
+    UnitScales scales;
+    const int64_t block = task / groups, g = task % groups, row0 = part(block, o.m, row_blocks), m = part(block + 1, o.m, row_blocks) - row0, tiles = ceil_div(m, kTallest);
     for (int64_t p = g * group; p < min_of(panels, (g + 1) * group); p++) {
       const BlocksPanel panel(l, d.b, p);
-      for (int64_t row = part(block, o.m, row_blocks); row < end;) {
-        const int64_t left = end - row;
-        const int tile_of = left >= kTallest ? 3 : left >= 4 ? 2 : left >= 2 ? 1 : 0, rows = tile_of == 3 ? kTallest : 1 << tile_of;
-        k.product[tile_of]({numbers + row * l.units * l.unit, factors + row * l.units * 2}, panel, tile);
-        finish(e, tile, row, rows, p * kBlocksPanel, static_cast<int>(min_of<int64_t>(kBlocksPanel, o.n - p * kBlocksPanel)));
-        row += rows;
+      if (p == g * group) fetch(panel.scales, min_of(l.panel_bytes(), l.codes_at() + kUnitsAhead * l.unit_bytes));
+      for (int64_t unit = 0; unit < l.units; unit += kUnitsOnce) {
+        const int units = static_cast<int>(min_of<int64_t>(kUnitsOnce, l.units - unit));
+        widen_scales(panel, unit, units, products.bias, scales);
+        for (int64_t t = 0; t < tiles; t++) {
+          const int64_t at = part(t, m, tiles), row = row0 + at;
+          const int rows = static_cast<int>(part(t + 1, m, tiles) - at);
+          float* const tile = sums + at * kPanel;
+          product[rows - 1]({numbers + row * lda + unit * l.unit, factors + row * ldf + 2 * unit, lda, ldf}, panel.codes + unit * l.unit_bytes, scales, units, tile, unit > 0);
+          if (unit + units == l.units) finish(e, tile, row, rows, p * kBlocksPanel, static_cast<int>(min_of<int64_t>(kBlocksPanel, o.n - p * kBlocksPanel)));
+        }
       }
     }
   });
