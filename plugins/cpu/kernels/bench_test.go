@@ -125,6 +125,23 @@ func BenchmarkGemmBlocksCold(b *testing.B) {
 	}
 }
 
+// Rows of a decoder, rounded to 8 bits.
+func BenchmarkQuantizeRows(b *testing.B) {
+	for _, threads := range []int{1, 2} {
+		r := newRunner(b, Config{Threads: threads})
+		for _, m := range []int64{1, 8, 512} {
+			b.Run(fmt.Sprintf("%s/%dthreads/%dx2048", r.ISA(), threads, m), func(b *testing.B) {
+				const k = 2048
+				buffers := []Buffer{{}, BufferOf(fill(m*k, 1)), BufferOf(make([]float32, QuantizedBytes(m, k, 32)/4))}
+				var p Program
+				p.Add(&QuantizeRows{X: Ref{Buffer: 1}, Q: Ref{Buffer: 2}, Rows: m, K: k, LDX: k, Unit: 32})
+				b.SetBytes(m * k * 4)
+				benchmark(b, r, &p, buffers, 0)
+			})
+		}
+	}
+}
+
 // Shapes of ResNet-50, ConvNeXt-T, MobileNetV2, ViT-B and Whisper-tiny.
 func BenchmarkConv(b *testing.B) {
 	row := func(n int64) [Spatial]int64 { return [Spatial]int64{0, 0, n} }

@@ -7,45 +7,57 @@
 namespace accelcpu {
 namespace {
 
-void quantize_rows(Workers& w, const accelcpu_quantize_rows& o, const QuantizeRowsData& d) {
-  const int64_t unit = o.unit, units = ceil_div(o.k, unit);
+typedef int8_t Octets __attribute__((vector_size(VEC_LANES)));
+typedef int8_t UnalignedNumbers __attribute__((vector_size(VEC_LANES), aligned(1), may_alias));
+
+// q[j] = x[j] / f[0] rounded, for a unit; f[1] the sum of what they stand for.
+template <int Unit>
+INLINE void quantize_unit(const float* x, int8_t* q, float* f) {
+  constexpr int kVecs = Unit / kLanes;
+  Vec v[kVecs], size{};
+  // Of positive floats the bits are in the floats' order, and NaNs above all others.
+  const auto larger = [](Vec a, Vec b) { return from_bits(bits(a) > bits(b) ? bits(a) : bits(b)); };
+  UNROLL for (int j = 0; j < kVecs; j++) {
+    v[j] = load(x + j * kLanes);
+    size = larger(size, abs(v[j]));
+  }
+  const float largest = fold(size, larger), scale = largest - largest == 0 ? largest / 127 : NAN;
+  Vec all{};
+  UNROLL for (int j = 0; j < kVecs; j++) {
+    // A division: the reciprocal of a subnormal is infinite.
+    const Vec number = scale > 0 ? round(v[j] / splat(scale)) : Vec{};
+    all += number;
+    *reinterpret_cast<UnalignedNumbers*>(q + j * kLanes) = __builtin_convertvector(to_int(number), Octets);
+  }
+  f[0] = scale;
+  f[1] = scale * sum(all);
+}
+
+template <int Unit>
+void quantize_by(Workers& w, const accelcpu_quantize_rows& o, const QuantizeRowsData& d) {
+  const int64_t units = ceil_div(o.k, Unit);
   int8_t* numbers = reinterpret_cast<int8_t*>(d.q);
-  float* factors = reinterpret_cast<float*>(d.q + o.rows * units * unit);
+  float* factors = reinterpret_cast<float*>(d.q + o.rows * units * Unit);
   // Some units a task: a single row is long enough for several threads.
   constexpr int64_t kGroup = 64;
   const int64_t groups = ceil_div(units, kGroup);
   w.each(o.rows * groups, [&](int64_t task, void*) {
     const int64_t row = task / groups;
     for (int64_t u = task % groups * kGroup; u < min_of(units, (task % groups + 1) * kGroup); u++) {
-      const float* x = d.x + row * o.ldx + u * unit;
-      int8_t* q = numbers + (row * units + u) * unit;
-      float filled[kUnit] = {};
-      if (const int64_t n = o.k - u * unit; n < unit) {
+      const float* x = d.x + row * o.ldx + u * Unit;
+      float filled[Unit] = {};
+      if (const int64_t n = o.k - u * Unit; n < Unit) {
         std::memcpy(filled, x, static_cast<size_t>(n) * sizeof *x);
         x = filled;
       }
-      Vec size{};
-      for (int64_t j = 0; j < unit; j += kLanes) size = max_nan(size, abs(load(x + j)));
-      const float largest = fold(size, [](Vec a, Vec b) { return max_nan(a, b); });
-      const float scale = largest - largest == 0 ? largest / 127 : NAN;
-      int32_t rounded[kUnit] = {};
-      float total = 0;
-      if (scale > 0) {
-        Vec all{};
-        for (int64_t j = 0; j < unit; j += kLanes) {
-          // A division: the reciprocal of a subnormal is infinite.
-          const Vec v = round(load(x + j) / splat(scale));
-          all += v;
-          store_bytes(reinterpret_cast<uint8_t*>(rounded + j), to_int(v));
-        }
-        total = sum(all);
-      }
-      for (int64_t j = 0; j < unit; j++) q[j] = static_cast<int8_t>(rounded[j]);
-      float* f = factors + (row * units + u) * 2;
-      f[0] = scale;
-      f[1] = scale * total;
+      quantize_unit<Unit>(x, numbers + (row * units + u) * Unit, factors + (row * units + u) * 2);
     }
   });
+}
+
+void quantize_rows(Workers& w, const accelcpu_quantize_rows& o, const QuantizeRowsData& d) {
+  if (o.unit == kUnit) return quantize_by<kUnit>(w, o, d);
+  quantize_by<kChunk>(w, o, d);
 }
 
 // Units that a panel's rows pass by at a time, while their codes are in L1.
