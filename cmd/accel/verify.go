@@ -6,9 +6,11 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/accelhq/accel/core/hosts"
 	"github.com/accelhq/accel/core/verify"
 	"github.com/accelhq/accel/sdk/backend"
 )
@@ -16,7 +18,7 @@ import (
 func newVerify(a *app) *cobra.Command {
 	var platforms []string
 	var tolerance float64
-	var split bool
+	var split, forget bool
 	c := &cobra.Command{
 		Use:   "verify DIR...",
 		Short: "Hold a device's outputs against recorded ones",
@@ -29,7 +31,8 @@ rows may stand in another order than was recorded, the same in all outputs; the 
 
 What a folder records of image processors (proc.*) and of what is read out of outputs (post.*) is held
 against what is made of the media in it. A folder that records nothing is passed over, which the
-result says.
+result says. What came out of models of a class is kept in the cache folder, where accel
+classes reads it.
 
 The exit status is 1 if anything was refused, off or broken, or if there was nothing to verify.`,
 		Example: "  accel verify testdata/tiny/bert --platform cpu,simulation:static",
@@ -42,6 +45,7 @@ The exit status is 1 if anything was refused, off or broken, or if there was not
 	f.StringSliceVar(&platforms, "platform", nil, "`PLATFORMS` or devices, separated by commas (default: every platform with a healthy device)")
 	f.Float64Var(&tolerance, "tolerance", verify.DefaultTolerance, "largest `ERROR` that passes")
 	f.BoolVar(&split, "split", false, "let the CPU run what a platform does not take of a graph")
+	f.BoolVar(&forget, "no-record", false, "do not keep the results for accel classes")
 	a.completePlatforms(c, "platform")
 	c.RunE = func(c *cobra.Command, dirs []string) error {
 		if !(tolerance >= 0) {
@@ -69,8 +73,12 @@ The exit status is 1 if anything was refused, off or broken, or if there was not
 			}
 			p := a.progress("verifying " + dirs[0])
 			s := styleOf(a.out, a.environ)
+			var kept error // the first that could not be
 			report := verify.Run(c.Context(), e, dirs, verify.Options{Platforms: platforms, Tolerance: tolerance, Split: split}, func(r verify.Result) {
 				p.say("verified %s on %s", r.Path, r.Platform)
+				if !forget && kept == nil && c.Context().Err() == nil {
+					kept = keep(verify.RecordsIn(cfg.Cache.Dir), r, devices)
+				}
 				if !a.json {
 					a.printResult(s, r)
 				}
@@ -91,13 +99,31 @@ The exit status is 1 if anything was refused, off or broken, or if there was not
 				}
 				fmt.Fprintln(a.out, tell(summary(report, split)))
 			}
-			if report.Passed == 0 || report.Failed+report.Refused > 0 {
+			if kept == nil && (report.Passed == 0 || report.Failed+report.Refused > 0) {
 				return errMissed
 			}
-			return nil
+			return kept
 		})
 	}
 	return c
+}
+
+// keep keeps the result of a model of a class. A platform that has no device here was not measured.
+func keep(records verify.Records, r verify.Result, devices []hosts.DeviceStatus) error {
+	i := slices.IndexFunc(devices, func(d hosts.DeviceStatus) bool {
+		if r.Device != "" {
+			return d.Ref == r.Device
+		}
+		return d.Health == backend.Healthy && (d.Ref == r.Platform || d.Platform == r.Platform)
+	})
+	if r.Model == nil || i < 0 {
+		return nil
+	}
+	rec, err := r.Record(devices[i].Ref, devices[i].Kind, version, time.Now())
+	if err != nil {
+		return err
+	}
+	return records.Keep(rec)
 }
 
 // summary is the last line: what came out, how it ran, and of whole architectures
@@ -143,16 +169,9 @@ func (a *app) printResult(s style, r verify.Result) {
 	if r.Device != "" {
 		on = fmt.Sprintf("%s (%s)", r.Device, r.Kind)
 	}
-	worst, limit, numbers := 0.0, 0.0, 0
-	for _, o := range r.Outputs {
-		if o.MaxRel != nil {
-			numbers++
-			worst, limit = max(worst, *o.MaxRel), o.Tolerance
-		}
-	}
 	text := ""
-	if numbers > 0 {
-		text = fmt.Sprintf(": %s, %s, worst error %.1e of %.0e", r.Status, count(len(r.Outputs), "output"), worst, limit)
+	if o := r.Worst(); o != nil {
+		text = fmt.Sprintf(": %s, %s, worst error %.1e of %.0e", r.Status, count(len(r.Outputs), "output"), *o.MaxRel, o.Tolerance)
 	}
 	if len(r.Pieces) > 0 {
 		text += "; " + placed(r)

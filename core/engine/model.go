@@ -59,6 +59,17 @@ var abilities = []struct {
 	{taskEmbed, func(m *models.Model) bool { return m.Embedding != nil }, (*model).addEmbed},
 }
 
+// Tasks are what a model can do, the first in first place.
+func Tasks(m *models.Model) []string {
+	var names []string
+	for _, a := range abilities {
+		if a.there(m) {
+			names = append(names, a.task)
+		}
+	}
+	return names
+}
+
 // open reads the checkpoint and the tokenizer and holds one against the other.
 func (m *model) open(e *Engine) error {
 	kv, err := kvTypes(e.config.KVCache)

@@ -227,7 +227,8 @@ func (s *Store) evict(keep string) error {
 	}
 	var keys []string
 	for _, e := range entries {
-		if e.IsDir() && !strings.HasPrefix(e.Name(), tmpPrefix) {
+		// What has no lock is not the store's.
+		if _, err := os.Stat(s.lockPath(e.Name())); err == nil && e.IsDir() && !strings.HasPrefix(e.Name(), tmpPrefix) {
 			keys = append(keys, e.Name())
 		}
 	}

@@ -92,20 +92,24 @@ func TestEvictionTakesTheLongestUnusedThatNobodyHolds(t *testing.T) {
 		}
 		return f
 	}
+	foreign := filepath.Join(dir, "verified") // no lock: it is not the store's
+	if err := errors.Join(os.Mkdir(foreign, 0o700), os.WriteFile(filepath.Join(foreign, "f"), make([]byte, 1000), 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	held := get("a")
 	defer held.Release()
 	get("b").Release()
 	get("c").Release() // now a (held), b, c: over the bound, b goes
-	if got := strings.Join(folders(t, dir), " "); got != "a c" {
+	if got := strings.Join(folders(t, dir), " "); got != "a c verified" {
 		t.Fatalf("after c: %s, want a c", got)
 	}
 	get("d").Release() // a is older but held: c goes
-	if got := strings.Join(folders(t, dir), " "); got != "a d" {
+	if got := strings.Join(folders(t, dir), " "); got != "a d verified" {
 		t.Fatalf("after d: %s, want a d", got)
 	}
 	held.Release()
 	get("e").Release()
-	if got := strings.Join(folders(t, dir), " "); got != "d e" {
+	if got := strings.Join(folders(t, dir), " "); got != "d e verified" {
 		t.Errorf("after e: %s, want d e", got)
 	}
 }

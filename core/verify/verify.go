@@ -50,6 +50,7 @@ type Output struct {
 // Result is one folder on one platform.
 type Result struct {
 	Path      string                 `json:"path"`
+	Model     *Subject               `json:"model,omitempty"` // nil: an ONNX model, or the folder could not be opened
 	Platform  string                 `json:"platform"`
 	Device    string                 `json:"device,omitempty"`
 	Kind      backend.Kind           `json:"kind,omitempty"`
@@ -205,6 +206,7 @@ func run(ctx context.Context, o Opener, res *Result, opts Options) error {
 	}
 	defer s.Close()
 	if s.Model != nil {
+		res.Model = subject(s.Model)
 		outs, err := checkProcessed(s.Dir, s.Model.ModelType, opts.Tolerance)
 		if err != nil {
 			return err
