@@ -30,23 +30,6 @@ func tiny(t *testing.T, name string) string {
 	return filepath.Join(filepath.Dir(tinyBERT(t)), name)
 }
 
-// TestVerifyDecoders generates what transformers generated, in every way that pages are
-// laid out, shared and given up, on devices that attend in each of the three ways.
-func TestVerifyDecoders(t *testing.T) {
-	var report verify.Report
-	answer(t, &report, "verify", "--json", "--platform", "cpu,simulation,simulation:picky,simulation:static", tiny(t, "llama"))
-	var more verify.Report
-	answer(t, &more, "verify", "--json", "--platform", "cpu", tiny(t, "llama_rope3"), tiny(t, "qwen2"), tiny(t, "qwen3"))
-	for _, r := range append(report.Results, more.Results...) {
-		if !r.OK || len(r.Outputs) < 14 || r.Placed[strings.Split(r.Device, ":")[0]].FLOPs == 0 {
-			t.Errorf("%s on %s: %+v", r.Path, r.Platform, r)
-		}
-	}
-	if n := len(report.Results) + len(more.Results); n != 7 {
-		t.Errorf("there are %d results", n)
-	}
-}
-
 // TestVerifySmolLM2 generates with the real weights of a GGUF file, as they are in the file, what
 // transformers generated with them widened to float32.
 func TestVerifySmolLM2(t *testing.T) {
