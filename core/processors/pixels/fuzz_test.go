@@ -71,7 +71,7 @@ func FuzzSettings(f *testing.F) {
 			}
 		}
 		for _, r := range p.s.pinpoints {
-			if r[0]*r[1] > 1<<16 {
+			if r.Height*r.Width > 1<<16 {
 				return
 			}
 		}

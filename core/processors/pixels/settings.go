@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/accelhq/accel/core/checkpoint"
+	"github.com/accelhq/accel/core/models"
 )
 
 // Names of the files that say how pictures are made ready.
@@ -46,7 +47,7 @@ type settings struct {
 	factor                                float64
 	mean, std                             []float64
 	padHeight, padWidth                   int // 0: of the largest of a batch
-	pinpoints                             [][2]int
+	pinpoints                             []models.Size
 	square                                bool // one number for a size is both sides, else the shorter
 	maxSize                               int  // of a size that is one number: the longer side
 }
@@ -76,7 +77,7 @@ var processors = map[string]settings{
 	"Detr":        {flow: detect, size: target{shortest: 800, longest: 1333}, resample: Bilinear, pad: true, mean: imageNetMean, std: imageNetStd, maxSize: 1333},
 	"Llava":       {flow: square, size: target{shortest: 224}, resample: Bicubic, crop: true, cropHeight: 224, cropWidth: 224, mean: clipMean, std: clipStd},
 	"LlavaNext": {flow: tiles, size: target{shortest: 224}, resample: Bicubic, crop: true, cropHeight: 224, cropWidth: 224, pad: true, mean: clipMean, std: clipStd,
-		pinpoints: [][2]int{{336, 672}, {672, 336}, {672, 672}, {1008, 336}, {336, 1008}}},
+		pinpoints: []models.Size{{Height: 336, Width: 672}, {Height: 672, Width: 336}, {Height: 672, Width: 672}, {Height: 1008, Width: 336}, {Height: 336, Width: 1008}}},
 	"Siglip":   {size: target{height: 224, width: 224}, resample: Bicubic, mean: half, std: half},
 	"ViT":      {size: target{height: 224, width: 224}, square: true, resample: Bilinear, mean: half, std: half},
 	"VideoMAE": {size: target{shortest: 224}, resample: Bilinear, crop: true, cropHeight: 224, cropWidth: 224, mean: half, std: half},
@@ -277,16 +278,16 @@ func (s *settings) readPinpoints(f checkpoint.Fields) {
 				f.Fail(name, fmt.Sprintf("found %d numbers", len(p)), "pairs of height and width", "")
 				return
 			}
-			s.pinpoints = append(s.pinpoints, [2]int{int(p[0]), int(p[1])})
+			s.pinpoints = append(s.pinpoints, models.Size{Height: p[0], Width: p[1]})
 		}
 	}
 	if n := len(s.pinpoints); f.Err() == nil && (n == 0 || n > maxPinpoints) {
 		f.Fail(name, fmt.Sprintf("found %d resolutions", n), fmt.Sprintf("1 to %d", maxPinpoints), "")
 	}
-	tile := s.tile()
+	tile := int64(s.tile())
 	for _, p := range s.pinpoints {
-		if f.Err() == nil && (tile == 0 || p[0]%tile != 0 || p[1]%tile != 0) {
-			f.Fail(name, fmt.Sprintf("found %dx%d", p[0], p[1]), fmt.Sprintf("whole tiles of %d", tile), "")
+		if f.Err() == nil && (tile == 0 || p.Height%tile != 0 || p.Width%tile != 0) {
+			f.Fail(name, fmt.Sprintf("found %dx%d", p.Height, p.Width), fmt.Sprintf("whole tiles of %d", tile), "")
 		}
 	}
 }

@@ -4,24 +4,15 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/accelhq/accel/core/models"
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
-// Resolution is the one of LLaVA-NeXT's resolutions that a picture is fitted into: that
-// which keeps most of its pixels, and of those the one that wastes least. Height and
-// width, in pixels.
+// Resolution is the one of LLaVA-NeXT's resolutions that a picture is fitted into, its
+// models.BestResolution. Height and width, in pixels.
 func (p *Processor) Resolution(height, width int) (int, int) {
-	var best [2]int
-	most, least := -1, 0
-	for _, r := range p.s.pinpoints {
-		scale := min(float64(r[1])/float64(width), float64(r[0])/float64(height))
-		kept := min(int(float64(width)*scale)*int(float64(height)*scale), width*height)
-		wasted := r[0]*r[1] - kept
-		if kept > most || kept == most && wasted < least {
-			best, most, least = r, kept, wasted
-		}
-	}
-	return best[0], best[1]
+	r := models.BestResolution(models.Size{Height: int64(height), Width: int64(width)}, p.s.pinpoints)
+	return int(r.Height), int(r.Width)
 }
 
 // Tiles is how many pictures LLaVA-NeXT's processor makes of one: itself, small, and the
