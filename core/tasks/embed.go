@@ -13,12 +13,15 @@ import (
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
-// EmbedRequest asks for one vector a text.
+// EmbedRequest asks for one vector an input.
 type EmbedRequest struct {
 	Texts []string
 	// Tokens are token ids instead of Texts, as OpenAI's API allows; special tokens
-	// are taken as given. Exactly one of Texts and Tokens is set.
+	// are taken as given. Exactly one of Texts, Tokens and Files is set.
 	Tokens [][]int64
+	// Files are pictures, videos or sounds, for models whose vectors of them can be
+	// held against those of texts, or against each other.
+	Files [][]byte
 	// Truncate cuts inputs that are longer than the model takes; without it they are
 	// an *InputTooLongError.
 	Truncate bool
@@ -47,14 +50,18 @@ type Encoder interface {
 	Encode(text string, max int) (ids []int64, cut int, err error)
 }
 
-// Embedder embeds with one model.
+// Embedder embeds with one model: texts, where it has an Encoder, and files, where it has
+// a Sense.
 type Embedder struct {
 	Model     string
 	Encoder   Encoder
 	Runner    Runner
+	Sense     Sense
+	Perceive  *Part  // what makes vectors of files: output [batch, hidden]
 	MaxTokens int    // of one input
 	Hidden    int    // components of a vector
 	Pad       int64  // id that fills a batch's shorter inputs
+	Fixed     int    // tokens that every text is filled up to, without a mask; 0: those of the longest of a batch, with one
 	Output    string // the graph's output, [batch, hidden] float32
 	Normalize bool   // whether the vectors have length 1
 	// Feeds completes input_ids and attention_mask, both int64 [batch, sequence],
@@ -71,13 +78,16 @@ const (
 
 // Embed computes one vector an input.
 func (e *Embedder) Embed(ctx context.Context, req EmbedRequest) (EmbedResult, error) {
-	rows, truncated, err := e.tokenize(req)
-	if err != nil {
-		return EmbedResult{}, err
-	}
 	if req.Dimensions < 0 || req.Dimensions > e.Hidden {
 		return EmbedResult{}, &InvalidInputError{Field: "dimensions", Input: -1,
 			Problem: fmt.Sprintf("%d was asked for, model %q has %d", req.Dimensions, e.Model, e.Hidden)}
+	}
+	if len(req.Files) > 0 && len(req.Texts)+len(req.Tokens) == 0 {
+		return e.perceive(ctx, req)
+	}
+	rows, truncated, err := e.tokenize(req)
+	if err != nil {
+		return EmbedResult{}, err
 	}
 	res := EmbedResult{Vectors: make([][]float32, len(rows)), Truncated: truncated}
 	order := make([]int, len(rows))
@@ -93,17 +103,40 @@ func (e *Embedder) Embed(ctx context.Context, req EmbedRequest) (EmbedResult, er
 		}
 		order = order[n:]
 	}
+	return e.shortened(res, req), nil
+}
+
+// shortened keeps the components that were asked for.
+func (e *Embedder) shortened(res EmbedResult, req EmbedRequest) EmbedResult {
 	if req.Dimensions > 0 && req.Dimensions < e.Hidden {
 		for i, v := range res.Vectors {
 			res.Vectors[i] = shorten(v, req.Dimensions, e.Normalize)
 		}
 	}
-	return res, nil
+	return res
+}
+
+// perceive computes one vector a file.
+func (e *Embedder) perceive(ctx context.Context, req EmbedRequest) (EmbedResult, error) {
+	if e.Sense == nil {
+		return EmbedResult{}, &InvalidInputError{Field: "input", Input: -1, Problem: fmt.Sprintf("model %q takes texts alone", e.Model)}
+	}
+	res := EmbedResult{Vectors: make([][]float32, len(req.Files))}
+	err := perceive(ctx, &res.Decision, e.Sense, e.Perceive, req.Files, func(i int, _ Perceived, out map[string]tensor.Tensor) error {
+		return e.take(&res, out[e.Perceive.Outputs[0]], []int{i})
+	})
+	if err != nil {
+		return EmbedResult{}, err
+	}
+	return e.shortened(res, req), nil
 }
 
 func (e *Embedder) tokenize(req EmbedRequest) (rows [][]int64, truncated []int, err error) {
-	if (len(req.Texts) == 0) == (len(req.Tokens) == 0) {
-		return nil, nil, &InvalidInputError{Field: "input", Input: -1, Problem: "it holds no input", Remedy: "give at least one text, or one list of token ids"}
+	if (len(req.Texts) == 0) == (len(req.Tokens) == 0) || len(req.Files) > 0 {
+		return nil, nil, &InvalidInputError{Field: "input", Input: -1, Problem: "it holds no input, or inputs of several kinds", Remedy: "give at least one text, or one list of token ids, or one file"}
+	}
+	if e.Encoder == nil {
+		return nil, nil, &InvalidInputError{Field: "input", Input: -1, Problem: fmt.Sprintf("model %q takes no texts", e.Model), Remedy: "give it files"}
 	}
 	n := max(len(req.Texts), len(req.Tokens))
 	rows = make([][]int64, n)
@@ -140,24 +173,11 @@ func (e *Embedder) tokenize(req EmbedRequest) (rows [][]int64, truncated []int, 
 }
 
 func (e *Embedder) batch(ctx context.Context, res *EmbedResult, rows [][]int64, which []int) error {
-	longest := len(rows[which[0]])
-	shape := tensor.Shape{int64(len(which)), int64(longest)}
-	ids := make([]int64, len(which)*longest)
-	mask := make([]int64, len(ids))
+	batch := make([][]int64, len(which))
 	for b, i := range which {
-		row := ids[b*longest : (b+1)*longest]
-		n := copy(row, rows[i])
-		for j := range row {
-			if j < n {
-				mask[b*longest+j] = 1
-			} else {
-				row[j] = e.Pad
-			}
-		}
+		batch[b] = rows[i]
 	}
-	feeds, err := e.Feeds(map[string]tensor.Tensor{
-		"input_ids": tensor.Ints(shape, ids...), "attention_mask": tensor.Ints(shape, mask...),
-	})
+	feeds, err := e.Feeds(padded(batch, e.Pad, e.Fixed))
 	if err != nil {
 		return &InvalidInputError{Field: "input", Input: -1, Problem: err.Error()}
 	}
@@ -165,9 +185,13 @@ func (e *Embedder) batch(ctx context.Context, res *EmbedResult, rows [][]int64, 
 	if err != nil {
 		return err
 	}
-	t := out[e.Output].Tensor
+	return e.take(res, out[e.Output].Tensor, which)
+}
+
+// take hands each of the inputs its vector.
+func (e *Embedder) take(res *EmbedResult, t tensor.Tensor, which []int) error {
 	if want := (tensor.Shape{int64(len(which)), int64(e.Hidden)}); t.DType != tensor.Float32 || !t.Shape.Equal(want) {
-		return fmt.Errorf("model %q gave %s %s%v, wants float32%v", e.Model, e.Output, t.DType, t.Shape, want)
+		return fmt.Errorf("model %q gave vectors %s%v, wants float32%v", e.Model, t.DType, t.Shape, want)
 	}
 	values := tensor.View[float32](t.Aligned())
 	for b, i := range which {
@@ -180,6 +204,33 @@ func (e *Embedder) batch(ctx context.Context, res *EmbedResult, rows [][]int64, 
 		res.Vectors[i] = v
 	}
 	return nil
+}
+
+// padded are rows of tokens as input_ids and attention_mask, both int64 [rows, longest];
+// or, where a length is fixed, as input_ids of that length alone.
+func padded(rows [][]int64, pad int64, fixed int) map[string]tensor.Tensor {
+	longest := fixed
+	for _, r := range rows {
+		longest = max(longest, len(r))
+	}
+	shape := tensor.Shape{int64(len(rows)), int64(longest)}
+	ids, mask := make([]int64, len(rows)*longest), make([]int64, len(rows)*longest)
+	for b, r := range rows {
+		row := ids[b*longest : (b+1)*longest]
+		n := copy(row, r)
+		for j := range row {
+			if j < n {
+				mask[b*longest+j] = 1
+			} else {
+				row[j] = pad
+			}
+		}
+	}
+	in := map[string]tensor.Tensor{"input_ids": tensor.Ints(shape, ids...)}
+	if fixed == 0 {
+		in["attention_mask"] = tensor.Ints(shape, mask...)
+	}
+	return in
 }
 
 // shorten keeps the first n components; vectors of length 1 get that length again.

@@ -130,7 +130,7 @@ func inspect(data []byte, l Limits) (format, image.Config, error) {
 // rgb drops all but red, green and blue of 8 bits.
 func rgb(m image.Image, name string, data []byte) (Picture, error) {
 	b := m.Bounds()
-	out := newPicture(b.Dx(), b.Dy())
+	out := Black(b.Dx(), b.Dy())
 	// each copies rows of so many bytes a pixel, of which those of the three channels
 	// stand at the given places.
 	each := func(pix []byte, stride, size, r, g, b int) Picture {

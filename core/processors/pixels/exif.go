@@ -102,7 +102,7 @@ func (p Picture) turned(orientation int) Picture {
 		7: func(x, y int) (int, int) { return w - y, h - x },
 		8: func(x, y int) (int, int) { return w - y, x },
 	}[orientation]
-	out := newPicture(p.Width, p.Height)
+	out := Black(p.Width, p.Height)
 	if orientation > 4 {
 		out.Width, out.Height = p.Height, p.Width
 	}

@@ -172,7 +172,7 @@ func gifFrames(data []byte, l Limits, most int) ([]Picture, error) {
 	if len(g.Image) > len(tables) {
 		return fail("its frames can't be told apart", nil)
 	}
-	c := canvas{Picture: newPicture(g.Config.Width, g.Config.Height), limit: l.Pixels}
+	c := canvas{Picture: Black(g.Config.Width, g.Config.Height), limit: l.Pixels}
 	ground := gifPalette(g.Image[0], tables[0])[max(transparent(g.Image[0]), 0)]
 	whole := image.Rect(0, 0, c.Width, c.Height)
 	c.clear(whole, ground)
@@ -311,7 +311,7 @@ func pngFrames(data []byte, l Limits) ([]Picture, error) {
 	if err != nil {
 		return nil, &DecodeError{Format: "PNG", Found: "its header is damaged", Err: err}
 	}
-	c := canvas{Picture: newPicture(config.Width, config.Height), limit: l.Pixels}
+	c := canvas{Picture: Black(config.Width, config.Height), limit: l.Pixels}
 	whole := image.Rect(0, 0, c.Width, c.Height)
 	var header []byte   // IHDR
 	var common []chunk  // of all frames: palette and such

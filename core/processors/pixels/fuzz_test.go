@@ -51,7 +51,7 @@ func FuzzSettings(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
-	picture := newPicture(9, 5)
+	picture := Black(9, 5)
 	f.Fuzz(func(t *testing.T, settings []byte) {
 		c, err := checkpoint.ParseConfig(preprocessorFile, settings)
 		if err != nil {

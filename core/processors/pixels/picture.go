@@ -12,8 +12,8 @@ type Picture struct {
 	Pix           []byte
 }
 
-// newPicture is a black one.
-func newPicture(width, height int) Picture {
+// Black is a black picture.
+func Black(width, height int) Picture {
 	return Picture{width, height, make([]byte, 3*width*height)}
 }
 
@@ -30,7 +30,7 @@ func (p Picture) row(y int) []byte { return p.Pix[3*y*p.Width : 3*(y+1)*p.Width]
 // placed is the picture on a canvas of one colour, its corner at x and y; what lies
 // outside is cut off.
 func (p Picture) placed(width, height, x, y int, fill [3]byte) Picture {
-	out := newPicture(width, height)
+	out := Black(width, height)
 	if fill != [3]byte{} {
 		for i := range out.Pix {
 			out.Pix[i] = fill[i%3]

@@ -160,7 +160,7 @@ func TestOpen(t *testing.T) {
 }
 
 func TestProcessErrors(t *testing.T) {
-	small, thin := newPicture(8, 8), newPicture(1, 60000)
+	small, thin := Black(8, 8), Black(1, 60000)
 	for _, c := range []struct {
 		settings string
 		option   Variant
@@ -171,7 +171,7 @@ func TestProcessErrors(t *testing.T) {
 		{`{"image_processor_type": "CLIPImageProcessor"}`, PIL, []Picture{small, {Width: 2, Height: 2}}, "picture 1: a picture of 2x2 has 0 bytes"},
 		{`{"image_processor_type": "CLIPImageProcessor", "size": 2000}`, PIL, []Picture{thin}, "picture 0: resizing makes 2000x120000000 of 1x60000"},
 		{`{"image_processor_type": "DetrImageProcessor", "size": {"max_height": 5, "max_width": 5}}`, PIL, []Picture{thin}, "resizing makes 0x5"},
-		{`{"image_processor_type": "ViTImageProcessor", "do_resize": false}`, PIL, []Picture{small, newPicture(8, 9)}, "picture 1: it is 8x9 once resized, wanted 8x8"},
+		{`{"image_processor_type": "ViTImageProcessor", "do_resize": false}`, PIL, []Picture{small, Black(8, 9)}, "picture 1: it is 8x9 once resized, wanted 8x8"},
 		{`{"image_processor_type": "DetrImageProcessor", "pad_size": {"height": 5, "width": 900}}`, PIL, []Picture{small}, "at most pad_size, which is 900x5"},
 		{`{"image_processor_type": "ViTImageProcessor", "resample": 5}`, Torchvision, []Picture{small}, "resampling is hamming"},
 	} {

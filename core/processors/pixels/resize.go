@@ -157,7 +157,7 @@ func (p Picture) resized(width, height int, f Filter, by Variant) Picture {
 }
 
 func (p Picture) horizontally(t taps) Picture {
-	out := newPicture(len(t.from), p.Height)
+	out := Black(len(t.from), p.Height)
 	half := int32(1) << (t.bits - 1)
 	for y := range p.Height {
 		from, to := p.row(y), out.row(y)
@@ -177,7 +177,7 @@ func (p Picture) horizontally(t taps) Picture {
 }
 
 func (p Picture) vertically(t taps) Picture {
-	out := newPicture(p.Width, len(t.from))
+	out := Black(p.Width, len(t.from))
 	sums := make([]int32, 3*p.Width)
 	for y, weights := range t.weights {
 		for i := range sums {
@@ -201,7 +201,7 @@ func clip(v int32) byte { return byte(min(max(v, 0), 255)) }
 // nearest takes the pixel under each pixel's middle.
 func (p Picture) nearest(width, height int, by Variant) Picture {
 	columns, rows := nearest(p.Width, width, by), nearest(p.Height, height, by)
-	out := newPicture(width, height)
+	out := Black(width, height)
 	for y := range height {
 		from, to := p.row(rows[y]), out.row(y)
 		for x := range width {
