@@ -23,6 +23,8 @@ const (
 	taskEmbed      = "embed"
 	taskGenerate   = "generate"
 	taskTranscribe = "transcribe"
+	taskClassify   = "classify"
+	taskDetect     = "detect"
 )
 
 // TaskError says that a model does something else than it was asked for.

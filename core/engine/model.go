@@ -34,6 +34,8 @@ type model struct {
 	embedder    *tasks.Embedder
 	completer   *tasks.Completer
 	transcriber tasks.Transcriber
+	classifier  *tasks.Classifier
+	detector    *tasks.Detector
 	scheduler   *schedule.Scheduler // of what generates; nil: nothing does
 	executor    *decoder            // the scheduler's
 
@@ -56,7 +58,9 @@ var abilities = []struct {
 	{taskGenerate, func(m *models.Model) bool { return m.Decoder != nil && !m.Hears() }, (*model).addGenerate},
 	{taskTranscribe, func(m *models.Model) bool { return m.CTC != nil }, (*model).addRecognizer},
 	{taskTranscribe, (*models.Model).Hears, (*model).addWhisper},
-	{taskEmbed, func(m *models.Model) bool { return m.Embedding != nil }, (*model).addEmbed},
+	{taskClassify, func(m *models.Model) bool { return m.Has(models.Classify) || m.Has(models.Match) }, (*model).addClassify},
+	{taskDetect, func(m *models.Model) bool { return m.Has(models.Detect) }, (*model).addDetect},
+	{taskEmbed, func(m *models.Model) bool { return m.Embedding != nil || vectorOf(m) != "" }, (*model).addEmbed},
 }
 
 // Tasks are what a model can do, the first in first place.
@@ -127,18 +131,22 @@ func (m *model) serve(e *Engine, s *Session) error {
 	return nil
 }
 
-// addEmbed makes what embeds texts.
-func (m *model) addEmbed(_ *Engine, s *Session) error {
-	emb := s.Model.Embedding
-	m.embedder = &tasks.Embedder{
-		Model: m.name, Encoder: textEncoder{m.tokenizer, emb.Prompt, emb.Lowercase}, Runner: s.Runner, Feeds: s.feeds,
-		MaxTokens: int(emb.MaxTokens), Hidden: int(emb.Dimension), Pad: s.Model.PadToken,
-		Output: models.SentenceEmbedding, Normalize: emb.Normalize,
+// addEmbed makes what embeds texts, or files.
+func (m *model) addEmbed(_ *Engine, s *Session) (err error) {
+	if s.Model.Embedding == nil {
+		m.embedder, err = m.perceivingEmbedder(s)
+	} else {
+		emb := s.Model.Embedding
+		m.embedder = &tasks.Embedder{
+			Model: m.name, Encoder: textEncoder{m.tokenizer, emb.Prompt, emb.Lowercase}, Runner: s.Runner, Feeds: s.feeds,
+			MaxTokens: int(emb.MaxTokens), Hidden: int(emb.Dimension), Pad: s.Model.PadToken,
+			Output: models.SentenceEmbedding, Normalize: emb.Normalize,
+		}
 	}
-	m.tries = append(m.tries, func(ctx context.Context) (route.Decision, error) {
-		res, err := m.embed(ctx, tasks.EmbedRequest{Texts: []string{"ready"}})
-		return res.Decision, err
-	})
+	if err != nil {
+		return err
+	}
+	m.tries = append(m.tries, m.embedder.Ready)
 	return nil
 }
 

@@ -48,6 +48,9 @@ type Session struct {
 // Part is the session of another component of the same model, which is placed by itself. It is
 // closed with s. Parts are made by one goroutine.
 func (s *Session) Part(component string) (*Session, error) {
+	if component == s.component {
+		return s, nil
+	}
 	if p, ok := s.parts[component]; ok {
 		return p, nil
 	}

@@ -209,6 +209,16 @@ func clap(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 			return nil, err
 		}
 	}
+	n = newNet(Match, w, o)
+	pair := inputs{list: []input{
+		{name: AudioEmbeds, dtype: tensor.Float32, dims: []graph.Dim{graph.Sym(Batch), graph.Known(c.projection)}},
+		{name: TextEmbeds, dtype: tensor.Float32, dims: []graph.Dim{graph.Sym(Labels), graph.Known(c.projection)}},
+	}}
+	pair.declare(n.Builder)
+	n.result("logits_per_audio", n.clapLogits("logits.audio", AudioEmbeds, TextEmbeds, "logit_scale_a"), graph.Sym(Batch), graph.Sym(Labels))
+	if err := m.add(Match, pair, n); err != nil {
+		return nil, err
+	}
 	m.Unused = w.unused()
 	return m, nil
 }

@@ -253,7 +253,7 @@ func (p *pairing) load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 		return nil, err
 	}
 	m := &Model{VocabSize: text.vocab, MaxTokens: text.positions, PadToken: text.pad,
-		Vision: &Vision{Channels: vision.channels, Height: vision.imageHeight, Width: vision.imageWidth, Dimension: text.projection}}
+		Vision: &Vision{Channels: vision.channels, Height: vision.imageHeight, Width: vision.imageWidth, Dimension: text.projection, Independent: p.sigmoid}}
 	w := &weights{ck: ck, used: map[string]bool{}}
 	b := &pair{p: p, texts: text, vision: vision, w: w, o: o}
 	for _, build := range []func(*Model) error{b.full, b.image, b.text, b.match} {

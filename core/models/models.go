@@ -127,10 +127,10 @@ const (
 	// [batch, patches, Vision.Dimension], float32. Text's output is then text_features
 	// [batch, Vision.Dimension], which depends on no video yet and has no length of 1.
 	Video = "video"
-	// Match holds pictures (or videos) and texts against each other: the outputs of
-	// Image (or Video) and Text in, logits_per_image (or logits_per_video)
-	// [batch, labels] float32 out, of which a softmax over the labels, or SigLIP's
-	// sigmoid, makes probabilities.
+	// Match holds pictures (or videos, or sounds) and texts against each other: the
+	// outputs of Image (or Video, or Audio) and Text in, logits_per_image (or
+	// logits_per_video, or logits_per_audio) [batch, labels] float32 out. A softmax over
+	// the labels makes probabilities of them, or a sigmoid where Vision.Independent.
 	Match = "match"
 	// Classify tells classes of pictures: output logits [batch, classes] float32.
 	Classify = "classify"
@@ -289,7 +289,17 @@ func (m *Model) Serving() string {
 	case m.CTC != nil:
 		return CTCLogits
 	}
+	for _, name := range []string{Classify, Detect, Image, Video, Audio} {
+		if m.Has(name) {
+			return name
+		}
+	}
 	return ""
+}
+
+// Has reports whether there is a component of that name.
+func (m *Model) Has(component string) bool {
+	return slices.ContainsFunc(m.Components, func(c Component) bool { return c.Name == component })
 }
 
 // Hears reports whether the model's decoder attends to a sound.

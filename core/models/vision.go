@@ -31,6 +31,8 @@ type Vision struct {
 	Dimension     int64 // of the embeddings that Image (or Video) and Text give; 0: none
 	// Labels are the classes that Classify and Detect tell apart, by index.
 	Labels []string
+	// Independent: a sigmoid, and no softmax, makes probabilities of Match's logits.
+	Independent bool
 }
 
 // patches is how a vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929)

@@ -87,6 +87,18 @@ func (c *Classifier) Classify(ctx context.Context, req ClassifyRequest) (Classif
 	})
 }
 
+// Ready classifies a sample, which brings all parts onto their devices.
+func (c *Classifier) Ready(ctx context.Context) (route.Decision, error) {
+	sample := *c
+	sample.Sense = sampled{c.Sense}
+	req := ClassifyRequest{Files: [][]byte{nil}}
+	if c.Own == nil {
+		req.Labels = []string{"ready"}
+	}
+	res, err := sample.Classify(ctx, req)
+	return res.Decision, err
+}
+
 // byTexts compares with texts.
 func (c *Classifier) byTexts(ctx context.Context, req ClassifyRequest, res *ClassifyResult) error {
 	if c.Match == nil {

@@ -76,3 +76,11 @@ func (t *Detector) Detect(ctx context.Context, req DetectRequest) (DetectResult,
 		return nil
 	})
 }
+
+// Ready looks at a sample, which brings the model onto its device.
+func (t *Detector) Ready(ctx context.Context) (route.Decision, error) {
+	sample := *t
+	sample.Sense = sampled{t.Sense}
+	res, err := sample.Detect(ctx, DetectRequest{Files: [][]byte{nil}})
+	return res.Decision, err
+}

@@ -131,6 +131,21 @@ func (e *Embedder) perceive(ctx context.Context, req EmbedRequest) (EmbedResult,
 	return e.shortened(res, req), nil
 }
 
+// Ready embeds a sample of all that the model takes, which brings it onto its devices.
+func (e *Embedder) Ready(ctx context.Context) (route.Decision, error) {
+	var res EmbedResult
+	var err error
+	if e.Sense != nil {
+		sample := *e
+		sample.Sense = sampled{e.Sense}
+		res, err = sample.Embed(ctx, EmbedRequest{Files: [][]byte{nil}})
+	}
+	if e.Encoder != nil && err == nil {
+		res, err = e.Embed(ctx, EmbedRequest{Texts: []string{"ready"}})
+	}
+	return res.Decision, err
+}
+
 func (e *Embedder) tokenize(req EmbedRequest) (rows [][]int64, truncated []int, err error) {
 	if (len(req.Texts) == 0) == (len(req.Tokens) == 0) || len(req.Files) > 0 {
 		return nil, nil, &InvalidInputError{Field: "input", Input: -1, Problem: "it holds no input, or inputs of several kinds", Remedy: "give at least one text, or one list of token ids, or one file"}

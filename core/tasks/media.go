@@ -150,6 +150,11 @@ func (s *SoundSense) Sample() (Perceived, error) {
 	return Perceived{Inputs: in}, err
 }
 
+// sampled is a sense whose every file is its sample.
+type sampled struct{ Sense }
+
+func (s sampled) Prepare([]byte) (Perceived, error) { return s.Sample() }
+
 // maxBatchFiles are run together, so that memory is bounded whatever the request.
 const maxBatchFiles = 8
 
