@@ -22,6 +22,7 @@ import (
 	"github.com/accelhq/accel/core/engine"
 	"github.com/accelhq/accel/core/hosts"
 	"github.com/accelhq/accel/core/processors"
+	"github.com/accelhq/accel/core/processors/pixels"
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/core/schedule"
 	"github.com/accelhq/accel/core/tasks"
@@ -66,6 +67,30 @@ func (f *fake) Embed(ctx context.Context, model string, req tasks.EmbedRequest) 
 			}
 			res.Truncated[i] = 3
 		}
+	}
+	return res, nil
+}
+
+func (f *fake) Classify(_ context.Context, model string, req tasks.ClassifyRequest) (tasks.ClassifyResult, error) {
+	res := tasks.ClassifyResult{Decision: cpuDecision(model)}
+	for _, file := range req.Files {
+		list := []tasks.Label{{Name: "cat", Index: 3, Score: 0.75}, {Name: "dog", Score: float32(len(file.Data))}}
+		for i, name := range req.Labels {
+			list[i%2] = tasks.Label{Name: name, Index: i, Score: 0.5}
+		}
+		res.Labels = append(res.Labels, list)
+	}
+	return res, nil
+}
+
+func (f *fake) Detect(_ context.Context, model string, req tasks.DetectRequest) (tasks.DetectResult, error) {
+	res := tasks.DetectResult{Decision: cpuDecision(model)}
+	for range req.Files {
+		things := []tasks.Thing{{Detection: pixels.Detection{Label: 1, Score: 0.9, Box: [4]float32{1, 2, 13, 14}}, Name: "dog"}}
+		if req.Threshold != nil && *req.Threshold > 0.9 {
+			things = nil
+		}
+		res.Pictures = append(res.Pictures, tasks.DetectedPicture{Height: 17, Width: 23, Things: things})
 	}
 	return res, nil
 }

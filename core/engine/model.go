@@ -132,9 +132,9 @@ func (m *model) serve(e *Engine, s *Session) error {
 }
 
 // addEmbed makes what embeds texts, or files.
-func (m *model) addEmbed(_ *Engine, s *Session) (err error) {
+func (m *model) addEmbed(e *Engine, s *Session) (err error) {
 	if s.Model.Embedding == nil {
-		m.embedder, err = m.perceivingEmbedder(s)
+		m.embedder, err = m.perceivingEmbedder(e, s)
 	} else {
 		emb := s.Model.Embedding
 		m.embedder = &tasks.Embedder{

@@ -42,6 +42,14 @@ func newSense(s *Session) (tasks.Sense, error) {
 	return &tasks.PictureSense{Processor: p}, nil
 }
 
+// fetches is what gets files from URLs; nil where nothing may be fetched.
+func (e *Engine) fetches() tasks.Fetcher {
+	if f := newFetcher(e.config.Fetch); f != nil {
+		return f
+	}
+	return nil
+}
+
 // part is a component as tasks run it.
 func (s *Session) part(component string) (*tasks.Part, error) {
 	p, err := s.Part(component)
@@ -77,8 +85,8 @@ func fixed(s *Session, texts *tasks.Part) int {
 }
 
 // addClassify makes what tells classes, of the model's own or of texts.
-func (m *model) addClassify(_ *Engine, s *Session) (err error) {
-	c := &tasks.Classifier{Model: m.name}
+func (m *model) addClassify(e *Engine, s *Session) (err error) {
+	c := &tasks.Classifier{Model: m.name, Fetcher: e.fetches()}
 	if c.Sense, err = newSense(s); err != nil {
 		return err
 	}
@@ -114,8 +122,8 @@ func (m *model) addClassify(_ *Engine, s *Session) (err error) {
 }
 
 // addDetect makes what finds things in pictures.
-func (m *model) addDetect(_ *Engine, s *Session) (err error) {
-	t := &tasks.Detector{Model: m.name, Classes: s.Model.Vision.Labels}
+func (m *model) addDetect(e *Engine, s *Session) (err error) {
+	t := &tasks.Detector{Model: m.name, Fetcher: e.fetches(), Classes: s.Model.Vision.Labels}
 	if t.Sense, err = newSense(s); err != nil {
 		return err
 	}
@@ -129,8 +137,8 @@ func (m *model) addDetect(_ *Engine, s *Session) (err error) {
 
 // perceivingEmbedder makes what embeds files, and texts into the same space where the
 // model has one.
-func (m *model) perceivingEmbedder(s *Session) (_ *tasks.Embedder, err error) {
-	e := &tasks.Embedder{Model: m.name, Normalize: true}
+func (m *model) perceivingEmbedder(from *Engine, s *Session) (_ *tasks.Embedder, err error) {
+	e := &tasks.Embedder{Model: m.name, Fetcher: from.fetches(), Normalize: true}
 	if e.Sense, err = newSense(s); err != nil {
 		return nil, err
 	}

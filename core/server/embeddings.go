@@ -33,7 +33,7 @@ func (s *Server) embeddings(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rec := recordOf(ctx)
-	s.name(rec, req.model, max(len(req.embed.Texts), len(req.embed.Tokens)))
+	s.name(rec, req.model, inputsOf(req.embed))
 	res, err := s.embed(ctx, req)
 	if err != nil {
 		s.fail(w, r, err)
@@ -91,7 +91,7 @@ func (s *Server) embed(ctx context.Context, req embeddingsRequest) (tasks.EmbedR
 	}
 	defer release()
 	res, err := s.engine.Embed(ctx, req.model, req.embed)
-	if inputs := max(len(req.embed.Texts), len(req.embed.Tokens)); err == nil && len(res.Vectors) != inputs {
+	if inputs := inputsOf(req.embed); err == nil && len(res.Vectors) != inputs {
 		err = fmt.Errorf("the engine returned %d vectors for %d inputs", len(res.Vectors), inputs)
 	}
 	return res, err

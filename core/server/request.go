@@ -48,8 +48,8 @@ func parseEmbeddings(body []byte, maxInputs int) (embeddingsRequest, error) {
 	if req.model == "" {
 		return req, invalid("model", "model: it is missing; name one of GET /v1/models")
 	}
-	if len(req.embed.Texts) == 0 && len(req.embed.Tokens) == 0 {
-		return req, invalid("input", "input: it is missing; give a string, or a list of strings or of token ids")
+	if inputsOf(req.embed) == 0 {
+		return req, invalid("input", "input: it is missing; give a string, a list of strings or of token ids, or an object with image_url")
 	}
 	return req, nil
 }
@@ -188,8 +188,11 @@ func describeJSON(value json.RawMessage) string {
 	return "the number " + string(value)
 }
 
+// inputsOf counts a request's inputs.
+func inputsOf(r tasks.EmbedRequest) int { return len(r.Texts) + len(r.Tokens) + len(r.Files) }
+
 // setInput takes a string, a list of strings, a list of token ids (which is one
-// input), or a list of those.
+// input), or a list of those; or a file, or a list of files.
 func (req *embeddingsRequest) setInput(value json.RawMessage, maxInputs int) error {
 	if value[0] == '"' {
 		var text string
@@ -197,6 +200,11 @@ func (req *embeddingsRequest) setInput(value json.RawMessage, maxInputs int) err
 			return err
 		}
 		return req.addText("input", text)
+	}
+	if value[0] == '{' {
+		f, err := fileOf("input", value)
+		req.embed.Files = append(req.embed.Files, f)
+		return err
 	}
 	if value[0] != '[' {
 		return invalid("input", "input: want a string, or a list of strings or of token ids, found %s", describeJSON(value))
@@ -218,6 +226,13 @@ func (req *embeddingsRequest) setInput(value json.RawMessage, maxInputs int) err
 		at := fmt.Sprintf("input[%d]", i)
 		var err error
 		switch {
+		case item[0] == '{' && len(req.embed.Texts)+len(req.embed.Tokens) == 0:
+			var f tasks.File
+			if f, err = fileOf(at, item); err == nil {
+				req.embed.Files = append(req.embed.Files, f)
+			}
+		case len(req.embed.Files) > 0:
+			err = invalid("input", "%s: %s among files; send them apart", at, describeJSON(item))
 		case item[0] == '"' && len(req.embed.Tokens) == 0:
 			var text string
 			if err = decode("input", item, "a string", &text); err == nil {
@@ -225,7 +240,7 @@ func (req *embeddingsRequest) setInput(value json.RawMessage, maxInputs int) err
 			}
 		case item[0] == '[' && len(req.embed.Texts) == 0:
 			err = req.addTokens(at, item)
-		case item[0] == '"' || item[0] == '[':
+		case item[0] == '"' || item[0] == '[' || item[0] == '{':
 			err = invalid("input", "%s: %s among entries of the other kind; send strings and token ids apart", at, describeJSON(item))
 		default:
 			err = invalid("input", "%s: want a string or a list of token ids, found %s", at, describeJSON(item))
@@ -234,7 +249,7 @@ func (req *embeddingsRequest) setInput(value json.RawMessage, maxInputs int) err
 			return err
 		}
 	}
-	if len(req.embed.Texts)+len(req.embed.Tokens) == 0 {
+	if inputsOf(req.embed) == 0 {
 		return invalid("input", "input: the list is empty; give at least one string or list of token ids")
 	}
 	return nil

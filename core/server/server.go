@@ -42,6 +42,10 @@ import (
 type Engine interface {
 	// Embed returns one vector an input, in their order. It ends soon after ctx.
 	Embed(ctx context.Context, model string, req tasks.EmbedRequest) (tasks.EmbedResult, error)
+	// Classify tells classes of pictures, videos or sounds, Detect finds things in pictures:
+	// for each file, in their order.
+	Classify(ctx context.Context, model string, req tasks.ClassifyRequest) (tasks.ClassifyResult, error)
+	Detect(ctx context.Context, model string, req tasks.DetectRequest) (tasks.DetectResult, error)
 	// Generate hands what a model generates to emit, as it comes. It ends soon after ctx.
 	Generate(ctx context.Context, model string, req tasks.GenerateRequest, emit func(tasks.GenerateEvent) error) (tasks.GenerateResult, error)
 	// Tokenizer is that of a model.
@@ -104,7 +108,7 @@ func (s *Server) routes() http.Handler {
 	r := chi.NewRouter()
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, &problem{Status: http.StatusNotFound, Type: invalidRequest, Code: "unknown_url",
-			Message: fmt.Sprintf("there is no %s %s; there are POST /v1/embeddings, /v1/chat/completions, /v1/completions, /tokenize and /detokenize, GET /v1/models, /healthz, /readyz and /metrics", r.Method, r.URL.Path)})
+			Message: fmt.Sprintf("there is no %s %s; there are POST /v1/embeddings, /v1/classify, /v1/detect, /v1/chat/completions, /v1/completions, /tokenize and /detokenize, GET /v1/models, /healthz, /readyz and /metrics", r.Method, r.URL.Path)})
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, &problem{Status: http.StatusMethodNotAllowed, Type: invalidRequest, Code: "method_not_allowed",
@@ -115,6 +119,8 @@ func (s *Server) routes() http.Handler {
 	r.Group(func(r chi.Router) {
 		r.Use(s.authenticate)
 		r.Post("/v1/embeddings", s.embeddings)
+		r.Post("/v1/classify", s.classify)
+		r.Post("/v1/detect", s.detect)
 		r.Post("/v1/chat/completions", s.chatCompletions)
 		r.Post("/v1/completions", s.completions)
 		r.Post("/tokenize", s.tokenize)

@@ -32,7 +32,23 @@ import (
 type fake struct {
 	embed      func(ctx context.Context, model string, req tasks.EmbedRequest) (tasks.EmbedResult, error)
 	generate   func(ctx context.Context, req tasks.GenerateRequest, emit func(tasks.GenerateEvent) error) (tasks.GenerateResult, error)
+	classify   func(req tasks.ClassifyRequest) (tasks.ClassifyResult, error)
+	detect     func(req tasks.DetectRequest) (tasks.DetectResult, error)
 	conditions []engine.Condition
+}
+
+func (f *fake) Classify(_ context.Context, model string, req tasks.ClassifyRequest) (tasks.ClassifyResult, error) {
+	if f.classify == nil {
+		return tasks.ClassifyResult{}, &engine.TaskError{Model: model, Class: "bert", Asked: "classify", Serves: "embed"}
+	}
+	return f.classify(req)
+}
+
+func (f *fake) Detect(_ context.Context, model string, req tasks.DetectRequest) (tasks.DetectResult, error) {
+	if f.detect == nil {
+		return tasks.DetectResult{}, &engine.TaskError{Model: model, Class: "bert", Asked: "detect", Serves: "embed"}
+	}
+	return f.detect(req)
 }
 
 func (f *fake) Generate(ctx context.Context, model string, req tasks.GenerateRequest, emit func(tasks.GenerateEvent) error) (tasks.GenerateResult, error) {
@@ -65,6 +81,9 @@ func (f *fake) Embed(ctx context.Context, model string, req tasks.EmbedRequest) 
 	for i, ids := range req.Tokens {
 		res.Vectors = append(res.Vectors, []float32{float32(i), float32(len(ids))})
 		res.Tokens += len(ids)
+	}
+	for i, file := range req.Files {
+		res.Vectors = append(res.Vectors, []float32{float32(i), float32(len(file.Data) + len(file.URL))})
 	}
 	if req.Truncate {
 		res.Truncated = make([]int, len(res.Vectors))
@@ -238,7 +257,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"fields differ by case", "POST", embed, `{"Model":"mini","input":"a"}`, 400, "unknown_parameter", "Model", `did you mean "model"?`},
 		{"field twice", "POST", embed, `{"model":"mini","model":"mini","input":"a"}`, 400, "invalid_value", "model", "given twice"},
 		{"number for model", "POST", embed, `{"model":7,"input":"a"}`, 400, "invalid_value", "model", "want a string, found the number 7"},
-		{"object for input", "POST", embed, `{"model":"mini","input":{}}`, 400, "invalid_value", "input", "found an object"},
+		{"object for input", "POST", embed, `{"model":"mini","input":{}}`, 400, "invalid_value", "input", "or an object with image_url"},
 		{"empty text", "POST", embed, `{"model":"mini","input":["a",""]}`, 400, "invalid_value", "input", "input[1]: it is an empty string"},
 		{"empty list", "POST", embed, `{"model":"mini","input":[]}`, 400, "invalid_value", "input", "the list is empty"},
 		{"empty ids", "POST", embed, `{"model":"mini","input":[[1],[]]}`, 400, "invalid_value", "input", "input[1]: the list of token ids is empty"},

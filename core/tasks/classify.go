@@ -13,7 +13,7 @@ import (
 
 // ClassifyRequest asks what is on pictures or videos, or in sounds.
 type ClassifyRequest struct {
-	Files [][]byte
+	Files []File
 	// Labels are the classes to tell apart, for models that compare with texts; nil: the
 	// model's own.
 	Labels []string
@@ -38,8 +38,9 @@ type ClassifyResult struct {
 
 // Classifier classifies with one model: by classes of its own, or by texts.
 type Classifier struct {
-	Model string
-	Sense Sense
+	Model   string
+	Sense   Sense
+	Fetcher Fetcher // of files at URLs; nil: none is fetched
 
 	Classes []string // its own; nil: it has none
 	Own     *Part    // output logits [batch, classes]
@@ -80,7 +81,7 @@ func (c *Classifier) Classify(ctx context.Context, req ClassifyRequest) (Classif
 	case len(req.Templates) > 0:
 		return res, &InvalidInputError{Field: "templates", Input: -1, Problem: "there are no labels to put into them"}
 	}
-	return res, perceive(ctx, &res.Decision, c.Sense, c.Own, req.Files, func(i int, _ Perceived, out map[string]tensor.Tensor) error {
+	return res, perceive(ctx, &res.Decision, c.Sense, c.Fetcher, c.Own, req.Files, func(i int, _ Perceived, out map[string]tensor.Tensor) error {
 		var err error
 		res.Labels[i], err = c.rank(c.Classes, out["logits"], false, req.Top)
 		return err
@@ -91,7 +92,7 @@ func (c *Classifier) Classify(ctx context.Context, req ClassifyRequest) (Classif
 func (c *Classifier) Ready(ctx context.Context) (route.Decision, error) {
 	sample := *c
 	sample.Sense = sampled{c.Sense}
-	req := ClassifyRequest{Files: [][]byte{nil}}
+	req := ClassifyRequest{Files: []File{{}}}
 	if c.Own == nil {
 		req.Labels = []string{"ready"}
 	}
@@ -108,7 +109,7 @@ func (c *Classifier) byTexts(ctx context.Context, req ClassifyRequest, res *Clas
 	if err != nil {
 		return err
 	}
-	return perceive(ctx, &res.Decision, c.Sense, c.Seen, req.Files, func(i int, _ Perceived, seen map[string]tensor.Tensor) error {
+	return perceive(ctx, &res.Decision, c.Sense, c.Fetcher, c.Seen, req.Files, func(i int, _ Perceived, seen map[string]tensor.Tensor) error {
 		for name, t := range texts {
 			seen[name] = t
 		}

@@ -69,10 +69,10 @@ func floats(rows ...[]float32) tensor.Tensor {
 	return tensor.Floats(tensor.Shape{int64(len(rows)), int64(len(rows[0]))}, slices.Concat(rows...)...)
 }
 
-func files(n ...int) [][]byte {
-	var out [][]byte
+func files(n ...int) []File {
+	var out []File
 	for _, k := range n {
-		out = append(out, make([]byte, k))
+		out = append(out, File{Data: make([]byte, k)})
 	}
 	return out
 }
@@ -171,6 +171,12 @@ func TestClassifyByTexts(t *testing.T) {
 		t.Errorf("the scores are %v together", sum)
 	}
 
+	// A file may come as a URL.
+	res, err = c.Classify(t.Context(), ClassifyRequest{Files: []File{{URL: "data:x/y;base64,AAAAAAA="}}, Labels: labels, Top: 1})
+	if err != nil || res.Labels[0][0].Name != "three" && res.Labels[0][0].Name != "one" {
+		t.Errorf("found %+v, %v", res.Labels, err)
+	}
+
 	// A template's letters count, two templates count as their mean.
 	res, err = c.Classify(t.Context(), ClassifyRequest{Files: files(7), Labels: labels[:2], Templates: []string{"{}", "{}......"}, Top: 1})
 	if err != nil || len(res.Labels[0]) != 1 || res.Labels[0][0].Name != "one" { // (4+10)/2 = 7
@@ -199,6 +205,8 @@ func TestClassifyErrors(t *testing.T) {
 		{byTexts(), ClassifyRequest{Files: files(1)}, `labels: there are none, and model "m" has no classes of its own; give the labels`},
 		{byTexts(), ClassifyRequest{Files: files(1), Top: -1}, "top: it is -1"},
 		{byTexts(), ClassifyRequest{Files: files(1, 0), Labels: []string{"a"}}, "input[1]: it is empty"},
+		{byTexts(), ClassifyRequest{Files: []File{{URL: "https://example.com/a.png"}}, Labels: []string{"a"}}, `input[0]: the URL does not begin with "data:"`},
+		{byTexts(), ClassifyRequest{Files: []File{{URL: "data:image/png;base64,?"}}, Labels: []string{"a"}}, "input[0]: its base64 does not decode"},
 		{byTexts(), ClassifyRequest{Files: files(1), Labels: []string{"a", " "}}, "labels[1]: it is empty"},
 		{byTexts(), ClassifyRequest{Files: files(1), Labels: []string{"a"}, Templates: []string{"a photo"}}, `templates[0]: "a photo" has no place for a label`},
 		{byTexts(), ClassifyRequest{Files: files(1), Labels: []string{"a long, long label"}}, "labels[0]: with its template it has 19 tokens, model \"m\" takes 12"},

@@ -11,7 +11,7 @@ import (
 
 // DetectRequest asks for the things in pictures.
 type DetectRequest struct {
-	Files     [][]byte
+	Files     []File
 	Threshold *float64 // above which a thing's probability must be, 0 to 1; nil: DefaultThreshold
 	Most      int      // things in each picture, the likeliest; 0: all
 }
@@ -41,6 +41,7 @@ type DetectResult struct {
 type Detector struct {
 	Model   string
 	Sense   Sense
+	Fetcher Fetcher // of files at URLs; nil: none is fetched
 	Classes []string
 	Part    *Part // outputs logits [batch, queries, classes+1] and pred_boxes [batch, queries, 4]
 }
@@ -61,7 +62,7 @@ func (t *Detector) Detect(ctx context.Context, req DetectRequest) (DetectResult,
 	case req.Most < 0:
 		return res, &InvalidInputError{Field: "max_detections", Input: -1, Problem: fmt.Sprintf("it is %d", req.Most), Remedy: "0 gives all"}
 	}
-	return res, perceive(ctx, &res.Decision, t.Sense, t.Part, req.Files, func(i int, p Perceived, out map[string]tensor.Tensor) error {
+	return res, perceive(ctx, &res.Decision, t.Sense, t.Fetcher, t.Part, req.Files, func(i int, p Perceived, out map[string]tensor.Tensor) error {
 		found, err := pixels.Detections(out["logits"], out["pred_boxes"], [][2]int{{p.Height, p.Width}}, threshold)
 		if err != nil {
 			return fmt.Errorf("model %q: %w", t.Model, err)
@@ -81,6 +82,6 @@ func (t *Detector) Detect(ctx context.Context, req DetectRequest) (DetectResult,
 func (t *Detector) Ready(ctx context.Context) (route.Decision, error) {
 	sample := *t
 	sample.Sense = sampled{t.Sense}
-	res, err := sample.Detect(ctx, DetectRequest{Files: [][]byte{nil}})
+	res, err := sample.Detect(ctx, DetectRequest{Files: []File{{}}})
 	return res.Decision, err
 }

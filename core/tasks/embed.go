@@ -21,7 +21,7 @@ type EmbedRequest struct {
 	Tokens [][]int64
 	// Files are pictures, videos or sounds, for models whose vectors of them can be
 	// held against those of texts, or against each other.
-	Files [][]byte
+	Files []File
 	// Truncate cuts inputs that are longer than the model takes; without it they are
 	// an *InputTooLongError.
 	Truncate bool
@@ -57,13 +57,14 @@ type Embedder struct {
 	Encoder   Encoder
 	Runner    Runner
 	Sense     Sense
-	Perceive  *Part  // what makes vectors of files: output [batch, hidden]
-	MaxTokens int    // of one input
-	Hidden    int    // components of a vector
-	Pad       int64  // id that fills a batch's shorter inputs
-	Fixed     int    // tokens that every text is filled up to, without a mask; 0: those of the longest of a batch, with one
-	Output    string // the graph's output, [batch, hidden] float32
-	Normalize bool   // whether the vectors have length 1
+	Fetcher   Fetcher // of files at URLs; nil: none is fetched
+	Perceive  *Part   // what makes vectors of files: output [batch, hidden]
+	MaxTokens int     // of one input
+	Hidden    int     // components of a vector
+	Pad       int64   // id that fills a batch's shorter inputs
+	Fixed     int     // tokens that every text is filled up to, without a mask; 0: those of the longest of a batch, with one
+	Output    string  // the graph's output, [batch, hidden] float32
+	Normalize bool    // whether the vectors have length 1
 	// Feeds completes input_ids and attention_mask, both int64 [batch, sequence],
 	// with what else the model takes, and refuses ids it does not know.
 	Feeds func(map[string]tensor.Tensor) (map[string]tensor.Tensor, error)
@@ -122,7 +123,7 @@ func (e *Embedder) perceive(ctx context.Context, req EmbedRequest) (EmbedResult,
 		return EmbedResult{}, &InvalidInputError{Field: "input", Input: -1, Problem: fmt.Sprintf("model %q takes texts alone", e.Model)}
 	}
 	res := EmbedResult{Vectors: make([][]float32, len(req.Files))}
-	err := perceive(ctx, &res.Decision, e.Sense, e.Perceive, req.Files, func(i int, _ Perceived, out map[string]tensor.Tensor) error {
+	err := perceive(ctx, &res.Decision, e.Sense, e.Fetcher, e.Perceive, req.Files, func(i int, _ Perceived, out map[string]tensor.Tensor) error {
 		return e.take(&res, out[e.Perceive.Outputs[0]], []int{i})
 	})
 	if err != nil {
@@ -138,7 +139,7 @@ func (e *Embedder) Ready(ctx context.Context) (route.Decision, error) {
 	if e.Sense != nil {
 		sample := *e
 		sample.Sense = sampled{e.Sense}
-		res, err = sample.Embed(ctx, EmbedRequest{Files: [][]byte{nil}})
+		res, err = sample.Embed(ctx, EmbedRequest{Files: []File{{}}})
 	}
 	if e.Encoder != nil && err == nil {
 		res, err = e.Embed(ctx, EmbedRequest{Texts: []string{"ready"}})

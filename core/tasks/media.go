@@ -42,6 +42,13 @@ func (p *Part) run(ctx context.Context, d *route.Decision, inputs map[string]ten
 	return got, nil
 }
 
+// File is a picture, a video or a sound: its content, or a URL that carries it (data:) or
+// leads to it.
+type File struct {
+	Data []byte
+	URL  string // counts where there is no Data
+}
+
 // Sense makes files what a component takes: pictures, videos or sounds.
 type Sense interface {
 	// Prepare decodes a file: inputs for a batch of one. Its error says what is wrong
@@ -160,7 +167,7 @@ const maxBatchFiles = 8
 
 // perceive runs a component over files, some at a time where their inputs are of one
 // shape, and hands each its rows of every output.
-func perceive(ctx context.Context, d *route.Decision, sense Sense, part *Part, files [][]byte, each func(i int, p Perceived, out map[string]tensor.Tensor) error) error {
+func perceive(ctx context.Context, d *route.Decision, sense Sense, f Fetcher, part *Part, files []File, each func(i int, p Perceived, out map[string]tensor.Tensor) error) error {
 	var batch []Perceived
 	first := 0
 	flush := func() error {
@@ -192,7 +199,14 @@ func perceive(ctx context.Context, d *route.Decision, sense Sense, part *Part, f
 		return nil
 	}
 	for i, file := range files {
-		p, err := sense.Prepare(file)
+		data, err := file.Data, error(nil)
+		if data == nil && file.URL != "" {
+			data, err = fetch(ctx, f, file.URL)
+		}
+		var p Perceived
+		if err == nil {
+			p, err = sense.Prepare(data)
+		}
 		if err != nil {
 			return &InvalidInputError{Field: "input", Input: i, Problem: err.Error()}
 		}

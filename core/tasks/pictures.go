@@ -112,13 +112,13 @@ func pictured(messages []processors.Message) ([]processors.Message, []string, er
 	return out, urls, nil
 }
 
-// fetch gets a picture's file.
-func (g *Completer) fetch(ctx context.Context, url string) ([]byte, error) {
+// fetch gets what a URL leads to; f nil: nothing but what URLs carry themselves.
+func fetch(ctx context.Context, f Fetcher, url string) ([]byte, error) {
 	if !strings.HasPrefix(url, dataScheme) {
-		if g.Fetcher == nil {
-			return nil, fmt.Errorf("the URL does not begin with %q, and pictures are not fetched from elsewhere", dataScheme)
+		if f == nil {
+			return nil, fmt.Errorf("the URL does not begin with %q, and files are not fetched from elsewhere", dataScheme)
 		}
-		return g.Fetcher.Fetch(ctx, url)
+		return f.Fetch(ctx, url)
 	}
 	meta, data, ok := strings.Cut(url[len(dataScheme):], ",")
 	if !ok || !strings.HasSuffix(meta, ";base64") {
@@ -166,7 +166,7 @@ func (g *Completer) look(ctx context.Context, ids []int64, urls []string) ([]int
 	sights := make([]Sight, len(urls))
 	from := 0
 	for i, url := range urls {
-		file, err := g.fetch(ctx, url)
+		file, err := fetch(ctx, g.Fetcher, url)
 		if err != nil {
 			return nil, nil, invalid(i, err)
 		}
