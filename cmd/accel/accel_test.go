@@ -109,6 +109,28 @@ func (f *fake) Generate(_ context.Context, model string, req tasks.GenerateReque
 	return res, nil
 }
 
+// Transcribe hears two segments, and says in the first what it was asked.
+func (f *fake) Transcribe(_ context.Context, model string, req tasks.TranscribeRequest, emit func(tasks.Segment) error) (tasks.TranscribeResult, error) {
+	res := tasks.TranscribeResult{Language: "en", Tokens: 7, Decision: cpuDecision(model)}
+	heard, block := 0, make([]float32, 1000)
+	for {
+		n, err := req.Sound.Read(block)
+		if heard += n; err == io.EOF {
+			break
+		}
+		if err != nil {
+			return res, err
+		}
+	}
+	res.Duration = float64(heard) / float64(req.Sound.Rate())
+	for i, text := range []string{fmt.Sprintf(" language %q, prompt %q, translate %v.", req.Language, req.Prompt, req.Translate), " The end."} {
+		if err := emit(tasks.Segment{ID: i, Start: float64(i), End: float64(i) + 0.5, Text: text}); err != nil {
+			return res, err
+		}
+	}
+	return res, nil
+}
+
 func (f *fake) Tokenizer(context.Context, string) (*processors.Tokenizer, error) {
 	return nil, errors.New("no tokenizer")
 }

@@ -120,15 +120,16 @@ type Cache struct {
 
 // Server configures the HTTP server.
 type Server struct {
-	Listen       string   `koanf:"listen" format:"address" doc:"Address and port. Port 0 takes a free one."`
-	APIKeys      []Secret `koanf:"api_keys" doc:"Keys that clients must show one of (Authorization: Bearer KEY). Never shown."`
-	APIKeyFile   string   `koanf:"api_key_file" path:"true" doc:"File with more keys, one a line; empty lines and lines that begin with # are skipped."`
-	AllowPublic  bool     `koanf:"allow_public" doc:"Listen beyond loopback even without a key."`
-	AllowOrigins []string `koanf:"allow_origins" format:"origin" doc:"Origins of web pages that may call the server (CORS), such as https://app.example.com."`
-	MaxBodyBytes Bytes    `koanf:"max_body_bytes" min:"1" doc:"Longest request body; longer ones are answered 413."`
-	MaxInputs    int      `koanf:"max_inputs" min:"1" doc:"Most inputs in one request."`
-	Queue        Queue    `koanf:"queue" doc:"Admission. Requests beyond it are answered 429 with Retry-After."`
-	Timeouts     Timeouts `koanf:"timeouts" doc:"Bounds on waiting for clients and models."`
+	Listen        string   `koanf:"listen" format:"address" doc:"Address and port. Port 0 takes a free one."`
+	APIKeys       []Secret `koanf:"api_keys" doc:"Keys that clients must show one of (Authorization: Bearer KEY). Never shown."`
+	APIKeyFile    string   `koanf:"api_key_file" path:"true" doc:"File with more keys, one a line; empty lines and lines that begin with # are skipped."`
+	AllowPublic   bool     `koanf:"allow_public" doc:"Listen beyond loopback even without a key."`
+	AllowOrigins  []string `koanf:"allow_origins" format:"origin" doc:"Origins of web pages that may call the server (CORS), such as https://app.example.com."`
+	MaxBodyBytes  Bytes    `koanf:"max_body_bytes" min:"1" doc:"Longest request body; longer ones are answered 413."`
+	MaxAudioBytes Bytes    `koanf:"max_audio_bytes" min:"1" doc:"Longest request body that holds a sound; longer ones are answered 413. What is past 1 MiB is kept on disk, in the folder for temporary files."`
+	MaxInputs     int      `koanf:"max_inputs" min:"1" doc:"Most inputs in one request."`
+	Queue         Queue    `koanf:"queue" doc:"Admission. Requests beyond it are answered 429 with Retry-After."`
+	Timeouts      Timeouts `koanf:"timeouts" doc:"Bounds on waiting for clients and models."`
 }
 
 // Queue bounds the requests that the server has taken on.
@@ -220,10 +221,11 @@ func Default() Config {
 		Hub:      Hub{Endpoints: []string{"https://huggingface.co"}, Cache: hubCache},
 		Cache:    Cache{Dir: cache, MaxBytes: 50 << 30},
 		Server: Server{
-			Listen:       "127.0.0.1:8399",
-			MaxBodyBytes: 32 << 20,
-			MaxInputs:    2048,
-			Queue:        Queue{MaxRunning: 32, MaxWaiting: 512, MaxWait: 30 * time.Second},
+			Listen:        "127.0.0.1:8399",
+			MaxBodyBytes:  32 << 20,
+			MaxAudioBytes: 512 << 20,
+			MaxInputs:     2048,
+			Queue:         Queue{MaxRunning: 32, MaxWaiting: 512, MaxWait: 30 * time.Second},
 			Timeouts: Timeouts{
 				ReadHeader: 5 * time.Second,
 				ReadBody:   30 * time.Second,

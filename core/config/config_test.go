@@ -236,7 +236,7 @@ func TestRefusals(t *testing.T) {
 			`FILE:1: server.allow_origins.0 = "https://a/b": want an origin such as https://app.example.com, without a path`}},
 		{"map for text", "cache: {dir: {a: 1}}", nil, []string{`FILE:1: cache.dir: want text, found a map`}},
 		{"list for section", "server: [1]", nil, []string{
-			`FILE:1: server: want a section, found a list; it holds: listen, api_keys, api_key_file, allow_public, allow_origins, max_body_bytes, max_inputs, queue, timeouts`}},
+			`FILE:1: server: want a section, found a list; it holds: listen, api_keys, api_key_file, allow_public, allow_origins, max_body_bytes, max_audio_bytes, max_inputs, queue, timeouts`}},
 		{"secret of a wrong type", "server: {api_keys: [12345]}", nil, []string{
 			`FILE:1: server.api_keys.0 = [redacted]: want secret text, found something else; quote it`}},
 		{"required", "models:\n  x: {task: embed}", nil, []string{`FILE:2: models.x.path: it is required and not set; set it`}},

@@ -2,7 +2,6 @@ package server
 
 import (
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -68,26 +67,10 @@ type errWrite struct{ error }
 
 func (e errWrite) Unwrap() error { return e.error }
 
-// streamed answers with server-sent events (WHATWG HTML, 9.2), as OpenAI does.
+// streamed answers with server-sent events, as OpenAI does.
 func (s *Server) streamed(w http.ResponseWriter, r *http.Request, a *reply) {
 	rec := recordOf(r.Context())
-	conn := http.NewResponseController(w)
-	send := func(v any) error {
-		b, err := json.Marshal(v)
-		if err != nil {
-			return err
-		}
-		if err := s.writeBefore(w); err != nil {
-			return errWrite{err}
-		}
-		if _, err := fmt.Fprintf(w, "data: %s\n\n", b); err != nil {
-			return errWrite{err}
-		}
-		if err := conn.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
-			return errWrite{err}
-		}
-		return nil
-	}
+	send := s.events(w)
 	begun := false
 	res, err := s.engine.Generate(r.Context(), a.req.model, a.req.GenerateRequest, func(e tasks.GenerateEvent) error {
 		if e.First != nil {

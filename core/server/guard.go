@@ -99,7 +99,7 @@ func (s *Server) protect(next http.Handler) http.Handler {
 			h := w.Header()
 			h.Set("Access-Control-Allow-Origin", origin)
 			h.Add("Vary", "Origin")
-			h.Set("Access-Control-Expose-Headers", "X-Accel-Platform, X-Accel-Device-Kind, X-Accel-Device, X-Accel-Fallback, X-Accel-Replays, X-Request-Id, Retry-After")
+			h.Set("Access-Control-Expose-Headers", "X-Accel-Platform, X-Accel-Device-Kind, X-Accel-Device, X-Accel-Fallback, X-Accel-Replays, X-Accel-Notes, X-Request-Id, Retry-After")
 			if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
 				h.Set("Access-Control-Allow-Methods", "GET, POST")
 				h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, X-Request-Id")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/accelhq/accel/core/engine"
+	"github.com/accelhq/accel/core/processors/audio"
 	"github.com/accelhq/accel/core/schedule"
 	"github.com/accelhq/accel/core/tasks"
 	"github.com/accelhq/accel/sdk/backend"
@@ -81,6 +82,9 @@ var translations = []func(error) *problem{
 	}),
 	as(func(e *tasks.ContextError) *problem {
 		return &problem{Status: http.StatusBadRequest, Type: invalidRequest, Code: "context_length_exceeded", Param: e.Field, Message: e.Error()}
+	}),
+	as(func(e *audio.FormatError) *problem {
+		return &problem{Status: http.StatusBadRequest, Type: invalidRequest, Code: "invalid_value", Param: "file", Message: e.Error()}
 	}),
 	as(func(e *schedule.InvalidError) *problem {
 		return &problem{Status: http.StatusBadRequest, Type: invalidRequest, Code: "invalid_value", Param: e.Field, Message: e.Error()}

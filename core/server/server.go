@@ -10,6 +10,8 @@
 //	                     answered: which, and why
 //	X-Accel-Replays      only where the request outlived its device: how often, and
 //	                     what happened
+//	X-Accel-Notes        only where something about a sound was odd, such as that its
+//	                     file ends before its header says
 //	X-Request-Id         the client's, if it sent one of up to 128 letters, digits,
 //	                     '.', '_', ':' or '-', else one made here
 //
@@ -48,6 +50,8 @@ type Engine interface {
 	Detect(ctx context.Context, model string, req tasks.DetectRequest) (tasks.DetectResult, error)
 	// Generate hands what a model generates to emit, as it comes. It ends soon after ctx.
 	Generate(ctx context.Context, model string, req tasks.GenerateRequest, emit func(tasks.GenerateEvent) error) (tasks.GenerateResult, error)
+	// Transcribe hands what is said in a sound to emit, as it is heard. It ends soon after ctx.
+	Transcribe(ctx context.Context, model string, req tasks.TranscribeRequest, emit func(tasks.Segment) error) (tasks.TranscribeResult, error)
 	// Tokenizer is that of a model.
 	Tokenizer(ctx context.Context, model string) (*processors.Tokenizer, error)
 	// SchedulerStats are snapshots of the models that generate, by name.
@@ -108,7 +112,7 @@ func (s *Server) routes() http.Handler {
 	r := chi.NewRouter()
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, &problem{Status: http.StatusNotFound, Type: invalidRequest, Code: "unknown_url",
-			Message: fmt.Sprintf("there is no %s %s; there are POST /v1/embeddings, /v1/classify, /v1/detect, /v1/chat/completions, /v1/completions, /tokenize and /detokenize, GET /v1/models, /healthz, /readyz and /metrics", r.Method, r.URL.Path)})
+			Message: fmt.Sprintf("there is no %s %s; there are POST /v1/embeddings, /v1/classify, /v1/detect, /v1/chat/completions, /v1/completions, /v1/audio/transcriptions, /v1/audio/translations, /tokenize and /detokenize, GET /v1/models, /healthz, /readyz and /metrics", r.Method, r.URL.Path)})
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, &problem{Status: http.StatusMethodNotAllowed, Type: invalidRequest, Code: "method_not_allowed",
@@ -123,6 +127,8 @@ func (s *Server) routes() http.Handler {
 		r.Post("/v1/detect", s.detect)
 		r.Post("/v1/chat/completions", s.chatCompletions)
 		r.Post("/v1/completions", s.completions)
+		r.Post("/v1/audio/transcriptions", s.transcriptions)
+		r.Post("/v1/audio/translations", s.translations)
 		r.Post("/tokenize", s.tokenize)
 		r.Post("/detokenize", s.detokenize)
 		r.Get("/v1/models", s.models)

@@ -31,6 +31,7 @@ import (
 // fake is an engine whose vectors hold, for each input, its index and length.
 type fake struct {
 	embed      func(ctx context.Context, model string, req tasks.EmbedRequest) (tasks.EmbedResult, error)
+	transcribe func(ctx context.Context, req tasks.TranscribeRequest, emit func(tasks.Segment) error) (tasks.TranscribeResult, error)
 	generate   func(ctx context.Context, req tasks.GenerateRequest, emit func(tasks.GenerateEvent) error) (tasks.GenerateResult, error)
 	classify   func(req tasks.ClassifyRequest) (tasks.ClassifyResult, error)
 	detect     func(req tasks.DetectRequest) (tasks.DetectResult, error)
@@ -56,6 +57,13 @@ func (f *fake) Generate(ctx context.Context, model string, req tasks.GenerateReq
 		return tasks.GenerateResult{}, &engine.ModelNotFoundError{Model: model, Known: []string{"mini"}}
 	}
 	return f.generate(ctx, req, emit)
+}
+
+func (f *fake) Transcribe(ctx context.Context, model string, req tasks.TranscribeRequest, emit func(tasks.Segment) error) (tasks.TranscribeResult, error) {
+	if model != "mini" {
+		return tasks.TranscribeResult{}, &engine.ModelNotFoundError{Model: model, Known: []string{"mini"}}
+	}
+	return f.transcribe(ctx, req, emit)
 }
 
 func (f *fake) Tokenizer(context.Context, string) (*processors.Tokenizer, error) {
