@@ -38,13 +38,17 @@ all. Flags go over what it says.
 The task generate answers each line of a file (JSON lines with prompt or messages, and any field
 of the HTTP API; OpenAI's batch form, too) with a line: many at a time, in the order of the input.
 A line that can't be answered gets an error, and the exit status is 1 then. --resume goes on with
-a file that has some of the answers.`,
+a file that has some of the answers.
+
+The task transcribe writes what is said in a sound (WAV, FLAC, MP3, Ogg), of any length, as it is
+heard: with times for people, or as text, srt, vtt, json or verbose_json.`,
 		Example: `  accel run model.onnx --input ids=ids.npy --input mask='[[1, 1, 0]]'
   accel run model.onnx --inputs batch.npz --output out.npz --platform cpu
   accel run model.onnx --generate random --dim batch=8 --repeat 50
   accel run model.onnx --generate random:7 --record test_data_set_0
   accel run configs/demo.yaml --platform simulation --json
-  accel run smol.gguf --task generate --inputs prompts.jsonl --output answers.jsonl --resume`,
+  accel run smol.gguf --task generate --inputs prompts.jsonl --output answers.jsonl --resume
+  accel run whisper-base --task transcribe --inputs talk.mp3 --format srt --output talk.srt`,
 		Args: cobra.ExactArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"onnx", "yaml", "yml", "json"}, cobra.ShellCompDirectiveFilterFileExt
@@ -76,6 +80,8 @@ a file that has some of the answers.`,
 			return a.infer(c.Context(), l)
 		case "generate":
 			return a.generate(c.Context(), l)
+		case "transcribe":
+			return a.transcribe(c.Context(), l)
 		}
 		return a.run(c.Context(), l)
 	}

@@ -160,7 +160,7 @@ type Log struct {
 // Run is one piece of work: what stands in a run file beside any of Config's
 // sections.
 type Run struct {
-	Task      string `koanf:"task" enum:"embed,generate,infer" required:"true" doc:"What to do. embed: a vector for each text. generate: an answer to each line of a file. infer: run a graph as it is, tensors in, tensors out."`
+	Task      string `koanf:"task" enum:"embed,generate,transcribe,infer" required:"true" doc:"What to do. embed: a vector for each text. generate: an answer to each line of a file. transcribe: what is said in a sound. infer: run a graph as it is, tensors in, tensors out."`
 	Model     string `koanf:"model" required:"true" doc:"A name under models, or the path of a model: a folder or, to infer, an .onnx file."`
 	Platform  string `koanf:"platform" format:"platform" doc:"Preferred platform or device; overrides the model's."`
 	Precision string `koanf:"precision" enum:"f32" doc:"Precision to run in; overrides the model's."`
@@ -168,14 +168,14 @@ type Run struct {
 	Output    Output `koanf:"output" doc:"What to do with the answers."`
 	Repeat    int    `koanf:"repeat" min:"0" doc:"infer: runs to time, after one that is not timed. 0: run once."`
 	// What the lines of a batch have in common, and how they are worked on.
-	Request     map[string]any `koanf:"request" doc:"generate: fields that every line has unless it gives its own, as the HTTP API knows them: max_tokens, temperature, seed, stop, response_format and so on."`
+	Request     map[string]any `koanf:"request" doc:"generate: fields that every line has unless it gives its own, as the HTTP API knows them: max_tokens, temperature, seed, stop, response_format and so on. transcribe: language, prompt and temperature, as the HTTP API knows them, and translate (true or false)."`
 	Concurrency int            `koanf:"concurrency" min:"0" doc:"generate: most lines that are worked on at a time. 0: twice generate.max_sequences, but not more than generate.max_waiting."`
 }
 
-// Inputs of a run. To embed, exactly one of File and Texts is given; to generate, File;
-// to infer, any of File, Tensors and Generate.
+// Inputs of a run. To embed, exactly one of File and Texts is given; to generate and to transcribe,
+// File; to infer, any of File, Tensors and Generate.
 type Inputs struct {
-	File  string   `koanf:"file" path:"true" doc:"embed: text file in UTF-8, one input a line; empty lines are skipped. generate: JSON lines, each an object with prompt or messages, perhaps an id, and any fields of the HTTP API; or OpenAI's batch form, custom_id and body. infer: inputs by name, an .npz, a .json object, or a folder of .npy, .pb or .json files or with ONNX's input_0.pb."`
+	File  string   `koanf:"file" path:"true" doc:"embed: text file in UTF-8, one input a line; empty lines are skipped. generate: JSON lines, each an object with prompt or messages, perhaps an id, and any fields of the HTTP API; or OpenAI's batch form, custom_id and body. transcribe: a sound: WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus. infer: inputs by name, an .npz, a .json object, or a folder of .npy, .pb or .json files or with ONNX's input_0.pb."`
 	Texts []string `koanf:"texts" doc:"embed: the inputs themselves."`
 	// Without it a longer input is an error.
 	Truncate bool           `koanf:"truncate" doc:"embed: cut inputs that are longer than the model takes."`
@@ -187,7 +187,7 @@ type Inputs struct {
 
 // Output of a run.
 type Output struct {
-	Format string   `koanf:"format" enum:"table,json,jsonl,npy,npz,pb" doc:"embed: table: the nearest pairs, for people. json: one object. jsonl: one object an input. npy: the vectors as a NumPy array of float32. generate: always jsonl, one object a line. infer: table: a summary, for people. json: the same as an object. With a file, what is written there: npy, npz, pb or json, by default as its name says; in a folder .npy, and .pb for what NumPy lacks."`
+	Format string   `koanf:"format" enum:"table,json,jsonl,npy,npz,pb,text,srt,vtt,verbose_json" doc:"embed: table: the nearest pairs, for people. json: one object. jsonl: one object an input. npy: the vectors as a NumPy array of float32. generate: always jsonl, one object a line. transcribe: table: a line a segment, with its time, for people. text, srt, vtt, json, verbose_json: as the HTTP API has them. infer: table: a summary, for people. json: the same as an object. With a file, what is written there: npy, npz, pb or json, by default as its name says; in a folder .npy, and .pb for what NumPy lacks."`
 	File   string   `koanf:"file" path:"true" doc:"Where to write; empty: standard output. infer: a file, or a folder that gets a file for each output."`
 	Pairs  int      `koanf:"pairs" min:"0" doc:"embed: most pairs in the table."`
 	Only   []string `koanf:"only" doc:"infer: the outputs that are wanted; empty: all."`

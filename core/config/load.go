@@ -138,7 +138,7 @@ func (l *Loaded) checkRun(file string, errs *Errors) {
 	}
 	l.required(runOnlySpec, reflect.ValueOf(*l.Run), origin, errs)
 	for _, key := range taskKeys {
-		if key.task != l.Run.Task && key.given(l.Run) {
+		if !slices.Contains(strings.Split(key.task, " or "), l.Run.Task) && key.given(l.Run) {
 			*errs = append(*errs, &Error{Key: key.name, Origin: l.Origin(key.name), Problem: fmt.Sprintf("it is for the task %s, this is %s", key.task, l.Run.Task), Remedy: "leave it out"})
 		}
 	}
@@ -147,6 +147,9 @@ func (l *Loaded) checkRun(file string, errs *Errors) {
 			Problem: fmt.Sprintf("%s is for the task %s, this is %s", l.Run.Output.Format, strings.Join(of, " or "), l.Run.Task)})
 	}
 	l.checkBatch(origin, errs)
+	if l.Run.Task == "transcribe" && l.Run.Inputs.File == "" {
+		*errs = append(*errs, &Error{Key: "inputs.file", Origin: origin, Problem: "it is required and not set", Remedy: "name a sound"})
+	}
 	if in := l.Run.Inputs; l.Run.Task == "embed" && (in.File == "") == (len(in.Texts) == 0) {
 		*errs = append(*errs, &Error{Key: "inputs", Origin: origin,
 			Problem: "want either a file or texts", Remedy: "give `file: FILE`, one text a line, or `texts: [...]`"})
@@ -174,7 +177,7 @@ func (l *Loaded) checkBatch(origin Origin, errs *Errors) {
 	}
 }
 
-// taskKeys are those keys of a run that only one task has.
+// taskKeys are those keys of a run that only some tasks have.
 var taskKeys = []struct {
 	name, task string
 	given      func(*Run) bool
@@ -189,13 +192,14 @@ var taskKeys = []struct {
 	{"output.record", "infer", func(r *Run) bool { return r.Output.Record != "" }},
 	{"output.order", "generate", func(r *Run) bool { return r.Output.Order != "" }},
 	{"output.resume", "generate", func(r *Run) bool { return r.Output.Resume }},
-	{"request", "generate", func(r *Run) bool { return len(r.Request) > 0 }},
+	{"request", "generate or transcribe", func(r *Run) bool { return len(r.Request) > 0 }},
 	{"concurrency", "generate", func(r *Run) bool { return r.Concurrency > 0 }},
 	{"repeat", "infer", func(r *Run) bool { return r.Repeat > 0 }},
 }
 
 // taskFormats are those formats of a run's output that only some tasks have.
-var taskFormats = map[string][]string{"jsonl": {"embed", "generate"}, "npy": {"embed", "infer"}, "npz": {"infer"}, "pb": {"infer"}}
+var taskFormats = map[string][]string{"jsonl": {"embed", "generate"}, "npy": {"embed", "infer"}, "npz": {"infer"}, "pb": {"infer"},
+	"text": {"transcribe"}, "srt": {"transcribe"}, "vtt": {"transcribe"}, "verbose_json": {"transcribe"}}
 
 // nameRunModel gives the run's model a name under models where a path was given,
 // so that there is one way for a model to be known.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"mime/multipart"
 	"net/http"
@@ -306,6 +307,39 @@ var transcribeFields = map[string]func(req *transcribeRequest, value string) err
 		}
 		return nil
 	},
+}
+
+// ReadTranscription reads a transcription's fields where they are given as values, as in a run
+// file; translate is one more of them.
+func ReadTranscription(fields map[string]any) (tasks.TranscribeRequest, tasks.TranscriptOptions, error) {
+	req := &transcribeRequest{options: tasks.TranscriptOptions{Task: "transcribe"}}
+	known := []string{"language", "prompt", "temperature", "timestamp_granularities", "translate"}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if !slices.Contains(known, name) {
+			return req.TranscribeRequest, req.options, invalid(name, "there is no field %q; there are %s", name, strings.Join(known, ", "))
+		}
+		values, list := fields[name].([]any)
+		if !list {
+			values = []any{fields[name]}
+		}
+		for _, v := range values {
+			if name == "translate" {
+				on, ok := v.(bool)
+				if !ok {
+					return req.TranscribeRequest, req.options, invalid(name, "translate: found %v, wanted true or false", v)
+				}
+				if req.Translate = on; on {
+					req.options.Task = "translate"
+				}
+				continue
+			}
+			if err := transcribeFields[name](req, fmt.Sprint(v)); err != nil {
+				return req.TranscribeRequest, req.options, err
+			}
+		}
+	}
+	req.options.Segments = req.options.Segments || !req.options.Words
+	return req.TranscribeRequest, req.options, nil
 }
 
 func setGranularity(req *transcribeRequest, v string) error {
