@@ -60,6 +60,9 @@ func TestSounds(t *testing.T) {
 		{"silk.opus", "Ogg Opus", 48000, 1, 14712, 1, 0.05},
 		{"stereo.mp3", "MP3", 44100, 2, 13230, 0.75, 0.01},
 		{"mono16000.mp3", "MP3", 16000, 1, 4800, 1, 0.01},
+		{"mono22050.mp3", "MP3", 22050, 1, 6615, 1, 0.01},
+		{"stereo22050.mp3", "MP3", 22050, 2, 6615, 0.75, 0.01},
+		{"mono11025.mp3", "MP3", 11025, 1, 3307, 1, 0.01},
 	} {
 		t.Run(tt.file, func(t *testing.T) {
 			data, err := os.ReadFile(filepath.Join("testdata", tt.file))
@@ -253,8 +256,8 @@ func TestRefusedSounds(t *testing.T) {
 		{"not a number", wavFile(wavFloat, 32, 1, 8000, nan, -1, false), "a sample is NaN"},
 		{"a tag without a sound", []byte("ID3\x04\x00\x00\x00\x00\x00\x7f"), "it ends inside its tag"},
 		{"a tag of no size", []byte("ID3\x04\x00\x00\x80\x00\x00\x7f"), "the size of its tag"},
-		{"MPEG 2 at 22050 Hz", file("mono22050.mp3"), "it has 22050 samples a second"},
-		{"MPEG 2.5", file("mono8000.mp3"), "MPEG 2.5"},
+		{"MP3 of free format", append([]byte("\xff\xfb\x00\xc0"), make([]byte, 500)...), "its frames do not say how long they are"},
+		{"MP3 at 8 kHz", file("mono8000.mp3"), "it has 8000 samples a second"},
 		{"several Opus streams in one", families, "mapping family 1"},
 		{"a page that was changed", append(append(slices.Clone(opus[:200]), opus[200]^1), opus[201:]...), "checksum"},
 		{"more comments than bytes", vorbis(2, func(p []byte) { binary.LittleEndian.PutUint32(p[11+binary.LittleEndian.Uint32(p[7:]):], 1<<31) }), "says that there are 2147483648 comments"},
@@ -295,6 +298,25 @@ func TestCutOpus(t *testing.T) {
 	}
 	if len(x) == 0 || !strings.Contains(strings.Join(s.Notes(), ""), "ends before its last page") {
 		t.Errorf("%d samples, notes %q", len(x), s.Notes())
+	}
+}
+
+// TestCutMP3 begins in the middle, where data of the first frames are not there.
+func TestCutMP3(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("testdata", "stereo22050.mp3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(bytes.NewReader(data[bytes.Index(data[1500:], []byte{0xff, 0xf3})+1500:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := collect(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if low, high, rest := tones(x, 22050); len(x) < 5000 || math.Abs(low-0.225) > 0.02 || math.Abs(high-0.15) > 0.02 || rest > 0.01 {
+		t.Errorf("%d samples: 440 Hz has %.4f, 1000 Hz %.4f, the rest %.6f", len(x), low, high, rest)
 	}
 }
 
