@@ -54,7 +54,8 @@ func (g *Completer) special(id int64) bool {
 			g.silent[id] = true
 		}
 	})
-	return g.silent[id]
+	_, known := g.Tokenizer.IDToToken(id)
+	return g.silent[id] || !known // matrices of vocabularies are padded
 }
 
 // push takes the next token and returns what is certain by it.
@@ -63,7 +64,7 @@ func (c *choice) push(token schedule.Token) ([]GenerateEvent, error) {
 	if !c.g.special(token.ID) || c.marker != "" && string(c.g.Tokenizer.TokenBytes(token.ID)) == c.marker {
 		var err error
 		if text, err = c.decoder.Push(token.ID); err != nil {
-			return nil, fmt.Errorf("model %q drew a token that its tokenizer does not have: %w", c.g.Model, err)
+			return nil, fmt.Errorf("model %q: %w", c.g.Model, err)
 		}
 		if c.req.Logprobs {
 			c.tokens = append(c.tokens, c.g.token(token))
