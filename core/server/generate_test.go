@@ -149,6 +149,25 @@ func TestCompletions(t *testing.T) {
 	}
 }
 
+// TestPromptsThatEncodersRead: what is counted is what the engine says was read, and a prompt that
+// is too long is told the limit.
+func TestPromptsThatEncodersRead(t *testing.T) {
+	var got tasks.GenerateRequest
+	long := &tasks.ContextError{Model: "mini", Field: "prompt", Prompt: 900, Limit: 512, Reads: true}
+	for _, stream := range []string{"", `,"stream":true`} {
+		w := newServer(t, says(&got, long), nil).do("POST", "/v1/completions", `{"model":"mini","prompt":"a"`+stream+`}`)
+		e := errorOf(t, w)
+		if w.Code != http.StatusBadRequest || e.Error.Code != "context_length_exceeded" || e.Error.Param == nil || *e.Error.Param != "prompt" || !strings.Contains(e.Error.Message, "900 tokens") || !strings.Contains(e.Error.Message, "reads 512") {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	}
+	w := newServer(t, says(&got, nil, tasks.GenerateEvent{Text: "x", Finish: tasks.FinishStop}), nil).do("POST", "/v1/completions", `{"model":"mini","prompt":"a b c d e"}`)
+	var v map[string]any
+	if err := json.Unmarshal(w.Body.Bytes(), &v); err != nil || at(v, "usage", "prompt_tokens") != 5.0 || at(v, "usage", "completion_tokens") != 2.0 || at(v, "usage", "prompt_tokens_details", "cached_tokens") != 3.0 {
+		t.Errorf("%v: %s", err, w.Body)
+	}
+}
+
 func TestGenerationErrors(t *testing.T) {
 	for _, tt := range []struct {
 		err  error
@@ -230,8 +249,12 @@ func TestTokenize(t *testing.T) {
 	if w = h.do("POST", "/detokenize", `{"model":"mini","tokens":[99999999]}`); w.Code != http.StatusBadRequest {
 		t.Error(w.Body)
 	}
-	if w = h.do("GET", "/metrics", ""); !strings.Contains(w.Body.String(), `accel_steps_total{model="mini"} 7`) {
-		t.Error(w.Body)
+	w = h.do("GET", "/metrics", "")
+	for _, want := range []string{`accel_steps_total{model="mini"} 7`, `accel_encodings_total{model="mini"} 3`, `accel_cross_kv_pages{model="mini"} 40`,
+		`accel_cross_kv_pages_used{model="mini"} 5`, `accel_cross_kv_pages_shared{model="mini"} 2`, `accel_cross_kv_pages_cached{model="mini"} 6`, `accel_cross_kv_evictions_total{model="mini"} 1`} {
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s is not in\n%s", want, w.Body)
+		}
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 
 	"github.com/accelhq/accel/core/config"
 	"github.com/accelhq/accel/core/engine"
+	"github.com/accelhq/accel/core/kvcache"
 	"github.com/accelhq/accel/core/processors"
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/core/schedule"
@@ -71,7 +72,7 @@ func (f *fake) Tokenizer(context.Context, string) (*processors.Tokenizer, error)
 }
 
 func (f *fake) SchedulerStats() map[string]schedule.Stats {
-	return map[string]schedule.Stats{"mini": {Steps: 7}}
+	return map[string]schedule.Stats{"mini": {Steps: 7, Encodings: 3, Cross: kvcache.Stats{Pages: 40, Used: 5, Shared: 2, Cached: 6, Counts: kvcache.Counts{Evictions: 1}}}}
 }
 
 func (f *fake) Embed(ctx context.Context, model string, req tasks.EmbedRequest) (tasks.EmbedResult, error) {
