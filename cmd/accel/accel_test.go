@@ -136,6 +136,7 @@ func (f *fake) Tokenizer(context.Context, string) (*processors.Tokenizer, error)
 }
 
 func (f *fake) SchedulerStats() map[string]schedule.Stats { return nil }
+func (f *fake) Memory() []engine.DeviceMemory             { return nil }
 
 func (f *fake) Models() []engine.ModelInfo {
 	var out []engine.ModelInfo

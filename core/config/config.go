@@ -28,6 +28,7 @@ type Config struct {
 	Split    string              `koanf:"split" enum:"off,auto,force" doc:"Whether a device that takes only part of a graph runs that part, and the CPU the rest. off: the next platform runs it whole. auto: where it is worth carrying values over, and fallback is not denied. force: wherever the device takes anything."`
 	Backends map[string]Backend  `koanf:"backends" doc:"Backends by name. Those found on the search path need no entry here."`
 	Hosts    Hosts               `koanf:"hosts" doc:"How backend processes are found, started and restarted."`
+	Memory   Memory              `koanf:"memory" doc:"What models may take on a device together."`
 	KVCache  KVCache             `koanf:"kv_cache" doc:"Where models that generate keep the keys and values of the tokens before."`
 	Generate Generate            `koanf:"generate" doc:"How requests to generate share a model."`
 	Fetch    Fetch               `koanf:"fetch" doc:"Pictures that requests name by URL instead of carrying them."`
@@ -46,6 +47,11 @@ type Model struct {
 	Fallback  string `koanf:"fallback" enum:"deny,warn,allow" doc:"Overrides fallback.policy for this model."`
 	// What quantised weights are multiplied with.
 	Activations string `koanf:"activations" enum:"f32,int8" doc:"What weights of 8 bits and fewer are multiplied with. f32: exact. int8: faster, with one scale a block. Empty: f32."`
+}
+
+// Memory says what models may take on a device together.
+type Memory struct {
+	Budget Bytes `koanf:"budget" min:"0" doc:"Bytes on each device for weights, and for the KV caches of models that generate. Before it is passed, components that were used longest ago are let go, until a request wants them again. 0: no bound."`
 }
 
 // KVCache says how large and of what the pools of keys and values are.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/accelhq/accel/core/kvcache"
@@ -56,6 +57,9 @@ type decoder struct {
 	cross  crossPools
 	mu     sync.Mutex         // of placed, for those who ask from elsewhere
 	placed map[sizes]*graphOn // by padded sizes; dynamic shapes: by none
+	tenant *tenant            // nil: nothing is held
+	wanted chan struct{}      // holds one if others want the device
+	used   atomic.Int64       // when a step or encoding began or ended last, in Unix nanoseconds
 	frame  frame
 	result func() // lets go of the last logits
 	stale  int    // losses of idle devices in a row
@@ -72,7 +76,7 @@ type sizes struct{ tokens, sequences, pagesEach, selected, crossEach, embeds int
 
 // newDecoder makes an executor; prepare is nil for models without sources.
 func newDecoder(r, prepare *Runner, m *models.Decoder, o PoolOptions) *decoder {
-	return &decoder{runner: r, prepare: prepare, model: m, output: models.Logits, width: m.VocabSize, o: o, placed: map[sizes]*graphOn{}, cross: crossPools{placed: map[string]*graphOn{}}}
+	return &decoder{runner: r, prepare: prepare, model: m, output: models.Logits, width: m.VocabSize, o: o, wanted: make(chan struct{}, 1), placed: map[sizes]*graphOn{}, cross: crossPools{placed: map[string]*graphOn{}}}
 }
 
 // Decoder is where a scheduler runs the steps of a session's model, which has to be a decoder.
@@ -166,11 +170,78 @@ func (x *decoder) settle(ctx context.Context, dev route.Device) (*placement, err
 	}
 	x.at, x.static = dev, info.StaticShapes
 	x.pages, x.cross.pages = x.fitting(info)
+	if err := x.enter(ctx); err != nil {
+		return nil, err
+	}
 	g, err := x.graph(ctx, x.padded(sizes{tokens: 1, sequences: 1, pagesEach: 1, selected: 1}))
 	if err != nil {
 		return nil, err
 	}
-	return g.placement, x.alloc(ctx)
+	if err := x.alloc(ctx); err != nil {
+		return nil, err
+	}
+	return g.placement, x.resize()
+}
+
+// enter makes room for graphs and pools.
+func (x *decoder) enter(ctx context.Context) error {
+	select {
+	case <-x.wanted: // what was held before
+	default:
+	}
+	x.touch()
+	t := &tenant{model: x.runner.query.Model, component: x.runner.component(), used: func() time.Time { return time.Unix(0, x.used.Load()) }, leave: func() {
+		select {
+		case x.wanted <- struct{}{}:
+		default:
+		}
+	}}
+	if err := x.runner.keeper.enter(ctx, t, map[string]int64{x.at.Ref: x.bytes()}); err != nil {
+		return err
+	}
+	x.tenant = t
+	return nil
+}
+
+// touch notes that the device is in use.
+func (x *decoder) touch() { x.used.Store(time.Now().UnixNano()) }
+
+// Wanted is schedule.Executor's.
+func (x *decoder) Wanted() <-chan struct{} { return x.wanted }
+
+// bytes is what graphs and pools take on the device: those that are not there yet are counted as one of each graph.
+func (x *decoder) bytes() int64 {
+	n := x.pages*x.pageBytes() + x.cross.pages*x.crossPageBytes()
+	for _, g := range x.placed {
+		n += x.runner.measured(&g.pieces[0])
+	}
+	if len(x.placed) == 0 {
+		n += x.runner.size(x.at.Ref, x.runner.source.Graph)
+	}
+	if x.prepare == nil {
+		return n
+	}
+	for _, g := range x.cross.placed {
+		n += x.prepare.measured(&g.pieces[0])
+	}
+	if len(x.cross.placed) == 0 {
+		n += x.prepare.size(x.at.Ref, x.prepare.source.Graph)
+	}
+	return n
+}
+
+// resize tells what is held now.
+func (x *decoder) resize() error {
+	return x.runner.keeper.resize(x.tenant, map[string]int64{x.at.Ref: x.bytes()})
+}
+
+// weights is what graphs take on the device at the least.
+func (x *decoder) weights() int64 {
+	n := x.runner.size(x.at.Ref, x.runner.source.Graph)
+	if x.prepare != nil {
+		n += x.prepare.size(x.at.Ref, x.prepare.source.Graph)
+	}
+	return n
 }
 
 // fitting are the numbers of pages for a device, page 0 included: for tokens, and for sources
@@ -188,6 +259,9 @@ func (x *decoder) fitting(info backend.Device) (own, cross int64) {
 		room = unknownMemory
 		if info.MemoryFree > 0 {
 			room = int64(float64(info.MemoryFree) * poolShare)
+		}
+		if budget := x.runner.keeper.budget; budget > 0 {
+			room = min(room, int64(float64(max(0, budget-x.weights()))*poolShare))
 		}
 	}
 	useful := (x.o.Useful/x.o.PageSize + 2) * x.pageBytes()
@@ -271,6 +345,16 @@ func (x *decoder) free() {
 func (x *decoder) leave() {
 	x.letGo()
 	x.free()
+	x.freeGraphs()
+	x.at = route.Device{}
+	if x.tenant != nil {
+		x.runner.keeper.gone(x.tenant)
+		x.tenant = nil
+	}
+}
+
+// freeGraphs gives Decode and Prepare back. The last logits are let go of before.
+func (x *decoder) freeGraphs() {
 	for _, g := range x.placed {
 		for _, p := range g.pieces {
 			x.runner.freePiece(p)
@@ -285,7 +369,6 @@ func (x *decoder) leave() {
 	clear(x.placed)
 	clear(x.cross.placed)
 	x.mu.Unlock()
-	x.at = route.Device{}
 }
 
 func (x *decoder) letGo() {
@@ -325,6 +408,9 @@ func (x *decoder) graph(ctx context.Context, z sizes) (*graphOn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(x.placed) > 0 {
+		x.spare(x.runner)
+	}
 	g, err := x.bring(ctx, x.runner, fixed, values)
 	if err != nil {
 		return nil, err
@@ -332,7 +418,15 @@ func (x *decoder) graph(ctx context.Context, z sizes) (*graphOn, error) {
 	x.mu.Lock()
 	x.placed[key] = g
 	x.mu.Unlock()
-	return g, nil
+	return g, x.resize()
+}
+
+// spare lets go of the graphs that there are where one more, of other sizes, would pass the budget: a decoder that has its
+// device never waits for more of it.
+func (x *decoder) spare(r *Runner) {
+	if budget := r.keeper.budget; budget > 0 && x.bytes()+r.size(x.at.Ref, r.source.Graph) > budget {
+		x.freeGraphs()
+	}
 }
 
 // bring compiles a graph for the device; values are what its smoke run is on.
@@ -350,7 +444,7 @@ func (x *decoder) bring(ctx context.Context, r *Runner, fixed dims, values map[s
 	}
 	values, err = feed(piece.Graph.Graph, values)
 	if err == nil {
-		piece.exe, err = r.fleet.Compile(ctx, x.at.Ref, backend.CompileSpec{Dir: piece.Dir, SmokeInputs: values}, r.progress)
+		piece.exe, err = r.fleet.Compile(ctx, x.at.Ref, backend.CompileSpec{Dir: piece.Dir, MemoryBudget: r.keeper.budget, SmokeInputs: values}, r.progress)
 	}
 	if err != nil {
 		r.freePiece(*piece)
@@ -404,6 +498,8 @@ func (x *decoder) empty(values map[string]graph.Datum, pools []models.Pool, page
 // Step is schedule.Executor's.
 func (x *decoder) Step(ctx context.Context, s *schedule.Step) ([]float32, error) {
 	x.letGo()
+	x.touch()
+	defer x.touch()
 	logits, err := x.step(ctx, s)
 	return logits, x.outcome(err)
 }

@@ -57,7 +57,7 @@ func newDecoderTest(t *testing.T, name string, o PoolOptions, so schedule.Option
 		platforms = append(platforms, d.Platform)
 	}
 	q := route.Query{Model: name, Policy: route.Warn, Platforms: platforms, RestartWait: time.Second}
-	r := newRunner(&pieceFleet{devices: devices}, store, lower.Source{Graph: g, Dir: dir, Identity: identity}, nil, q, hclog.NewNullLogger())
+	r := newRunner(&pieceFleet{devices: devices}, store, lower.Source{Graph: g, Dir: dir, Identity: identity}, nil, q, newKeeper(0, hclog.NewNullLogger()), hclog.NewNullLogger())
 	so.Vocabulary = int(m.Decoder.VocabSize)
 	s, err := schedule.New(newDecoder(r, nil, m.Decoder, o), so)
 	if err != nil {

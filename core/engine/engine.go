@@ -33,6 +33,7 @@ type Engine struct {
 	hosts  *hosts.Manager
 	fleet  Fleet
 	store  *lower.Store
+	keeper *keeper
 	models map[string]*model
 
 	started context.CancelFunc
@@ -70,6 +71,7 @@ func New(c config.Config, o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{config: c, log: o.Log.Named("engine"), hosts: manager, fleet: fleet{manager}, store: store, models: map[string]*model{}}
+	e.keeper = newKeeper(int64(c.Memory.Budget), e.log)
 	for name, m := range c.Models {
 		e.models[name] = &model{name: name, config: m, opened: make(chan struct{})}
 	}
@@ -107,6 +109,7 @@ func (e *Engine) Close(ctx context.Context) error {
 	if e.started != nil {
 		e.started()
 	}
+	e.keeper.close()
 	e.loading.Wait()
 	var errs []error
 	for _, m := range e.models {
@@ -117,8 +120,12 @@ func (e *Engine) Close(ctx context.Context) error {
 			errs = append(errs, m.session.Close())
 		}
 	}
+	e.keeper.asked.Wait()
 	return errors.Join(append(errs, e.hosts.Close(ctx))...)
 }
+
+// Memory is what models hold on each device, and how often components made room for others there.
+func (e *Engine) Memory() []DeviceMemory { return e.keeper.memory() }
 
 // model finds a model by name and waits until it is open. One that can't be used is
 // returned with the error.

@@ -97,7 +97,7 @@ func (r *Runner) compile(ctx context.Context, pieces []piece, f fit, inputs map[
 	var values map[string]graph.Datum // that the pieces before have computed, once one needs them
 	for i := range pieces {
 		x := &pieces[i]
-		spec := backend.CompileSpec{Dir: x.Dir, SmokeDims: f.asked}
+		spec := backend.CompileSpec{Dir: x.Dir, MemoryBudget: r.keeper.budget, SmokeDims: f.asked}
 		var err error
 		x.exe, err = r.fleet.Compile(ctx, x.device.Ref, spec, r.progress)
 		if r.contradicted(err) {

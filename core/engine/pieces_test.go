@@ -253,7 +253,7 @@ func TestRunnerSplits(t *testing.T) {
 				q.Platforms = []string{"npu", "cpu", "simulation"}
 			}
 			m := tower(t, 2)
-			r := newRunner(f, store, lower.Source{Graph: m}, nil, q, hclog.NewNullLogger())
+			r := newRunner(f, store, lower.Source{Graph: m}, nil, q, newKeeper(0, hclog.NewNullLogger()), hclog.NewNullLogger())
 			in := map[string]graph.Datum{"x": graph.TensorDatum(tensor.Floats(tensor.Shape{2, 4}, 1, 2, 3, 4, 5, 6, 7, 8))}
 			var d route.Decision
 			out, err := r.Run(t.Context(), &d, in, []string{"early", "y"})
@@ -327,7 +327,7 @@ func TestSplitRunsWhatIsWanted(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newRunner(&pieceFleet{devices: []*pieceDevice{npu, cpu}}, store, lower.Source{Graph: tower(t, 3)}, nil,
-		route.Query{Preferred: "npu", Platforms: []string{"npu", "cpu"}, Policy: route.Warn, Split: route.SplitForce}, hclog.NewNullLogger())
+		route.Query{Preferred: "npu", Platforms: []string{"npu", "cpu"}, Policy: route.Warn, Split: route.SplitForce}, newKeeper(0, hclog.NewNullLogger()), hclog.NewNullLogger())
 	defer r.Close()
 	in := map[string]graph.Datum{"x": graph.TensorDatum(tensor.Floats(tensor.Shape{1, 4}, 1, 2, 3, 4))}
 	if _, err := r.Run(t.Context(), &route.Decision{}, in, []string{"early"}); err != nil {

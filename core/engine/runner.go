@@ -42,11 +42,12 @@ type Runner struct {
 	paddable []string // symbolic dimensions whose padding with zeros is masked out
 	query    route.Query
 	log      hclog.Logger
+	keeper   *keeper
 	progress func(stage string, fraction float64) // nil: nobody looks
 
 	mu     sync.Mutex
 	placed map[placeKey]*placement
-	uses   uint64
+	sizes  map[string]int64         // bytes that the graph was found to take, by device
 	deaths map[string]compileRecord // by device
 	closed bool
 }
@@ -65,15 +66,16 @@ type placement struct {
 	key     placeKey
 	ready   chan struct{} // closed when pieces, or err, are set
 	pieces  []piece       // in the order they run
+	tenant  *tenant       // nil: it holds no memory
 	err     error
 	users   int
-	used    uint64
+	used    time.Time
 	dropped bool
 }
 
-func newRunner(f Fleet, store *lower.Store, source lower.Source, paddable []string, q route.Query, log hclog.Logger) *Runner {
-	return &Runner{fleet: f, store: store, source: source, paddable: paddable, query: q, log: log,
-		placed: map[placeKey]*placement{}, deaths: map[string]compileRecord{}}
+func newRunner(f Fleet, store *lower.Store, source lower.Source, paddable []string, q route.Query, k *keeper, log hclog.Logger) *Runner {
+	return &Runner{fleet: f, store: store, source: source, paddable: paddable, query: q, keeper: k, log: log,
+		placed: map[placeKey]*placement{}, sizes: map[string]int64{}, deaths: map[string]compileRecord{}}
 }
 
 // Run computes the wanted outputs and writes into d where and why. d begins
@@ -129,8 +131,11 @@ func (r *Runner) seek(ctx context.Context, d *route.Decision, try func(route.Dev
 		if err = try(dev); err == nil {
 			return nil
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if cause := ctx.Err(); cause != nil {
+			if errors.Is(err, cause) {
+				return err
+			}
+			return cause
 		}
 		if death, died := r.fleet.Died(err); died {
 			at := &pieceError{device: dev}
@@ -203,6 +208,10 @@ func (r *Runner) await(ctx context.Context, dev route.Device) (back bool, err er
 // may.
 func refusalOf(dev route.Device, err error) (route.Refusal, bool) {
 	r := route.Refusal{Platform: dev.Platform, Device: dev.Ref, Reason: err.Error()}
+	var budget *BudgetError
+	if errors.As(err, &budget) {
+		return r, budget.Err == nil
+	}
 	var refused *lower.RefusedError
 	if errors.As(err, &refused) {
 		r.Remedy = "see `accel explain`"
@@ -292,7 +301,7 @@ func (r *Runner) place(ctx context.Context, dev route.Device, asked dims, inputs
 	case <-p.ready:
 	case <-ctx.Done():
 		r.release(p, false)
-		return nil, fit{}, ctx.Err()
+		return nil, fit{}, r.keeper.explain(r.query.Model, r.component(), ctx.Err())
 	}
 	if p.err != nil {
 		r.release(p, true)
@@ -320,7 +329,6 @@ func (r *Runner) hold(key placeKey) (p *placement, mine bool, err error) {
 	if r.closed {
 		return nil, false, errors.New("the model was closed")
 	}
-	r.uses++
 	p = r.placed[key]
 	if p == nil {
 		p = &placement{key: key, ready: make(chan struct{})}
@@ -328,7 +336,6 @@ func (r *Runner) hold(key placeKey) (p *placement, mine bool, err error) {
 		mine = true
 	}
 	p.users++
-	p.used = r.uses
 	return p, mine, nil
 }
 
@@ -338,6 +345,7 @@ func (r *Runner) release(p *placement, drop bool) {
 	r.mu.Lock()
 	var free []*placement
 	p.users--
+	p.used = time.Now()
 	if drop && !p.dropped {
 		r.drop(p)
 	}
@@ -366,7 +374,7 @@ func (r *Runner) drop(p *placement) {
 func (r *Runner) oldestIdle() *placement {
 	var old *placement
 	for _, p := range r.placed {
-		if p.users == 0 && (old == nil || p.used < old.used) {
+		if p.users == 0 && (old == nil || p.used.Before(old.used)) {
 			old = p
 		}
 	}
@@ -378,6 +386,78 @@ func (r *Runner) free(p *placement) {
 	for _, x := range p.pieces {
 		r.freePiece(x)
 	}
+	if p.tenant != nil {
+		r.keeper.gone(p.tenant)
+	}
+}
+
+// leave frees a placement as soon as nobody holds it. Those that come meanwhile bring the graph anew.
+func (r *Runner) leave(p *placement) {
+	r.mu.Lock()
+	free := !p.dropped && p.users == 0
+	if !p.dropped {
+		r.drop(p)
+	}
+	r.mu.Unlock()
+	if free {
+		r.free(p)
+	}
+}
+
+// lastUse is when a placement was let go of last; now while it is held.
+func (r *Runner) lastUse(p *placement) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p.users > 0 {
+		return time.Now()
+	}
+	return p.used
+}
+
+// component is how the graph is called.
+func (r *Runner) component() string { return r.source.Graph.Graph.Name }
+
+// size is what the graph takes on a device: as it was found there, else its weights.
+func (r *Runner) size(ref string, m *graph.Model) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n, ok := r.sizes[ref]; ok {
+		return n
+	}
+	return weightBytes(m)
+}
+
+// measured is what an executable takes on its device, which is remembered. Devices that do not tell take the weights.
+func (r *Runner) measured(x *piece) int64 {
+	n := x.exe.Memory()
+	if n <= 0 {
+		return weightBytes(x.Graph)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sizes[x.device.Ref] = n
+	return n
+}
+
+// enter makes room for a placement and brings it there.
+func (r *Runner) enter(ctx context.Context, p *placement, pieces []piece, f fit, inputs map[string]graph.Datum) error {
+	need := map[string]int64{}
+	for _, x := range pieces {
+		need[x.device.Ref] += r.size(x.device.Ref, x.Graph)
+	}
+	t := &tenant{model: r.query.Model, component: r.component(), used: func() time.Time { return r.lastUse(p) }, leave: func() { r.leave(p) }}
+	if err := r.keeper.enter(ctx, t, need); err != nil {
+		return err
+	}
+	p.tenant = t
+	if err := r.compile(ctx, pieces, f, inputs); err != nil {
+		return err
+	}
+	taken := map[string]int64{}
+	for i := range pieces {
+		taken[pieces[i].device.Ref] += r.measured(&pieces[i])
+	}
+	return r.keeper.resize(t, taken)
 }
 
 // bring lowers and compiles in the background of all who wait for p: a request
@@ -392,7 +472,7 @@ func (r *Runner) bring(ctx context.Context, p *placement, dev route.Device, fixe
 			p.err = err
 			return
 		}
-		if err := r.compile(ctx, pieces, f, inputs); err != nil {
+		if err := r.enter(ctx, p, pieces, f, inputs); err != nil {
 			for _, x := range pieces {
 				r.freePiece(x)
 			}

@@ -222,7 +222,7 @@ func newTestRunner(t *testing.T, f *fakeFleet, q route.Query) *Runner {
 	if q.RestartWait == 0 {
 		q.RestartWait = time.Second
 	}
-	r := newRunner(f, store, lower.Source{Graph: sumGraph(t), Identity: "test"}, []string{"batch", "sequence"}, q, hclog.NewNullLogger())
+	r := newRunner(f, store, lower.Source{Graph: sumGraph(t), Identity: "test"}, []string{"batch", "sequence"}, q, newKeeper(0, hclog.NewNullLogger()), hclog.NewNullLogger())
 	t.Cleanup(func() {
 		r.Close()
 		for _, d := range f.devices {

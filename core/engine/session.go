@@ -126,7 +126,7 @@ func (e *Engine) open(ck *checkpoint.Checkpoint, o SessionOptions) (*Session, er
 	q := route.Query{Model: s.Name, Class: s.Class, Preferred: o.Preferred, Policy: o.Policy, Split: o.Split,
 		Platforms: e.platforms(s.Class), RestartWait: e.config.Fallback.RestartWait}
 	s.run = func(g *graph.Model) *Runner {
-		return newRunner(e.fleet, e.store, lower.Source{Graph: g, Dir: ck.Dir, Identity: identity}, paddable, q, e.log)
+		return newRunner(e.fleet, e.store, lower.Source{Graph: g, Dir: ck.Dir, Identity: identity}, paddable, q, e.keeper, e.log)
 	}
 	s.Runner = s.run(s.Source)
 	return s, nil

@@ -20,6 +20,9 @@ type crossPools struct {
 
 // Encode is schedule.Executor's.
 func (x *decoder) Encode(ctx context.Context, e *schedule.Encoding) error {
+	x.letGo()
+	x.touch()
+	defer x.touch()
 	return x.outcome(x.encode(ctx, e))
 }
 
@@ -98,6 +101,9 @@ func (x *decoder) prepared(ctx context.Context, padded dims, rows int64, values 
 	if err := x.empty(smoke, x.model.Cross.Pools, pages); err != nil {
 		return nil, err
 	}
+	if len(x.cross.placed) > 0 {
+		x.spare(x.prepare)
+	}
 	g, err := x.bring(ctx, x.prepare, fixed, smoke)
 	if err != nil {
 		return nil, err
@@ -105,5 +111,5 @@ func (x *decoder) prepared(ctx context.Context, padded dims, rows int64, values 
 	x.mu.Lock()
 	x.cross.placed[key] = g
 	x.mu.Unlock()
-	return g, nil
+	return g, x.resize()
 }

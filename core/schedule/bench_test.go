@@ -33,6 +33,7 @@ func (e *idle) Step(_ context.Context, s *Step) ([]float32, error) {
 func (e *idle) Encode(context.Context, *Encoding) error           { panic("nothing is encoded") }
 func (e *idle) SwapOut(context.Context, []int64) (Swapped, error) { panic("nothing is swapped") }
 func (e *idle) SwapIn(context.Context, Swapped, []int64) error    { panic("nothing is swapped") }
+func (e *idle) Wanted() <-chan struct{}                           { return nil }
 func (e *idle) Close() error                                      { return nil }
 
 // BenchmarkStep is the time of a step with 64 sequences that decode, readers

@@ -77,7 +77,10 @@ type Executor interface {
 	// SwapIn brings them back into these pages, in the same order; 0: this one is not
 	// wanted. It may fail with a *LostError.
 	SwapIn(ctx context.Context, s Swapped, pages []int64) error
-	// Close gives up device and pools.
+	// Wanted delivers when others want the device's memory: what runs is then finished, nothing else taken
+	// in, and the executor closed and opened anew for what waits, or with the next request. nil: nobody ever does.
+	Wanted() <-chan struct{}
+	// Close gives up device and pools. Open may follow.
 	Close() error
 }
 

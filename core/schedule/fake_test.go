@@ -45,6 +45,17 @@ type fake struct {
 	delay   time.Duration
 	hold    chan struct{} // a step waits until it can read
 	gate    chan struct{} // Open waits for its end
+	wanted  chan struct{} // nil: others never want the device
+}
+
+func (f *fake) Wanted() <-chan struct{} { return f.wanted }
+
+// want says that others want the device.
+func (f *fake) want() {
+	select {
+	case f.wanted <- struct{}{}:
+	default:
+	}
 }
 
 type shape struct {
@@ -345,8 +356,8 @@ func settled(t *testing.T, s *Scheduler, f *fake) Stats {
 	if f.swapped != 0 {
 		t.Errorf("%d swaps were not released", f.swapped)
 	}
-	if f.closed != 1 {
-		t.Errorf("the executor was closed %d times", f.closed)
+	if want := 1 + int(st.Rests); f.closed != want {
+		t.Errorf("the executor was closed %d times, not %d", f.closed, want)
 	}
 	return st
 }

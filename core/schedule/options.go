@@ -81,6 +81,7 @@ type Stats struct {
 	PreemptedAnew   uint64 // preempted, to be recomputed
 	SwapsFailed     uint64 // of either direction; what they were for was recomputed
 	Losses          uint64 // of the device
+	Rests           uint64 // times that device and pools were given up for others
 	Refused         uint64 // for the queue was full
 	Cancelled       uint64
 	Failed          uint64

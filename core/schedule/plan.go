@@ -146,6 +146,9 @@ func (s *Scheduler) victim(fits func(*sequence) bool) *sequence {
 func (s *Scheduler) admit() error {
 	for len(s.waiting) > 0 {
 		q := s.next()
+		if q == nil {
+			return nil
+		}
 		if err := s.tooLong(q); err != nil {
 			s.tell(q.r)
 			s.end(q.r, err)
@@ -157,7 +160,7 @@ func (s *Scheduler) admit() error {
 		}
 		if in {
 			s.waiting = remove(s.waiting, q)
-			s.running = insert(s.running, q)
+			s.running, s.served = insert(s.running, q), true
 			if !q.r.begun {
 				s.begin(q.r)
 				q.r.stream.fromCache(q.known())
@@ -182,8 +185,15 @@ func (s *Scheduler) admit() error {
 }
 
 // next is the waiting sequence that comes in first: of the highest priority, one that ran before;
-// else the oldest of the party (Request.Salt) that has the fewest running. Nobody passes it.
+// else the oldest of the party (Request.Salt) that has the fewest running. Nobody passes it. nil: others want
+// the device, and none of those that wait has begun.
 func (s *Scheduler) next() *sequence {
+	if s.leaving {
+		if i := slices.IndexFunc(s.waiting, func(q *sequence) bool { return q.r.begun }); i >= 0 {
+			return s.waiting[i]
+		}
+		return nil
+	}
 	best := s.waiting[0]
 	if best.r.begun {
 		return best

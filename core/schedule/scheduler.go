@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 
@@ -30,6 +31,8 @@ type Scheduler struct {
 	cache    *kvcache.Cache // nil: the pools have to be opened
 	cross    *kvcache.Cache // of the sources; nil: the model has none, or as cache
 	decision route.Decision
+	leaving  bool        // others want the device
+	served   bool        // something was taken in since the pools were opened
 	waiting  []*sequence // both in order
 	running  []*sequence
 	turns    []*sequence // that run alone and have their turn before the next round
@@ -48,7 +51,7 @@ type Scheduler struct {
 }
 
 // New starts a scheduler. The executor is its own from then on: it is opened with the first
-// request, and closed by Close.
+// request, closed while others want its device, and by Close.
 func New(exec Executor, o Options) (*Scheduler, error) {
 	o, err := o.complete()
 	if err != nil {
@@ -126,6 +129,10 @@ func (s *Scheduler) Close() error {
 func (s *Scheduler) loop() {
 	defer close(s.done)
 	for s.collect() {
+		if s.leaving && !s.bound() {
+			s.rest()
+			continue
+		}
 		if s.cache == nil {
 			s.open()
 			continue // that may take long; others have come and gone
@@ -141,7 +148,25 @@ func (s *Scheduler) loop() {
 		}
 	}
 	s.publish()
-	s.closeErr = s.exec.Close()
+	s.closeErr = errors.Join(s.closeErr, s.exec.Close())
+}
+
+// bound reports whether some have begun and not ended: these are never left without their device.
+func (s *Scheduler) bound() bool {
+	return len(s.running) > 0 || slices.ContainsFunc(s.waiting, func(q *sequence) bool { return q.r.begun })
+}
+
+// rest gives up device and pools. What the pools had of finished texts is lost.
+func (s *Scheduler) rest() {
+	s.leaving = false
+	if s.cache == nil {
+		return
+	}
+	s.past.Add(s.cache.Stats().Counts)
+	s.cache, s.cross = nil, nil
+	s.turns, s.blocked = nil, blockade{}
+	s.count.Rests++
+	s.closeErr = errors.Join(s.closeErr, s.exec.Close())
 }
 
 // collect takes in what came and throws out what was cancelled. It waits until there
@@ -160,13 +185,26 @@ func (s *Scheduler) collect() bool {
 		}
 		s.throwOut()
 		if len(s.waiting)+len(s.running) > 0 {
+			// Those for whom the pools were opened come in first: nobody is kept out for ever.
+			if s.served {
+				select {
+				case <-s.exec.Wanted():
+					s.leaving = true
+				default:
+				}
+			}
 			return true
+		}
+		if s.leaving {
+			s.rest()
 		}
 		s.publish()
 		// Requests that are through are not kept alive by lists that were made for them.
 		s.batch, s.together, s.turns, s.jobs, s.blocked = nil, nil, nil, nil, blockade{}
 		select {
 		case <-s.wake:
+		case <-s.exec.Wanted():
+			s.rest()
 		case <-s.ctx.Done():
 		}
 	}
@@ -194,7 +232,7 @@ func (s *Scheduler) throwOut() {
 
 // open brings the pools onto a device. If that fails, all requests end.
 func (s *Scheduler) open() {
-	s.decision = route.Decision{}
+	s.decision, s.leaving, s.served = route.Decision{}, false, false
 	g, err := s.exec.Open(s.ctx, &s.decision)
 	if err == nil && s.o.Sources {
 		s.cross, err = kvcache.New(g.Cross)

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// TestStorm: many clients that come and go, a device that dies now and then, and too few pages. Whatever
+// TestStorm: many clients that come and go, a device that dies now and then and that others want, and too few pages. Whatever
 // ends well says what it would say alone, and in the end nothing is held.
 func TestStorm(t *testing.T) {
 	for _, window := range []int{0, 20} {
@@ -22,7 +22,11 @@ func TestStorm(t *testing.T) {
 			f.geometry.Window = window
 			var seed atomic.Uint64
 			dice := rand.New(rand.NewPCG(1, uint64(window)))
+			f.wanted = make(chan struct{}, 1)
 			f.stepErr = func(n int, s *Step) error {
+				if dice.IntN(60) == 0 {
+					f.want()
+				}
 				if dice.IntN(60) == 0 {
 					return lost("struck by lightning")
 				}
@@ -80,7 +84,7 @@ func TestStorm(t *testing.T) {
 			}
 			clients.Wait()
 			st := settled(t, s, f)
-			if ended.Load() < 100 || st.Losses == 0 || st.PreemptedSwap+st.PreemptedAnew == 0 || st.Cache.Hit < st.CachedTokens {
+			if ended.Load() < 100 || st.Losses == 0 || st.Rests == 0 || st.PreemptedSwap+st.PreemptedAnew == 0 || st.Cache.Hit < st.CachedTokens {
 				t.Errorf("%d ended well: %+v", ended.Load(), st)
 			}
 			t.Logf("%d ended well, %d were cancelled, %d poisoned: %+v", ended.Load(), cancelled.Load(), poisoned.Load(), st)

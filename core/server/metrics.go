@@ -48,7 +48,7 @@ func newMetrics(q *queue, e Engine) *metrics {
 		gauge("accel_queue_depth", "Requests that wait for a place at the engine.", q.waiting),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "accel_queue_refused_total",
 			Help: "Requests answered 429."}, func() float64 { return float64(q.refused.Load()) }),
-		backends{e}, schedulers{e}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		backends{e}, residents{e}, schedulers{e}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

@@ -35,6 +35,7 @@ var scheduled = []struct {
 	figure("decode_tokens_total", "Tokens run that had just been drawn.", prometheus.CounterValue, func(s *schedule.Stats) float64 { return float64(s.DecodeTokens) }),
 	figure("sampled_tokens_total", "Tokens drawn.", prometheus.CounterValue, func(s *schedule.Stats) float64 { return float64(s.Sampled) }),
 	figure("cached_tokens_total", "Prompt tokens that the KV cache had.", prometheus.CounterValue, func(s *schedule.Stats) float64 { return float64(s.CachedTokens) }),
+	figure("rests_total", "Times the model gave its device up to others.", prometheus.CounterValue, func(s *schedule.Stats) float64 { return float64(s.Rests) }),
 	figure("preemptions_total", "Sequences that gave their pages up for others.", prometheus.CounterValue, func(s *schedule.Stats) float64 { return float64(s.PreemptedSwap + s.PreemptedAnew) }),
 }
 

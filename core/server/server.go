@@ -56,6 +56,8 @@ type Engine interface {
 	Tokenizer(ctx context.Context, model string) (*processors.Tokenizer, error)
 	// SchedulerStats are snapshots of the models that generate, by name.
 	SchedulerStats() map[string]schedule.Stats
+	// Memory is what models hold on each device.
+	Memory() []engine.DeviceMemory
 	// Models lists all models that were configured, loaded or not.
 	Models() []engine.ModelInfo
 	// Ready reports whether every model can be served, and on what that hangs.

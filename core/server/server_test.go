@@ -75,6 +75,10 @@ func (f *fake) SchedulerStats() map[string]schedule.Stats {
 	return map[string]schedule.Stats{"mini": {Steps: 7, Encodings: 3, Cross: kvcache.Stats{Pages: 40, Used: 5, Shared: 2, Cached: 6, Counts: kvcache.Counts{Evictions: 1}}}}
 }
 
+func (f *fake) Memory() []engine.DeviceMemory {
+	return []engine.DeviceMemory{{Device: "cpu:0", Bytes: 1000, Offloads: 2}}
+}
+
 func (f *fake) Embed(ctx context.Context, model string, req tasks.EmbedRequest) (tasks.EmbedResult, error) {
 	if f.embed != nil {
 		return f.embed(ctx, model, req)
@@ -576,6 +580,7 @@ func TestMetrics(t *testing.T) {
 		`accel_tokens_total{kind="hardware",model="mini",platform="cpu"} 4`,
 		`accel_inputs_total{kind="hardware",model="mini",platform="cpu"} 2`,
 		`accel_backend_restarts{backend="cpu"} 3`, `accel_backend_healthy{backend="cpu"} 1`, `accel_backend_healthy{backend="reference"} 0`,
+		`accel_device_resident_bytes{device="cpu:0"} 1000`, `accel_offloads_total{device="cpu:0"} 2`,
 		"accel_requests_in_flight 0", "accel_requests_running 0", "accel_queue_depth 0", "accel_queue_refused_total 0", "go_goroutines",
 	} {
 		if !strings.Contains(m, want) {

@@ -45,7 +45,8 @@ func (s *script) SwapOut(context.Context, []int64) (schedule.Swapped, error) {
 func (s *script) SwapIn(context.Context, schedule.Swapped, []int64) error {
 	return errors.New("no swap here")
 }
-func (s *script) Close() error { return nil }
+func (s *script) Wanted() <-chan struct{} { return nil }
+func (s *script) Close() error            { return nil }
 
 const testPrompt = "Say it:"
 
