@@ -194,13 +194,15 @@ func (t textEncoder) Encode(text string, max int) ([]int64, int, error) {
 // place brings all components onto their first devices, so that the first request need not. They
 // are brought side by side.
 func (m *model) place(ctx context.Context) error {
-	errs := make([]error, len(m.tries))
+	errs, where := make([]error, len(m.tries)), make([]route.Decision, len(m.tries))
 	var busy sync.WaitGroup
 	for i, t := range m.tries {
-		busy.Go(func() { _, errs[i] = t(ctx) })
+		busy.Go(func() { where[i], errs[i] = t(ctx) })
 	}
 	busy.Wait()
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	m.note(&where[0], err)
+	return err
 }
 
 // try asks as little as can be of the component that requests come to first, and says where it ran.
