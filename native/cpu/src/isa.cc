@@ -2,6 +2,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 namespace accelcpu {
@@ -23,7 +27,7 @@ constexpr bool has(uint32_t word, std::initializer_list<int> bits) {
 
 // The processor's features count only where the system keeps their registers (XCR0).
 struct X86 {
-  bool avx2 = false, avx512 = false, vnni = false;
+  bool avx2 = false, avx512 = false, vnni = false, amx = false;
   X86() {
     const Cpuid one(1, 0), seven(7, 0);
     if (!has(one.c, {27, 28})) return;  // OSXSAVE, AVX
@@ -33,17 +37,29 @@ struct X86 {
     avx2 = has(one.c, {12, 29}) && has(seven.b, {5});                   // FMA, F16C; AVX2
     avx512 = avx2 && has(low, {5, 6, 7}) && has(seven.b, {16, 17, 30, 31});  // masks, ZMM; F, DQ, BW, VL
     vnni = avx512 && has(seven.c, {11});
+    amx = vnni && has(low, {17, 18}) && has(seven.d, {24, 25}) && tiles_allowed();  // TILECFG, TILEDATA; AMX-TILE, AMX-INT8
+  }
+
+  // Linux gives a process tile registers when it asks.
+  static bool tiles_allowed() {
+#if defined(__linux__)
+    constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+    return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+#else
+    return false;
+#endif
   }
 };
 #endif
 
 // Put together here, for no object's table may be made of another's before all are there.
 struct Built {
-  Isa isas[6] = {};
+  Isa isas[8] = {};
   int count = 0;
 
   void add(const Kernels& kernels, bool runs_here) { isas[count++] = {kernels, runs_here}; }
   void add(const char* name, Kernels kernels, const Int8Kernels& bytes, bool runs_here) {
+    runs_here = runs_here && (!bytes.right || bytes.right());
     kernels.isa = name;
     kernels.quantize_rows = bytes.quantize_rows;
     kernels.gemm_blocks_int8 = bytes.gemm_blocks_int8;
@@ -55,10 +71,12 @@ struct Built {
     const X86 x86;
 #if defined(ACCELCPU_TEST_ISAS)
     add(kernels_wide16_test, x86.avx2);
+    add("amx-test", kernels_wide16_test, kernels_amx_test, x86.avx2);
 #endif
     add(kernels_avx2, x86.avx2);
     add(kernels_avx512, x86.avx512);
     add("avx512vnni", kernels_avx512, kernels_avx512vnni, x86.vnni);
+    add("amx", kernels_avx512, kernels_amx, x86.amx);
 #elif defined(__aarch64__)
     add(kernels_neon, true);
 #endif

@@ -160,10 +160,11 @@ extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512, kernels_neo
 
 // An instruction set that adds products of bytes to another, whose kernels and layouts it has otherwise.
 struct Int8Kernels {
+  bool (*right)();  // computes a few, and says whether they are right; null: no doubt
   void (*quantize_rows)(Workers&, const accelcpu_quantize_rows&, const QuantizeRowsData&);
   void (*gemm_blocks_int8)(Workers&, const accelcpu_gemm_blocks&, const GemmBlocksData&);
 };
-extern const Int8Kernels kernels_avx512vnni;
+extern const Int8Kernels kernels_avx512vnni, kernels_amx, kernels_amx_test;
 
 // Memory movers, the same for every instruction set.
 void copy(Workers&, const accelcpu_copy&, const CopyData&);

@@ -8,6 +8,6 @@
 
 namespace accelcpu {
 
-const Int8Kernels kernels_avx512vnni = {quantize_rows, gemm_blocks_int8};
+const Int8Kernels kernels_avx512vnni = {nullptr, quantize_rows, gemm_blocks_int8};
 
 }  // namespace accelcpu

@@ -3,6 +3,9 @@
 #define ACCELCPU_BLOCKS_INT8_H
 
 #include "blocks.h"
+#if defined(VEC_TILES)
+#include "tiles.h"
+#endif
 
 namespace accelcpu {
 namespace {
@@ -153,19 +156,71 @@ constexpr int kTallest = 8;
 constexpr int kTallest = 4;
 #endif
 constexpr int64_t kMostRows = 64;  // that pass by a panel while they are in L2
-static_assert(kMostRows * kPanel * 4 <= kScratchBytes, "their sums fit the scratch");
+constexpr int64_t kRowSums = kMostRows * kPanel;
+static_assert((kRowSums + kUnitsOnce * kUnit * kBlocksPanel / 4) * 4 <= kScratchBytes, "their sums fit the scratch, and codes a byte each");
+
+#if defined(VEC_TILES)
+
+static_assert(kTileBytes == kVecBytes && Dots<8>::kBias == 0, "a row of a tile is a vector, of codes without sign");
+
+// The codes of some units, a byte each: [units][2 halves][steps][kVecBytes].
+template <int Bits>
+NOINLINE void unpack_codes(const uint8_t* codes, int units, int64_t chunks, uint8_t* to) {
+  for (int unit = 0; unit < units; unit++, to += 8 * chunks * kVecBytes) {
+    for (int64_t chunk = 0; chunk < chunks; chunk++, codes += Bits * kVecBytes) {
+      UNROLL for (int line = 0; line < Bits * kVecBytes; line += 64) __builtin_prefetch(codes + kUnitsAhead * chunks * Bits * kVecBytes + line);
+      each_step([&](auto step) {
+        IVec v[2];
+        read_codes<Bits, step>(codes, v[0], v[1]);
+        UNROLL for (int half = 0; half < 2; half++) store_bytes(to + ((half * chunks + chunk) * 4 + step) * kVecBytes, v[half]);
+      });
+    }
+  }
+}
+
+// byte_product of up to kTilesRows rows, of codes that are a byte each. What it adds up is the same, in the same order.
+template <int Chunks>
+NOINLINE void tile_product(const ByteRows& rows, int count, const uint8_t* codes, const UnitScales& scales, int units, float* tile, bool add) {
+  constexpr int kSteps = 4 * Chunks;
+  const TileShapes shapes = tile_shapes<kSteps>(count);
+  Tiles t(shapes);
+  TilesSums sums;
+  if (!add) std::memset(tile, 0, static_cast<size_t>(count) * kPanel * sizeof *tile);
+  for (int unit = 0; unit < units; unit++, codes += 2 * kSteps * kTileBytes) {
+    tile_sums<kSteps>(t, count, rows.a + unit * kSteps * 4, rows.lda, codes, sums);
+    const float* f = rows.factors + 2 * unit;
+    for (int r = 0; r < count; r++, f += rows.ldf) {
+      const Vec factor = splat(f[0]), total = splat(f[1]);
+      UNROLL for (int half = 0; half < 2; half++) {
+        float* v = tile + r * kPanel + half * kLanes;
+        const Vec sum = to_float(load_bytes(reinterpret_cast<const uint8_t*>(sums.of[r] + half * kLanes)));
+        store(v, fma(scales.offset[unit][half], total, fma(sum * factor, scales.scale[unit][half], load(v))));
+      }
+    }
+  }
+  t.release();
+}
+
+#endif
 
 // For codes of so many bits and units of 32 or 16, and 1 to kTallest rows.
 struct ByteProducts {
   using Product = void (*)(const ByteRows&, const uint8_t*, const UnitScales&, int, float*, bool);
   Product of32[kTallest], of16[kTallest];
   float bias;
+#if defined(VEC_TILES)
+  void (*unpack)(const uint8_t*, int, int64_t, uint8_t*);
+#endif
 };
 template <int Bits, class = std::make_integer_sequence<int, kTallest>>
 struct ByteProductsOf;
 template <int Bits, int... I>
 struct ByteProductsOf<Bits, std::integer_sequence<int, I...>> {
-  static constexpr ByteProducts table = {{&byte_product<Bits, I + 1, 2>...}, {&byte_product<Bits, I + 1, 1>...}, Dots<Bits>::kBias};
+  static constexpr ByteProducts table = {{&byte_product<Bits, I + 1, 2>...}, {&byte_product<Bits, I + 1, 1>...}, Dots<Bits>::kBias
+#if defined(VEC_TILES)
+    , &unpack_codes<Bits>
+#endif
+  };
 };
 
 void gemm_blocks_int8(Workers& w, const accelcpu_gemm_blocks& o, const GemmBlocksData& d) {
@@ -186,18 +241,34 @@ void gemm_blocks_int8(Workers& w, const accelcpu_gemm_blocks& o, const GemmBlock
   w.each(groups * row_blocks, [&](int64_t task, void* scratch) {
     float* const sums = static_cast<float*>(scratch);
     UnitScales scales;
-    const int64_t block = task / groups, g = task % groups, row0 = part(block, o.m, row_blocks), m = part(block + 1, o.m, row_blocks) - row0, tiles = ceil_div(m, kTallest);
+    const int64_t block = task / groups, g = task % groups, row0 = part(block, o.m, row_blocks), m = part(block + 1, o.m, row_blocks) - row0;
+    int64_t tallest = kTallest;
+#if defined(VEC_TILES)
+    uint8_t* const bytes = reinterpret_cast<uint8_t*>(sums + kRowSums);
+    if (m >= kTileRows) tallest = kTilesRows;
+#endif
+    const int64_t tiles = ceil_div(m, tallest);
     for (int64_t p = g * group; p < min_of(panels, (g + 1) * group); p++) {
       const BlocksPanel panel(l, d.b, p);
       if (p == g * group) fetch(panel.scales, min_of(l.panel_bytes(), l.codes_at() + kUnitsAhead * l.unit_bytes));
       for (int64_t unit = 0; unit < l.units; unit += kUnitsOnce) {
         const int units = static_cast<int>(min_of<int64_t>(kUnitsOnce, l.units - unit));
+        const uint8_t* const codes = panel.codes + unit * l.unit_bytes;
         widen_scales(panel, unit, units, products.bias, scales);
+#if defined(VEC_TILES)
+        if (tallest == kTilesRows) products.unpack(codes, units, l.unit / kChunk, bytes);
+#endif
         for (int64_t t = 0; t < tiles; t++) {
           const int64_t at = part(t, m, tiles), row = row0 + at;
           const int rows = static_cast<int>(part(t + 1, m, tiles) - at);
           float* const tile = sums + at * kPanel;
-          product[rows - 1]({numbers + row * lda + unit * l.unit, factors + row * ldf + 2 * unit, lda, ldf}, panel.codes + unit * l.unit_bytes, scales, units, tile, unit > 0);
+          const ByteRows some{numbers + row * lda + unit * l.unit, factors + row * ldf + 2 * unit, lda, ldf};
+#if defined(VEC_TILES)
+          if (tallest == kTilesRows) {
+            (l.unit == kUnit ? tile_product<kUnit / kChunk> : tile_product<1>)(some, rows, bytes, scales, units, tile, unit > 0);
+          } else
+#endif
+            product[rows - 1](some, codes, scales, units, tile, unit > 0);
           if (unit + units == l.units) finish(e, tile, row, rows, p * kBlocksPanel, static_cast<int>(min_of<int64_t>(kBlocksPanel, o.n - p * kBlocksPanel)));
         }
       }
