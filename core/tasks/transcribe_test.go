@@ -310,6 +310,13 @@ func TestWhisperTokens(t *testing.T) {
 	if err != nil || !slices.Equal(tokens.Suppress[:3], []int64{3, 7, 560}) || !slices.Equal(tokens.SuppressFirst, []int64{220, 559}) {
 		t.Errorf("found %+v, %v", tokens, err)
 	}
+	c, err = checkpoint.ParseConfig("generation_config.json", []byte(`{"is_multilingual":false}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tokens, err = NewWhisperTokens(w.Tokenizer, c); err != nil || len(tokens.Languages) > 0 || !slices.Equal(tokens.Suppress, want.Suppress) {
+		t.Errorf("found %+v, %v", tokens, err)
+	}
 	bert, err := processors.OpenTokenizer(testfiles.Shared(t, "tiny", "bert"))
 	if err != nil {
 		t.Fatal(err)

@@ -84,6 +84,9 @@ type WhisperTokens struct {
 	SuppressFirst                     []int64          // not drawn first
 }
 
+// gpt2End is the end token of GPT-2's vocabulary.
+const gpt2End = 50256
+
 // NewWhisperTokens finds them in a tokenizer; generation_config.json, which may be nil,
 // says which are not to be drawn.
 func NewWhisperTokens(t *processors.Tokenizer, generation *checkpoint.Config) (WhisperTokens, error) {
@@ -111,11 +114,9 @@ func NewWhisperTokens(t *processors.Tokenizer, generation *checkpoint.Config) (W
 			w.Languages[code] = id
 		}
 	}
-	if w.Translate < 0 || w.Transcribe < 0 {
-		clear(w.Languages)
-	}
 	f := generation.Fields()
 	w.Suppress, w.SuppressFirst = f.Ints("suppress_tokens", -1, math.MaxInt32), f.Ints("begin_suppress_tokens", 0, math.MaxInt32)
+	multilingual := f.BoolOr("is_multilingual", w.End != gpt2End) && w.Translate >= 0 && w.Transcribe >= 0
 	if err := f.Err(); err != nil {
 		return w, err
 	}
@@ -129,6 +130,11 @@ func NewWhisperTokens(t *processors.Tokenizer, generation *checkpoint.Config) (W
 	w.Suppress = slices.DeleteFunc(w.Suppress, func(id int64) bool { return id < 0 })
 	slices.Sort(w.Suppress)
 	w.Suppress = slices.Compact(w.Suppress)
+	if !multilingual {
+		// Models of English alone have GPT-2's own vocabulary. Their tokenizers have the tokens of
+		// languages all the same, which are nothing but noise to them.
+		clear(w.Languages)
+	}
 	return w, nil
 }
 
