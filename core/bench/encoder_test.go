@@ -34,6 +34,14 @@ const (
 // newEngine starts an engine with the CPU backend alone, its cache in dir.
 func newEngine(b testing.TB, dir string, set ...func(*config.Config)) *engine.Engine {
 	b.Helper()
+	e, end := openEngine(b, dir, set...)
+	b.Cleanup(end)
+	return e
+}
+
+// openEngine is newEngine for engines that end before b does.
+func openEngine(b testing.TB, dir string, set ...func(*config.Config)) (e *engine.Engine, end func()) {
+	b.Helper()
 	bin := os.Getenv(envBin)
 	if bin == "" {
 		b.Skipf("%s does not say where the backends are; run `make bench`", envBin)
@@ -51,14 +59,13 @@ func newEngine(b testing.TB, dir string, set ...func(*config.Config)) *engine.En
 	if err := e.Start(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() {
+	return e, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if err := e.Close(ctx); err != nil {
 			b.Error(err)
 		}
-	})
-	return e
+	}
 }
 
 // repository is the folder of go.mod.

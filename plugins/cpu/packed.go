@@ -19,7 +19,8 @@ import (
 
 // packedWeights keeps a graph's weights as Gemm and GemmBlocks read them, in files beside the
 // graph: packed/<layout>/<weight>. They are written once and mapped read-only, so
-// that processes of the same layout share them.
+// that processes of the same layout share them. Runs do not wait for the disk: a file is mapped as soon as it is
+// written, and has its name once it is synced.
 type packedWeights struct {
 	dir    string // of the layouts
 	runner *kernels.Runner
@@ -28,6 +29,8 @@ type packedWeights struct {
 	mu   sync.Mutex
 	open map[string][]byte
 	size int64
+
+	syncing sync.WaitGroup
 }
 
 func newPackedWeights(graphDir string, runner *kernels.Runner, log hclog.Logger) *packedWeights {
@@ -112,11 +115,39 @@ func (p *packedWeights) load(format kernels.Format, key, sizes string, size int6
 	if err != nil {
 		return nil, err
 	}
-	if err := writeWhole(path, packed); err != nil {
+	data, err = p.keep(path, packed)
+	if err != nil {
 		p.log.Warn("packed weights can't be kept; they stay in this process alone", "file", path, "error", err)
 		return packed, nil
 	}
-	return mapFile(path, size)
+	return data, nil
+}
+
+// keep writes a file that appears whole or not at all, and maps it. The disk is waited for in the background.
+func (p *packedWeights) keep(path string, packed []byte) (data []byte, err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".writing-*")
+	if err != nil {
+		return nil, err
+	}
+	if _, err = f.Write(packed); err == nil {
+		data, err = mapFile(f.Name(), int64(len(packed)))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	p.syncing.Go(func() {
+		err := errors.Join(f.Sync(), f.Close())
+		if err == nil {
+			err = os.Rename(f.Name(), path)
+		}
+		if err != nil {
+			p.log.Warn("packed weights can't be kept; the next process packs them again", "file", path, "error", errors.Join(err, os.Remove(f.Name())))
+		}
+	})
+	return data, nil
 }
 
 func (p *packedWeights) pack(w weight, n, k, size int64) ([]byte, error) {
@@ -148,29 +179,9 @@ func (p *packedWeights) readOnce(in *graph.Initializer) {
 	}
 }
 
-// writeWhole makes a file appear whole or not at all.
-func writeWhole(path string, data []byte) (err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".writing-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
-
-// Close unmaps everything.
+// Close unmaps everything, once it is on disk.
 func (p *packedWeights) Close() error {
+	p.syncing.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var errs []error
