@@ -33,8 +33,8 @@ def tokens(model, path, count):
     prompt = [*tokenizer.sot_sequence, tokenizer.no_timestamps]
     begin = time.perf_counter()
     encoded = model.encode(features)
-    # At most half of max_length is generated.
-    got = model.model.generate(encoded, [prompt], beam_size=1, max_length=2 * count + 1, suppress_tokens=[-1, tokenizer.eot])
+    # At most half of max_length is generated, and no more than fits behind the prompt.
+    got = model.model.generate(encoded, [prompt], beam_size=1, max_length=max(2 * count, len(prompt) - 1 + count), suppress_tokens=[-1, tokenizer.eot])
     seconds = time.perf_counter() - begin
     if len(got[0].sequences_ids[0]) != count:
         sys.exit(f"{len(got[0].sequences_ids[0])} tokens came, {count} were asked for")
