@@ -150,6 +150,7 @@ func contract() []operatorCase {
 		add(kind.name, p)
 		p.readOnly = true
 		add(kind.name+", read only", p)
+		list = append(list, accel("PagedAttention "+kind.name+", read only, pools left out", "PagedAttention", 1, p.attend, p.attrs(ai("causal", 0))...))
 		list = append(list, accel("PagedWrite "+kind.name, "PagedWrite", p.outputs()-1, func(g *gen) []string {
 			k, v, ks, vs := p.pages(g)
 			in := []string{g.f(3, p.kv, p.d), g.f(3, p.kv, p.dv), g.Ints(4, 27, 9), k, v}

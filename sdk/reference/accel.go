@@ -14,7 +14,7 @@ import (
 var accelOps = []spec{
 	{"PagedAttention", since(1),
 		"q T:float, k? T, v? T, k_pages K:float|i8|u8, v_pages V:float|i8|u8, slots? i64, page_tables i64, lengths i64, starts i64, " +
-			"k_scales? f16, v_scales? f16, bias? float -> o T, k_pages K, v_pages V, k_scales? f16, v_scales? f16",
+			"k_scales? f16, v_scales? f16, bias? float -> o T, k_pages? K, v_pages? V, k_scales? f16, v_scales? f16",
 		"scale float, softcap float=0, window int=0, causal int=1, k_bits int=0, v_bits int=0", pagedAttention},
 	{"PagedWrite", since(1),
 		"k T:float, v T, slots i64, k_pages K:float|i8|u8, v_pages V:float|i8|u8, k_scales? f16, v_scales? f16 -> " +
@@ -217,6 +217,9 @@ func pagedAttention(c *call) error {
 	}
 	switch given := [3]bool{c.has(1), c.has(2), c.has(5)}; given {
 	case [3]bool{true, true, true}:
+		if !c.wants(1) || !c.wants(2) {
+			return errors.New("the pools are written, and outputs k_pages or v_pages left out")
+		}
 		if keys, err = c.updatable(keys, 1, 3); err != nil {
 			return err
 		}
