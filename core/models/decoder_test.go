@@ -3,6 +3,7 @@ package models
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"path/filepath"
 	"slices"
@@ -30,6 +31,7 @@ type session struct {
 	free     []int64
 	tables   [][]int64
 	lengths  []int64
+	more     func(tokens [][]int64) map[string]tensor.Tensor // inputs of models that read more than tokens; else nil
 }
 
 func newSession(t testing.TB, m *Model, ck *checkpoint.Checkpoint, pages, pageSize int64, sequences int) *session {
@@ -78,6 +80,9 @@ func (s *session) step(tokens [][]int64, more ...string) map[string]tensor.Tenso
 	in := map[string]tensor.Tensor{
 		InputIDs: list(ids), Positions: list(positions), Slots: list(slots), Lengths: list(s.lengths), Starts: list(starts), Select: list(selected),
 		PageTables: tensor.Ints(tensor.Shape{int64(len(s.tables)), int64(width)}, table...),
+	}
+	if s.more != nil {
+		maps.Copy(in, s.more(tokens))
 	}
 	wanted := append([]string{Logits}, more...)
 	for _, p := range s.d.Pools {
