@@ -56,6 +56,20 @@ func load(t testing.TB, dir string) (*Model, *checkpoint.Checkpoint) {
 	return m, ck
 }
 
+// with changes a field of a config, by its path: "text_config.hidden_size".
+func with(path string, value any) func(map[string]any) {
+	return func(c map[string]any) {
+		for {
+			name, rest, nested := strings.Cut(path, ".")
+			if !nested {
+				c[name] = value
+				return
+			}
+			c, path = c[name].(map[string]any), rest
+		}
+	}
+}
+
 // copied is a copy of a folder's model, with config and tensors changed.
 func copied(t testing.TB, dir string, config func(map[string]any), weights func(map[string]tensor.Tensor)) string {
 	t.Helper()

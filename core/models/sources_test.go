@@ -217,35 +217,32 @@ func TestSourceDescriptions(t *testing.T) {
 }
 
 func TestSourceConfigErrors(t *testing.T) {
-	set := func(name string, value any) func(map[string]any) {
-		return func(c map[string]any) { c[name] = value }
-	}
 	for _, c := range []struct {
 		model  string
 		change func(map[string]any)
 		want   string
 	}{
-		{"t5", set("feed_forward_proj", "gated-mish"), `feed_forward_proj: found "gated-mish"`},
-		{"t5", set("relative_attention_num_buckets", 18), "relative_attention_num_buckets: found 18 with distances up to 32, wanted a multiple of 4"},
-		{"t5", set("relative_attention_max_distance", 8), "relative_attention_num_buckets: found 16 with distances up to 8"},
-		{"t5", set("decoder_start_token_id", 816), "decoder_start_token_id: found 816, wanted a token below vocab_size, which is 816"},
-		{"t5", set("num_layers", 0), "num_layers: found 0"},
-		{"t5", set("d_kv", "12"), "d_kv: "},
-		{"t5", set("d_ff", 73), "shape"},
-		{"t5", set("num_decoder_layers", 4), "decoder.block.3"},
-		{"t5", set("layer_norm_epsilon", -1), "layer_norm_epsilon: found -1"},
-		{"t5_gated", set("feed_forward_proj", "relu"), "tensor"},
-		{"t5_gated", set("tie_word_embeddings", 1), "tie_word_embeddings: "},
-		{"whisper", set("decoder_attention_heads", 5), "decoder_attention_heads: found 5, wanted a divisor of d_model, which is 48"},
-		{"whisper", set("encoder_attention_heads", 7), "encoder_attention_heads: found 7, wanted a divisor of d_model"},
-		{"whisper", set("decoder_start_token_id", 620), "decoder_start_token_id: found 620, wanted a token below vocab_size, which is 620"},
+		{"t5", with("feed_forward_proj", "gated-mish"), `feed_forward_proj: found "gated-mish"`},
+		{"t5", with("relative_attention_num_buckets", 18), "relative_attention_num_buckets: found 18 with distances up to 32, wanted a multiple of 4"},
+		{"t5", with("relative_attention_max_distance", 8), "relative_attention_num_buckets: found 16 with distances up to 8"},
+		{"t5", with("decoder_start_token_id", 816), "decoder_start_token_id: found 816, wanted a token below vocab_size, which is 816"},
+		{"t5", with("num_layers", 0), "num_layers: found 0"},
+		{"t5", with("d_kv", "12"), "d_kv: "},
+		{"t5", with("d_ff", 73), "shape"},
+		{"t5", with("num_decoder_layers", 4), "decoder.block.3"},
+		{"t5", with("layer_norm_epsilon", -1), "layer_norm_epsilon: found -1"},
+		{"t5_gated", with("feed_forward_proj", "relu"), "tensor"},
+		{"t5_gated", with("tie_word_embeddings", 1), "tie_word_embeddings: "},
+		{"whisper", with("decoder_attention_heads", 5), "decoder_attention_heads: found 5, wanted a divisor of d_model, which is 48"},
+		{"whisper", with("encoder_attention_heads", 7), "encoder_attention_heads: found 7, wanted a divisor of d_model"},
+		{"whisper", with("decoder_start_token_id", 620), "decoder_start_token_id: found 620, wanted a token below vocab_size, which is 620"},
 		{"whisper", func(c map[string]any) { delete(c, "pad_token_id") }, "pad_token_id: "},
-		{"whisper", set("max_source_positions", 101), "shape"},
-		{"whisper", set("num_mel_bins", 128), "shape"},
-		{"whisper", set("activation_function", "mish"), `activation_function: found "mish"`},
-		{"whisper", set("max_target_positions", 0), "max_target_positions: found 0"},
-		{"whisper", set("encoder_layers", 3), "encoder.layers.2"},
-		{"whisper", set("vocab_size", 619), "shape"},
+		{"whisper", with("max_source_positions", 101), "shape"},
+		{"whisper", with("num_mel_bins", 128), "shape"},
+		{"whisper", with("activation_function", "mish"), `activation_function: found "mish"`},
+		{"whisper", with("max_target_positions", 0), "max_target_positions: found 0"},
+		{"whisper", with("encoder_layers", 3), "encoder.layers.2"},
+		{"whisper", with("vocab_size", 619), "shape"},
 	} {
 		dir := copied(t, testfiles.Shared(t, "tiny", c.model), c.change, nil)
 		_, err := Load(open(t, dir), Options{})

@@ -123,46 +123,34 @@ func TestServingComponents(t *testing.T) {
 }
 
 func TestVisionConfigErrors(t *testing.T) {
-	set := func(path string, value any) func(map[string]any) {
-		return func(c map[string]any) {
-			for {
-				name, rest, nested := strings.Cut(path, ".")
-				if !nested {
-					c[name] = value
-					return
-				}
-				c, path = c[name].(map[string]any), rest
-			}
-		}
-	}
 	for _, c := range []struct {
 		dir    string
 		change func(map[string]any)
 		want   string
 	}{
-		{tiny("vit"), set("num_attention_heads", 5), "num_attention_heads: found 5, wanted a divisor of hidden_size, which is 48"},
-		{tiny("vit"), set("patch_size", 40), "patch_size: found 40x40, wanted at most image_size, which is 35x35"},
-		{tiny("vit"), set("image_size", []int{1, 2, 3}), "image_size: found 3 numbers"},
-		{tiny("vit"), set("hidden_act", "mish"), "hidden_act"},
-		{tiny("vit"), set("id2label", map[string]string{"0": "a", "9": "b"}), "id2label: it names 1 classes more, wanted the 7 classes of the weights"},
-		{tiny("clip"), set("text_config.pad_token_id", 893), "text_config.pad_token_id: found 893"},
-		{tiny("clip"), set("text_config_dict", map[string]any{"hidden_size": "wide"}), "text_config_dict.hidden_size"},
-		{tiny("clip"), set("vision_config.num_channels", 0), "vision_config.num_channels: found 0"},
-		{tiny("clip"), set("projection_dim", 25), "shape"},
-		{tiny("xclip"), set("vision_config.mit_hidden_size", 28), "vision_config.mit_hidden_size: found 28, wanted projection_dim, which is 24"},
-		{tiny("xclip"), set("prompt_num_attention_heads", 5), "prompt_num_attention_heads: found 5"},
-		{tiny("detr"), set("position_embedding_type", "learned"), `position_embedding_type: found "learned"`},
-		{tiny("detr"), set("d_model", 30), "encoder_attention_heads: found 4, wanted a divisor of d_model"},
-		{tiny("detr"), set("backbone_config.model_type", "swin"), `backbone_config.model_type: found "swin"`},
-		{tiny("detr"), set("backbone_config.layer_type", "wide"), `backbone_config.layer_type: found "wide"`},
-		{tiny("detr"), set("backbone_config.depths", []int{1, 2}), "backbone_config.hidden_sizes: it has 4 entries"},
-		{tiny("detr"), set("backbone_config.out_features", []string{"stage3"}), "backbone_config.out_features: found stage3, wanted stage4 at the end"},
-		{tiny("detr"), set("backbone_config", map[string]any{"model_type": "timm_backbone", "backbone": "resnet51"}), `backbone_config.backbone: found "resnet51"`},
-		{tiny("detr"), set("backbone_config", map[string]any{"model_type": "timm_backbone", "backbone": "resnet50", "output_stride": 8}), "backbone_config.output_stride: found 8"},
-		{tiny("detr"), set("backbone_config", map[string]any{"model_type": "timm_backbone", "backbone": "resnet50"}), `tensor "backbone.conv_encoder.model.conv1.weight": it is not there`},
-		{tiny("detr"), set("id2label", map[string]string{"6": "none"}), "id2label: it names 1 classes more"},
-		{filepath.Join("testdata", "vision", "siglip"), set("vision_config.vision_use_head", false), "vision_config.vision_use_head: found false"},
-		{filepath.Join("testdata", "vision", "siglip"), set("text_config.projection_size", 5), "text_config.projection_size: found 5"},
+		{tiny("vit"), with("num_attention_heads", 5), "num_attention_heads: found 5, wanted a divisor of hidden_size, which is 48"},
+		{tiny("vit"), with("patch_size", 40), "patch_size: found 40x40, wanted at most image_size, which is 35x35"},
+		{tiny("vit"), with("image_size", []int{1, 2, 3}), "image_size: found 3 numbers"},
+		{tiny("vit"), with("hidden_act", "mish"), "hidden_act"},
+		{tiny("vit"), with("id2label", map[string]string{"0": "a", "9": "b"}), "id2label: it names 1 classes more, wanted the 7 classes of the weights"},
+		{tiny("clip"), with("text_config.pad_token_id", 893), "text_config.pad_token_id: found 893"},
+		{tiny("clip"), with("text_config_dict", map[string]any{"hidden_size": "wide"}), "text_config_dict.hidden_size"},
+		{tiny("clip"), with("vision_config.num_channels", 0), "vision_config.num_channels: found 0"},
+		{tiny("clip"), with("projection_dim", 25), "shape"},
+		{tiny("xclip"), with("vision_config.mit_hidden_size", 28), "vision_config.mit_hidden_size: found 28, wanted projection_dim, which is 24"},
+		{tiny("xclip"), with("prompt_num_attention_heads", 5), "prompt_num_attention_heads: found 5"},
+		{tiny("detr"), with("position_embedding_type", "learned"), `position_embedding_type: found "learned"`},
+		{tiny("detr"), with("d_model", 30), "encoder_attention_heads: found 4, wanted a divisor of d_model"},
+		{tiny("detr"), with("backbone_config.model_type", "swin"), `backbone_config.model_type: found "swin"`},
+		{tiny("detr"), with("backbone_config.layer_type", "wide"), `backbone_config.layer_type: found "wide"`},
+		{tiny("detr"), with("backbone_config.depths", []int{1, 2}), "backbone_config.hidden_sizes: it has 4 entries"},
+		{tiny("detr"), with("backbone_config.out_features", []string{"stage3"}), "backbone_config.out_features: found stage3, wanted stage4 at the end"},
+		{tiny("detr"), with("backbone_config", map[string]any{"model_type": "timm_backbone", "backbone": "resnet51"}), `backbone_config.backbone: found "resnet51"`},
+		{tiny("detr"), with("backbone_config", map[string]any{"model_type": "timm_backbone", "backbone": "resnet50", "output_stride": 8}), "backbone_config.output_stride: found 8"},
+		{tiny("detr"), with("backbone_config", map[string]any{"model_type": "timm_backbone", "backbone": "resnet50"}), `tensor "backbone.conv_encoder.model.conv1.weight": it is not there`},
+		{tiny("detr"), with("id2label", map[string]string{"6": "none"}), "id2label: it names 1 classes more"},
+		{filepath.Join("testdata", "vision", "siglip"), with("vision_config.vision_use_head", false), "vision_config.vision_use_head: found false"},
+		{filepath.Join("testdata", "vision", "siglip"), with("text_config.projection_size", 5), "text_config.projection_size: found 5"},
 	} {
 		dir := copied(t, c.dir, c.change, nil)
 		_, err := Load(open(t, dir), Options{})
