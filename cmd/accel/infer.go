@@ -41,7 +41,10 @@ func isRunFile(arg string) bool {
 type runFlags struct {
 	task, platform, fallback, format, output, record string
 	inputs, generate, order                          string
-	input, dim, only                                 []string
+	input, dim, only, labels                         []string
+	frames, pictures                                 string
+	top, maxDetections                               int
+	threshold                                        float64
 	cast, resume                                     bool
 	repeat, concurrency                              int
 }
@@ -59,14 +62,20 @@ func (o *runFlags) add(a *app, c *cobra.Command) {
 	f.StringVar(&o.format, "format", "", "`FORMAT` of what is written: npy, npz, pb, json; of an embed task table, json, jsonl, npy; of a transcribe task table, text, srt, vtt, json, verbose_json")
 	f.StringVar(&o.record, "record", "", "write inputs and outputs to `DIR` as an ONNX test data set, for accel verify")
 	f.IntVar(&o.repeat, "repeat", 0, "time `N` runs, after one that is not timed")
-	f.StringVar(&o.task, "task", "", "`TASK`: infer (what MODEL alone means), embed, generate, transcribe")
+	f.StringVar(&o.task, "task", "", "`TASK`: infer (what MODEL alone means), embed, generate, transcribe, classify, detect")
+	f.StringArrayVar(&o.labels, "label", nil, "classify: a `LABEL` to tell from the others, for models that compare with texts; repeatable")
+	f.IntVar(&o.top, "top", 0, "classify: the `N` likeliest labels")
+	f.Float64Var(&o.threshold, "threshold", 0, "detect: `PROBABILITY` above which things are told (default 0.5)")
+	f.IntVar(&o.maxDetections, "max-detections", 0, "detect: at most `N` things in a picture")
+	f.StringVar(&o.frames, "frames", "", "classify: `DIR` whose pictures are the frames of a video")
+	f.StringVar(&o.pictures, "pictures", "", "classify, detect: write pictures with what was found to `DIR`")
 	f.StringVar(&o.order, "order", "", "`ORDER` of generated lines: input or finish")
 	f.BoolVar(&o.resume, "resume", false, "go on with a file that has some of the generated lines")
 	f.IntVar(&o.concurrency, "concurrency", 0, "generate `N` lines at a time at most")
 	f.StringVar(&o.platform, "platform", "", "preferred `PLATFORM` or device")
 	f.StringVar(&o.fallback, "fallback", "", "`POLICY` where that can't serve: deny, warn, allow")
 	a.completePlatforms(c, "platform")
-	complete(c, "task", "infer", "embed", "generate", "transcribe")
+	complete(c, "task", "infer", "embed", "generate", "transcribe", "classify", "detect")
 	complete(c, "order", "input", "finish")
 	complete(c, "fallback", "deny", "warn", "allow")
 	complete(c, "format", "table", "json", "jsonl", "npy", "npz", "pb", "text", "srt", "vtt", "verbose_json")
@@ -76,6 +85,8 @@ func (o *runFlags) add(a *app, c *cobra.Command) {
 	completeFromModel(c, "dim", func(m *graph.Model) []string { return suffixed(m.Symbols(), "=") })
 	cobra.CheckErr(c.MarkFlagFilename("inputs", "npz", "json", "jsonl", "wav", "flac", "mp3", "ogg", "opus"))
 	cobra.CheckErr(c.MarkFlagDirname("record"))
+	cobra.CheckErr(c.MarkFlagDirname("frames"))
+	cobra.CheckErr(c.MarkFlagDirname("pictures"))
 }
 
 // completeFromModel completes a flag with names that the model of the command line
@@ -128,6 +139,20 @@ func (o *runFlags) flags(c *cobra.Command) ([]config.Flag, error) {
 	add("inputs", o.inputs, "inputs", "file")
 	add("generate", o.generate, "inputs", "generate")
 	add("cast", o.cast, "inputs", "cast")
+	add("frames", o.frames, "inputs", "frames")
+	add("pictures", o.pictures, "output", "pictures")
+	request := map[string]any{}
+	for flag, f := range map[string]struct {
+		name  string
+		value any
+	}{"label": {"labels", o.labels}, "top": {"top", o.top}, "threshold": {"threshold", o.threshold}, "max-detections": {"max_detections", o.maxDetections}} {
+		if c.Flags().Changed(flag) {
+			request[f.name] = f.value
+		}
+	}
+	if len(request) > 0 {
+		out = append(out, config.Flag{Name: "--label and such", Key: []string{"request"}, Value: request})
+	}
 	tensors := map[string]any{}
 	for _, in := range o.input {
 		name, value, ok := strings.Cut(in, "=")

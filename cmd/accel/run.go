@@ -41,14 +41,19 @@ A line that can't be answered gets an error, and the exit status is 1 then. --re
 a file that has some of the answers.
 
 The task transcribe writes what is said in a sound (WAV, FLAC, MP3, Ogg), of any length, as it is
-heard: with times for people, or as text, srt, vtt, json or verbose_json.`,
+heard: with times for people, or as text, srt, vtt, json or verbose_json.
+
+The tasks classify and detect look at pictures (PNG, JPEG, WebP, GIF, BMP), videos (animated GIF or
+PNG, or a folder of frames) and sounds: those of a file or of a folder. --pictures draws what was found.`,
 		Example: `  accel run model.onnx --input ids=ids.npy --input mask='[[1, 1, 0]]'
   accel run model.onnx --inputs batch.npz --output out.npz --platform cpu
   accel run model.onnx --generate random --dim batch=8 --repeat 50
   accel run model.onnx --generate random:7 --record test_data_set_0
   accel run configs/demo.yaml --platform simulation --json
   accel run smol.gguf --task generate --inputs prompts.jsonl --output answers.jsonl --resume
-  accel run whisper-base --task transcribe --inputs talk.mp3 --format srt --output talk.srt`,
+  accel run whisper-base --task transcribe --inputs talk.mp3 --format srt --output talk.srt
+  accel run detr-resnet-50 --task detect --inputs street.jpg --pictures found
+  accel run clip-vit-base-patch32 --task classify --inputs street.jpg --label 'a street' --label 'a beach'`,
 		Args: cobra.ExactArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"onnx", "yaml", "yml", "json"}, cobra.ShellCompDirectiveFilterFileExt
@@ -80,6 +85,8 @@ heard: with times for people, or as text, srt, vtt, json or verbose_json.`,
 			return a.infer(c.Context(), l)
 		case "generate":
 			return a.generate(c.Context(), l)
+		case "classify", "detect":
+			return a.perceive(c.Context(), l)
 		case "transcribe":
 			return a.transcribe(c.Context(), l)
 		}
@@ -150,7 +157,7 @@ func (a *app) embed(ctx context.Context, e engineAPI, r *config.Run, texts []str
 			}
 			out.Truncated = append(out.Truncated, cut...)
 		}
-		out.addDecision(res.Decision)
+		out.Decisions = addDecision(out.Decisions, res.Decision)
 		p.say("embedding %s of %s inputs", number(begin+len(part)), number(len(texts)))
 	}
 	return out, nil
@@ -167,16 +174,6 @@ func inputAt(err error, begin int) error {
 		bad.Input += begin
 	}
 	return err
-}
-
-// addDecision keeps one of the decisions that went the same way.
-func (e *embedding) addDecision(d route.Decision) {
-	for _, known := range e.Decisions {
-		if known.Chosen == d.Chosen && known.Summary() == d.Summary() {
-			return
-		}
-	}
-	e.Decisions = append(e.Decisions, d)
 }
 
 // readInputs returns a run's texts.

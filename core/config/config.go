@@ -166,7 +166,7 @@ type Log struct {
 // Run is one piece of work: what stands in a run file beside any of Config's
 // sections.
 type Run struct {
-	Task      string `koanf:"task" enum:"embed,generate,transcribe,infer" required:"true" doc:"What to do. embed: a vector for each text. generate: an answer to each line of a file. transcribe: what is said in a sound. infer: run a graph as it is, tensors in, tensors out."`
+	Task      string `koanf:"task" enum:"embed,generate,transcribe,classify,detect,infer" required:"true" doc:"What to do. embed: a vector for each text. generate: an answer to each line of a file. transcribe: what is said in a sound. classify: what is on pictures or videos, or in sounds. detect: the things in pictures. infer: run a graph as it is, tensors in, tensors out."`
 	Model     string `koanf:"model" required:"true" doc:"A name under models, or the path of a model: a folder or, to infer, an .onnx file."`
 	Platform  string `koanf:"platform" format:"platform" doc:"Preferred platform or device; overrides the model's."`
 	Precision string `koanf:"precision" enum:"f32" doc:"Precision to run in; overrides the model's."`
@@ -174,15 +174,16 @@ type Run struct {
 	Output    Output `koanf:"output" doc:"What to do with the answers."`
 	Repeat    int    `koanf:"repeat" min:"0" doc:"infer: runs to time, after one that is not timed. 0: run once."`
 	// What the lines of a batch have in common, and how they are worked on.
-	Request     map[string]any `koanf:"request" doc:"generate: fields that every line has unless it gives its own, as the HTTP API knows them: max_tokens, temperature, seed, stop, response_format and so on. transcribe: language, prompt and temperature, as the HTTP API knows them, and translate (true or false)."`
+	Request     map[string]any `koanf:"request" doc:"generate: fields that every line has unless it gives its own, as the HTTP API knows them: max_tokens, temperature, seed, stop, response_format and so on. transcribe: language, prompt and temperature, as the HTTP API knows them, and translate (true or false). classify: labels, templates, top. detect: threshold, max_detections."`
 	Concurrency int            `koanf:"concurrency" min:"0" doc:"generate: most lines that are worked on at a time. 0: twice generate.max_sequences, but not more than generate.max_waiting."`
 }
 
 // Inputs of a run. To embed, exactly one of File and Texts is given; to generate and to transcribe,
 // File; to infer, any of File, Tensors and Generate.
 type Inputs struct {
-	File  string   `koanf:"file" path:"true" doc:"embed: text file in UTF-8, one input a line; empty lines are skipped. generate: JSON lines, each an object with prompt or messages, perhaps an id, and any fields of the HTTP API; or OpenAI's batch form, custom_id and body. transcribe: a sound: WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus. infer: inputs by name, an .npz, a .json object, or a folder of .npy, .pb or .json files or with ONNX's input_0.pb."`
-	Texts []string `koanf:"texts" doc:"embed: the inputs themselves."`
+	File   string   `koanf:"file" path:"true" doc:"embed: text file in UTF-8, one input a line; empty lines are skipped. generate: JSON lines, each an object with prompt or messages, perhaps an id, and any fields of the HTTP API; or OpenAI's batch form, custom_id and body. transcribe: a sound: WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus. classify, detect: a picture, a video (animated GIF or PNG) or a sound, or a folder of them. infer: inputs by name, an .npz, a .json object, or a folder of .npy, .pb or .json files or with ONNX's input_0.pb."`
+	Frames string   `koanf:"frames" path:"true" doc:"classify: folder whose pictures, in the order of their names, are the frames of one video."`
+	Texts  []string `koanf:"texts" doc:"embed: the inputs themselves."`
 	// Without it a longer input is an error.
 	Truncate bool           `koanf:"truncate" doc:"embed: cut inputs that are longer than the model takes."`
 	Tensors  map[string]any `koanf:"tensors" path:"true" doc:"infer: inputs by name, over those of file: a file (.npy, .npz, .pb, .json), or the values themselves, such as 3 or [[1, 2], [3, 4]]."`
@@ -193,13 +194,14 @@ type Inputs struct {
 
 // Output of a run.
 type Output struct {
-	Format string   `koanf:"format" enum:"table,json,jsonl,npy,npz,pb,text,srt,vtt,verbose_json" doc:"embed: table: the nearest pairs, for people. json: one object. jsonl: one object an input. npy: the vectors as a NumPy array of float32. generate: always jsonl, one object a line. transcribe: table: a line a segment, with its time, for people. text, srt, vtt, json, verbose_json: as the HTTP API has them. infer: table: a summary, for people. json: the same as an object. With a file, what is written there: npy, npz, pb or json, by default as its name says; in a folder .npy, and .pb for what NumPy lacks."`
-	File   string   `koanf:"file" path:"true" doc:"Where to write; empty: standard output. infer: a file, or a folder that gets a file for each output."`
-	Pairs  int      `koanf:"pairs" min:"0" doc:"embed: most pairs in the table."`
-	Only   []string `koanf:"only" doc:"infer: the outputs that are wanted; empty: all."`
-	Order  string   `koanf:"order" enum:"input,finish" doc:"generate: order of the lines: as the input has them, or as they finish. Empty: input."`
-	Resume bool     `koanf:"resume" doc:"generate: go on with a file that has some of the lines already."`
-	Record string   `koanf:"record" path:"true" doc:"infer: folder that gets inputs and outputs as an ONNX test data set, which 'accel verify' holds other devices against."`
+	Format   string   `koanf:"format" enum:"table,json,jsonl,npy,npz,pb,text,srt,vtt,verbose_json" doc:"embed: table: the nearest pairs, for people. json: one object. jsonl: one object an input. npy: the vectors as a NumPy array of float32. generate: always jsonl, one object a line. transcribe: table: a line a segment, with its time, for people. text, srt, vtt, json, verbose_json: as the HTTP API has them. classify, detect: table: for people. json: one object. jsonl: one object a file. infer: table: a summary, for people. json: the same as an object. With a file, what is written there: npy, npz, pb or json, by default as its name says; in a folder .npy, and .pb for what NumPy lacks."`
+	File     string   `koanf:"file" path:"true" doc:"Where to write; empty: standard output. infer: a file, or a folder that gets a file for each output."`
+	Pairs    int      `koanf:"pairs" min:"0" doc:"embed: most pairs in the table."`
+	Only     []string `koanf:"only" doc:"infer: the outputs that are wanted; empty: all."`
+	Order    string   `koanf:"order" enum:"input,finish" doc:"generate: order of the lines: as the input has them, or as they finish. Empty: input."`
+	Resume   bool     `koanf:"resume" doc:"generate: go on with a file that has some of the lines already."`
+	Pictures string   `koanf:"pictures" path:"true" doc:"classify, detect: folder that gets a PNG file for each picture, with what was found drawn on it."`
+	Record   string   `koanf:"record" path:"true" doc:"infer: folder that gets inputs and outputs as an ONNX test data set, which 'accel verify' holds other devices against."`
 }
 
 // Default is the configuration of a machine where nothing was configured. The

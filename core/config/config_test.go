@@ -353,7 +353,7 @@ func TestRunFile(t *testing.T) {
 		},
 		{name: "infer with texts", file: "task: infer\nmodel: m.onnx\ninputs: {texts: [a]}\n", err: "inputs.texts: it is for the task embed, this is infer; leave it out"},
 		{name: "embed with tensors", file: "task: embed\nmodel: m\ninputs: {file: a, tensors: {x: 1}}\n", err: "inputs.tensors: it is for the task infer"},
-		{name: "a format of another task", file: "task: infer\nmodel: m\noutput: {format: jsonl}\n", err: "output.format: jsonl is for the task embed or generate, this is infer"},
+		{name: "a format of another task", file: "task: infer\nmodel: m\noutput: {format: jsonl}\n", err: "output.format: jsonl is for the task embed or generate or classify or detect, this is infer"},
 		{
 			name:  "generate",
 			file:  "task: generate\nmodel: ../m/smol\ninputs: {file: p.jsonl}\noutput: {file: out.jsonl, order: finish, resume: true}\nrequest: {max_tokens: 8, stop: [a, b]}\nconcurrency: 3\n",
@@ -367,7 +367,7 @@ func TestRunFile(t *testing.T) {
 			model: Model{Path: "PARENT/m/whisper"},
 		},
 		{name: "transcribe nothing", file: "task: transcribe\nmodel: m\n", err: "inputs.file: it is required and not set; name a sound"},
-		{name: "a request to embed", file: "task: embed\nmodel: m\ninputs: {texts: [a]}\nrequest: {a: 1}\n", err: "request: it is for the task generate or transcribe, this is embed"},
+		{name: "a request to embed", file: "task: embed\nmodel: m\ninputs: {texts: [a]}\nrequest: {a: 1}\n", err: "request: it is for the task generate or transcribe or classify or detect, this is embed"},
 		{name: "subtitles of vectors", file: "task: embed\nmodel: m\ninputs: {texts: [a]}\noutput: {format: srt}\n", err: "output.format: srt is for the task transcribe, this is embed"},
 		{name: "generate nothing", file: "task: generate\nmodel: m\n", err: "inputs.file: it is required and not set; name a file of JSON lines"},
 		{name: "generate with texts", file: "task: generate\nmodel: m\ninputs: {file: a, texts: [b]}\n", err: "inputs.texts: it is for the task embed, this is generate"},

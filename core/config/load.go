@@ -154,6 +154,9 @@ func (l *Loaded) checkRun(file string, errs *Errors) {
 		*errs = append(*errs, &Error{Key: "inputs", Origin: origin,
 			Problem: "want either a file or texts", Remedy: "give `file: FILE`, one text a line, or `texts: [...]`"})
 	}
+	if in := l.Run.Inputs; (l.Run.Task == "classify" || l.Run.Task == "detect") && (in.File == "") == (in.Frames == "") {
+		*errs = append(*errs, &Error{Key: "inputs", Origin: origin, Problem: "there is no file", Remedy: "give `file: FILE`, or a folder of files"})
+	}
 	if l.Run.Model != "" {
 		l.nameRunModel(filepath.Dir(file))
 	}
@@ -192,13 +195,15 @@ var taskKeys = []struct {
 	{"output.record", "infer", func(r *Run) bool { return r.Output.Record != "" }},
 	{"output.order", "generate", func(r *Run) bool { return r.Output.Order != "" }},
 	{"output.resume", "generate", func(r *Run) bool { return r.Output.Resume }},
-	{"request", "generate or transcribe", func(r *Run) bool { return len(r.Request) > 0 }},
+	{"inputs.frames", "classify", func(r *Run) bool { return r.Inputs.Frames != "" }},
+	{"output.pictures", "classify or detect", func(r *Run) bool { return r.Output.Pictures != "" }},
+	{"request", "generate or transcribe or classify or detect", func(r *Run) bool { return len(r.Request) > 0 }},
 	{"concurrency", "generate", func(r *Run) bool { return r.Concurrency > 0 }},
 	{"repeat", "infer", func(r *Run) bool { return r.Repeat > 0 }},
 }
 
 // taskFormats are those formats of a run's output that only some tasks have.
-var taskFormats = map[string][]string{"jsonl": {"embed", "generate"}, "npy": {"embed", "infer"}, "npz": {"infer"}, "pb": {"infer"},
+var taskFormats = map[string][]string{"jsonl": {"embed", "generate", "classify", "detect"}, "npy": {"embed", "infer"}, "npz": {"infer"}, "pb": {"infer"},
 	"text": {"transcribe"}, "srt": {"transcribe"}, "vtt": {"transcribe"}, "verbose_json": {"transcribe"}}
 
 // nameRunModel gives the run's model a name under models where a path was given,

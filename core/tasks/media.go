@@ -43,10 +43,11 @@ func (p *Part) run(ctx context.Context, d *route.Decision, inputs map[string]ten
 }
 
 // File is a picture, a video or a sound: its content, or a URL that carries it (data:) or
-// leads to it.
+// leads to it, or a folder with the frames of a video.
 type File struct {
-	Data []byte
-	URL  string // counts where there is no Data
+	Data   []byte
+	URL    string // counts where there is no Data
+	Frames string // a folder; counts where there is neither
 }
 
 // Sense makes files what a component takes: pictures, videos or sounds.
@@ -97,6 +98,15 @@ type VideoSense struct {
 // Prepare is Sense's.
 func (s *VideoSense) Prepare(file []byte) (Perceived, error) {
 	frames, err := pixels.Frames(file, s.Frames, s.Limits)
+	if err != nil {
+		return Perceived{}, err
+	}
+	return s.perceive(frames)
+}
+
+// folder is Prepare for a folder of frames.
+func (s *VideoSense) folder(dir string) (Perceived, error) {
+	frames, err := pixels.FolderFrames(dir, s.Frames, s.Limits)
 	if err != nil {
 		return Perceived{}, err
 	}
@@ -199,14 +209,7 @@ func perceive(ctx context.Context, d *route.Decision, sense Sense, f Fetcher, pa
 		return nil
 	}
 	for i, file := range files {
-		data, err := file.Data, error(nil)
-		if data == nil && file.URL != "" {
-			data, err = fetch(ctx, f, file.URL)
-		}
-		var p Perceived
-		if err == nil {
-			p, err = sense.Prepare(data)
-		}
+		p, err := file.prepare(ctx, sense, f)
 		if err != nil {
 			return &InvalidInputError{Field: "input", Input: i, Problem: err.Error()}
 		}
@@ -218,6 +221,26 @@ func perceive(ctx context.Context, d *route.Decision, sense Sense, f Fetcher, pa
 		batch = append(batch, p)
 	}
 	return flush()
+}
+
+// prepare gets a file and decodes it.
+func (file *File) prepare(ctx context.Context, s Sense, f Fetcher) (Perceived, error) {
+	data := file.Data
+	switch {
+	case data != nil:
+	case file.URL != "":
+		var err error
+		if data, err = fetch(ctx, f, file.URL); err != nil {
+			return Perceived{}, err
+		}
+	case file.Frames != "":
+		v, ok := s.(*VideoSense)
+		if !ok {
+			return Perceived{}, errors.New("it is a folder of frames, and the model sees no videos")
+		}
+		return v.folder(file.Frames)
+	}
+	return s.Prepare(data)
 }
 
 // alike reports whether two files can be run together.
