@@ -281,8 +281,8 @@ func load(b *testing.B, cache, dir string, together bool) loading {
 		func() {
 			bring(models.See, see, func() error {
 				pixels := tensor.Tensor{DType: tensor.Float32, Shape: tensor.Shape{1, 3, llavaImage, llavaImage}, Data: make([]byte, 4*3*llavaImage*llavaImage)}
-				_, _, err := see.Infer(b.Context(), graph.TensorData(map[string]tensor.Tensor{models.PixelValues: pixels}), see.Outputs())
-				return err
+				var d route.Decision
+				return see.Bring(b.Context(), &d, graph.TensorData(map[string]tensor.Tensor{models.PixelValues: pixels}))
 			})
 		},
 		func() {

@@ -82,11 +82,11 @@ func (s *sight) Hash() [32]byte {
 // See is tasks.Sight's.
 func (s *sight) See(ctx context.Context, d *route.Decision) ([]float32, error) {
 	part := s.eyes.see
-	feeds, err := part.feeds(map[string]tensor.Tensor{models.PixelValues: s.values})
+	feeds, err := s.feeds()
 	if err != nil {
 		return nil, err
 	}
-	out, err := part.Run(ctx, d, graph.TensorData(feeds), part.Outputs())
+	out, err := part.Run(ctx, d, feeds, part.Outputs())
 	if err != nil {
 		return nil, err
 	}
@@ -94,12 +94,22 @@ func (s *sight) See(ctx context.Context, d *route.Decision) ([]float32, error) {
 	return s.eyes.pictures.Arrange(out[models.ImageRows].Tensor, out[models.ImageNewline].Tensor, s.size)
 }
 
-// ready has a small picture seen, which brings See onto its device.
+// feeds are what See takes.
+func (s *sight) feeds() (map[string]graph.Datum, error) {
+	feeds, err := s.eyes.see.feeds(map[string]tensor.Tensor{models.PixelValues: s.values})
+	return graph.TensorData(feeds), err
+}
+
+// ready brings See onto its device, in the shapes of a small picture.
 func (e *eyes) ready(ctx context.Context) (route.Decision, error) {
 	var d route.Decision
 	s, err := e.look(pixels.Picture{Height: 8, Width: 8, Pix: make([]byte, 3*8*8)})
+	if err != nil {
+		return d, err
+	}
+	feeds, err := s.feeds()
 	if err == nil {
-		_, err = s.See(ctx, &d)
+		err = e.see.Bring(ctx, &d, feeds)
 	}
 	return d, err
 }

@@ -82,23 +82,39 @@ func newRunner(f Fleet, store *lower.Store, source lower.Source, paddable []stri
 // empty and is handed on through all runs of one request, for what a request
 // lived through decides how it goes on.
 func (r *Runner) Run(ctx context.Context, d *route.Decision, inputs map[string]graph.Datum, wanted []string) (map[string]graph.Datum, error) {
+	var out map[string]graph.Datum
+	err := r.on(ctx, d, inputs, func(p *placement, f fit) (err error) {
+		out, err = r.run(ctx, p, f, inputs, wanted, len(d.Replays) >= soloAfter)
+		return err
+	})
+	return out, err
+}
+
+// Bring has the graph on a device, as a Run of these inputs would. Nothing is run: what compiles has run there once.
+func (r *Runner) Bring(ctx context.Context, d *route.Decision, inputs map[string]graph.Datum) error {
+	return r.on(ctx, d, inputs, func(p *placement, _ fit) error {
+		r.release(p, false)
+		return nil
+	})
+}
+
+// on hands the graph where it is placed for these inputs to use, which lets go of it.
+func (r *Runner) on(ctx context.Context, d *route.Decision, inputs map[string]graph.Datum, use func(p *placement, f fit) error) error {
 	asked, err := bind(r.source.Graph.Graph, inputs)
 	if err != nil {
-		return nil, &backend.Error{Code: backend.CodeInvalid, Argument: "inputs", Message: err.Error()}
+		return &backend.Error{Code: backend.CodeInvalid, Argument: "inputs", Message: err.Error()}
 	}
-	var out map[string]graph.Datum
-	err = r.seek(ctx, d, func(dev route.Device) error {
+	return r.seek(ctx, d, func(dev route.Device) error {
 		p, f, err := r.place(ctx, dev, asked, inputs)
 		if err != nil {
 			return err
 		}
-		if out, err = r.run(ctx, p, f, inputs, wanted, len(d.Replays) >= soloAfter); err != nil {
+		if err := use(p, f); err != nil {
 			return err
 		}
 		d.Chosen, d.Pieces = p.decision(dev)
 		return nil
 	})
-	return out, err
 }
 
 // seek tries one device after the other as the route has them, until try is content

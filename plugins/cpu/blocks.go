@@ -176,13 +176,9 @@ func (pw *packedWeights) blocks(p *planner, w blocksWeight) (tensor.Tensor, erro
 	if err != nil {
 		return tensor.Tensor{}, err
 	}
-	return pw.kept(kernels.PackedBlocks, w.key(), fmt.Sprintf("%d %d %+v", w.n, w.k, w.Blocks), size, func() ([]byte, error) {
-		out, err := tensor.New(tensor.Uint8, tensor.Shape{size})
-		if err != nil {
-			return nil, err
-		}
+	return pw.kept(kernels.PackedBlocks, w.key(), fmt.Sprintf("%d %d %+v", w.n, w.k, w.Blocks), size, func(out []byte) error {
 		op := &kernels.PackBlocks{Dst: kernels.Ref{Buffer: 1}, N: w.n, K: w.k, CodesStride: w.stride, Weight: w.Blocks}
-		buffers := []kernels.Buffer{{}, kernels.BufferOf(out.Data)}
+		buffers := []kernels.Buffer{{}, kernels.BufferOf(out)}
 		for _, part := range []struct {
 			name string
 			to   *kernels.Ref
@@ -195,13 +191,13 @@ func (pw *packedWeights) blocks(p *planner, w blocksWeight) (tensor.Tensor, erro
 		prog := &kernels.Program{}
 		prog.Add(op)
 		if err := pw.runner.Run(prog, buffers, nil); err != nil {
-			return nil, err
+			return err
 		}
 		for _, name := range []string{w.codes, w.scales, w.offsets} {
 			if name != "" {
 				pw.readOnce(p.constants[name])
 			}
 		}
-		return out.Data, nil
+		return nil
 	})
 }

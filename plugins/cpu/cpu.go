@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"strconv"
 	"sync"
 
@@ -223,8 +222,6 @@ func (c *cpu) Compile(ctx context.Context, spec backend.CompileSpec, progress fu
 		return nil, errors.Join(backend.OutOfMemory("the graph's weights", e.info.Memory, spec.MemoryBudget), e.Close())
 	}
 	progress("plan", 0.5)
-	// Packing left garbage as large as the largest weight.
-	debug.FreeOSMemory()
 	return e, nil
 }
 

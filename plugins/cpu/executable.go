@@ -267,7 +267,9 @@ func (e *executable) makePlan(inputs []backend.Value, out backend.Outputs) (*pla
 		return nil, backend.Invalid("inputs", "these shapes do not fit the graph: %v", err)
 	}
 	var err error
-	if p.plan, err = newPlan(m, inputIndex, outputIndex, e.runner, e.weights); err != nil {
+	p.plan, err = newPlan(m, inputIndex, outputIndex, e.runner, e.weights)
+	e.weights.packed()
+	if err != nil {
 		return nil, fmt.Errorf("plan %s: %w", m.Graph.Name, err)
 	}
 	for i := range p.inputs {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
@@ -29,6 +30,7 @@ type packedWeights struct {
 	mu   sync.Mutex
 	open map[string][]byte
 	size int64
+	room []byte // that weights are packed in before they are written; it is used again for the next
 
 	syncing sync.WaitGroup
 }
@@ -55,7 +57,7 @@ func (p *packedWeights) get(w weight, n, k int64) (tensor.Tensor, error) {
 	if err != nil {
 		return tensor.Tensor{}, err
 	}
-	return p.kept(format, w.key(), fmt.Sprintf("%d %d", n, k), size, func() ([]byte, error) { return p.pack(w, n, k, size) })
+	return p.kept(format, w.key(), fmt.Sprintf("%d %d", n, k), size, func(out []byte) error { return p.pack(w, n, k, out) })
 }
 
 // filters is the packed form of a convolution's weights, [groups*n, k] as source makes them: group after
@@ -65,28 +67,21 @@ func (p *packedWeights) filters(key string, source func() (tensor.Tensor, error)
 	if err != nil {
 		return tensor.Tensor{}, err
 	}
-	return p.kept(kernels.PackF32, key, fmt.Sprintf("%d %d %d", groups, n, k), groups*size, func() ([]byte, error) {
+	return p.kept(kernels.PackF32, key, fmt.Sprintf("%d %d %d", groups, n, k), groups*size, func(out []byte) error {
 		src, err := source()
 		if err != nil {
-			return nil, err
-		}
-		out, err := tensor.New(tensor.Uint8, tensor.Shape{groups * size})
-		if err != nil {
-			return nil, err
+			return err
 		}
 		prog := &kernels.Program{}
 		for g := range groups {
 			prog.Add(&kernels.Pack{Src: kernels.Ref{Buffer: 1, Offset: g * n * k * 4}, Dst: kernels.Ref{Buffer: 2, Offset: g * size}, N: n, K: k, NStride: k, KStride: 1, Format: kernels.PackF32})
 		}
-		if err := p.runner.Run(prog, []kernels.Buffer{{}, kernels.BufferOf(src.Data), kernels.BufferOf(out.Data)}, nil); err != nil {
-			return nil, err
-		}
-		return out.Data, nil
+		return p.runner.Run(prog, []kernels.Buffer{{}, kernels.BufferOf(src.Data), kernels.BufferOf(out)}, nil)
 	})
 }
 
-// kept is what pack makes, from the file that keeps it if there is one.
-func (p *packedWeights) kept(format kernels.Format, key, sizes string, size int64, pack func() ([]byte, error)) (tensor.Tensor, error) {
+// kept is what pack makes of so many zeros, from the file that keeps it if there is one.
+func (p *packedWeights) kept(format kernels.Format, key, sizes string, size int64, pack func(out []byte) error) (tensor.Tensor, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	data, ok := p.open[key]
@@ -101,7 +96,7 @@ func (p *packedWeights) kept(format kernels.Format, key, sizes string, size int6
 	return tensor.Tensor{DType: tensor.Uint8, Shape: tensor.Shape{int64(len(data))}, Data: data}, nil
 }
 
-func (p *packedWeights) load(format kernels.Format, key, sizes string, size int64, pack func() ([]byte, error)) ([]byte, error) {
+func (p *packedWeights) load(format kernels.Format, key, sizes string, size int64, pack func(out []byte) error) ([]byte, error) {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s", key, sizes))
 	path := filepath.Join(p.dir, p.runner.PackedLayout(format), hex.EncodeToString(sum[:12]))
 	data, err := mapFile(path, size)
@@ -111,12 +106,17 @@ func (p *packedWeights) load(format kernels.Format, key, sizes string, size int6
 	if !errors.Is(err, fs.ErrNotExist) {
 		p.log.Warn("packing a weight again", "weight", key, "file", path, "because", err)
 	}
-	packed, err := pack()
-	if err != nil {
+	if int64(len(p.room)) < size {
+		p.room = alignedBytes(size)
+	}
+	packed := p.room[:size:size]
+	clear(packed)
+	if err := pack(packed); err != nil {
 		return nil, err
 	}
 	data, err = p.keep(path, packed)
 	if err != nil {
+		p.room = nil
 		p.log.Warn("packed weights can't be kept; they stay in this process alone", "file", path, "error", err)
 		return packed, nil
 	}
@@ -150,23 +150,29 @@ func (p *packedWeights) keep(path string, packed []byte) (data []byte, err error
 	return data, nil
 }
 
-func (p *packedWeights) pack(w weight, n, k, size int64) ([]byte, error) {
-	src := w.init.Tensor.Aligned()
-	out, err := tensor.New(tensor.Uint8, tensor.Shape{size})
-	if err != nil {
-		return nil, err
+// packed gives back what packing took.
+func (p *packedWeights) packed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.room != nil {
+		p.room = nil
+		debug.FreeOSMemory() // as large as the largest weight
 	}
+}
+
+func (p *packedWeights) pack(w weight, n, k int64, out []byte) error {
+	src := w.init.Tensor.Aligned()
 	op := &kernels.Pack{Src: kernels.Ref{Buffer: 1}, Dst: kernels.Ref{Buffer: 2}, N: n, K: k, NStride: 1, KStride: n, Format: formats[src.DType]}
 	if w.transposed {
 		op.NStride, op.KStride = k, 1
 	}
 	prog := &kernels.Program{}
 	prog.Add(op)
-	if err := p.runner.Run(prog, []kernels.Buffer{{}, kernels.BufferOf(src.Data), kernels.BufferOf(out.Data)}, nil); err != nil {
-		return nil, err
+	if err := p.runner.Run(prog, []kernels.Buffer{{}, kernels.BufferOf(src.Data), kernels.BufferOf(out)}, nil); err != nil {
+		return err
 	}
 	p.readOnce(w.init)
-	return out.Data, nil
+	return nil
 }
 
 // readOnce says that a weight was read and never will be again: a file's pages need not stay in this process.
