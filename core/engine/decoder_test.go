@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,19 +19,27 @@ import (
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/core/schedule"
 	"github.com/accelhq/accel/sdk/backend"
+	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 // decoderTest is a scheduler over a tiny model on devices of a pieceFleet.
 type decoderTest struct {
 	*schedule.Scheduler
+	decoder      *decoder
+	model        *models.Model
 	devices      []*pieceDevice
 	prompt, want []int64
+	source       []int64 // what the prompt attends to; nil: nothing
 }
 
 func newDecoderTest(t *testing.T, name string, o PoolOptions, so schedule.Options, devices ...*pieceDevice) *decoderTest {
 	t.Helper()
 	dir := filepath.Join("..", "..", "testdata", "tiny", name)
+	if _, err := os.Stat(dir); err != nil {
+		dir = testfiles.Shared(t, "tiny", name)
+	}
 	ck, err := checkpoint.Open(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -57,9 +66,22 @@ func newDecoderTest(t *testing.T, name string, o PoolOptions, so schedule.Option
 		platforms = append(platforms, d.Platform)
 	}
 	q := route.Query{Model: name, Policy: route.Warn, Platforms: platforms, RestartWait: time.Second}
-	r := newRunner(&pieceFleet{devices: devices}, store, lower.Source{Graph: g, Dir: dir, Identity: identity}, nil, q, newKeeper(0, hclog.NewNullLogger()), hclog.NewNullLogger())
+	fleet, kept := &pieceFleet{devices: devices}, newKeeper(0, hclog.NewNullLogger())
+	runner := func(g *graph.Model, paddable ...string) *Runner {
+		return newRunner(fleet, store, lower.Source{Graph: g, Dir: dir, Identity: identity}, paddable, q, kept, hclog.NewNullLogger())
+	}
+	r := runner(g)
+	var prepare *Runner
+	if m.Decoder.Cross != nil {
+		g, err := m.Component(models.Prepare)
+		if err != nil {
+			t.Fatal(err)
+		}
+		prepare, so.Sources = runner(g, models.Sequence), true
+	}
 	so.Vocabulary = int(m.Decoder.VocabSize)
-	s, err := schedule.New(newDecoder(r, nil, m.Decoder, o), so)
+	x := &decoderTest{decoder: newDecoder(r, prepare, m.Decoder, o), model: m, devices: devices}
+	s, err := schedule.New(x.decoder, so)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,8 +90,12 @@ func newDecoderTest(t *testing.T, name string, o PoolOptions, so schedule.Option
 		t.Fatal(err)
 	}
 	defer golden.Close()
-	x := &decoderTest{Scheduler: s, devices: devices}
-	for name, to := range map[string]*[]int64{"in.gen.input_ids": &x.prompt, "out.gen.token_ids": &x.want} {
+	x.Scheduler = s
+	recorded := map[string]*[]int64{"in.gen.input_ids": &x.prompt, "out.gen.token_ids": &x.want}
+	if prepare != nil {
+		recorded = map[string]*[]int64{"in.gen.decoder_input_ids": &x.prompt, "in.gen.input_ids": &x.source, "out.gen.token_ids": &x.want}
+	}
+	for name, to := range recorded {
 		v, err := golden.Tensor(name)
 		if err != nil {
 			t.Fatal(err)
@@ -81,6 +107,9 @@ func newDecoderTest(t *testing.T, name string, o PoolOptions, so schedule.Option
 			t.Error(err)
 		}
 		r.Close()
+		if prepare != nil {
+			prepare.Close()
+		}
 		for _, d := range devices {
 			if n, b, lent := d.open.Load(), d.buffers.Load(), d.lent.Load()-d.released.Load(); n != 0 || b != 0 || lent != 0 {
 				t.Errorf("%s: %d executables, %d buffers and %d results were never given back", d.Ref, n, b, lent)

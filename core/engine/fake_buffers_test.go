@@ -99,14 +99,19 @@ func (x *pieceExecutable) Advance(ctx context.Context, inputs []Named, pools []P
 	for _, v := range inputs {
 		in[v.Name] = graph.TensorDatum(v.Tensor)
 	}
-	names := []string{wanted}
+	var names []string
+	if wanted != "" {
+		names = append(names, wanted)
+	}
 	for _, p := range pools {
 		b := p.Buffer.(*pieceBuffer)
 		if b.epoch != x.d.epoch.Load() {
 			return tensor.Tensor{}, nil, errStale
 		}
 		in[p.Input] = graph.TensorDatum(tensor.Tensor{DType: p.DType, Shape: p.Shape, Data: b.data})
-		names = append(names, p.Output)
+		if p.Output != "" { // else it is only read
+			names = append(names, p.Output)
+		}
 	}
 	if solo {
 		x.d.solos.Add(1)
@@ -116,7 +121,9 @@ func (x *pieceExecutable) Advance(ctx context.Context, inputs []Named, pools []P
 		return tensor.Tensor{}, nil, err
 	}
 	for _, p := range pools {
-		copy(p.Buffer.(*pieceBuffer).data, out[p.Output].Tensor.Data)
+		if p.Output != "" {
+			copy(p.Buffer.(*pieceBuffer).data, out[p.Output].Tensor.Data)
+		}
 	}
 	x.d.lent.Add(1)
 	var once atomic.Bool
