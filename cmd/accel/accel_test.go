@@ -591,7 +591,7 @@ func TestConfigCommands(t *testing.T) {
 
 // The configurations that the project gives must be good as they are.
 func TestOwnConfigurations(t *testing.T) {
-	for _, args := range [][]string{{"check", "../../configs/serve.yaml"}, {"check", "--run", "../../configs/demo.yaml"}, {"check", "--run", "../../configs/generate.yaml"}, {"check", "--run", "../../configs/transcribe.yaml"}, {"check", "--run", "../../configs/classify.yaml"}, {"check", "--run", "../../configs/detect.yaml"}, {"check", "../../configs/policy/routes.yaml"}} {
+	for _, args := range [][]string{{"check", "../../configs/serve.yaml"}, {"check", "../../configs/pictures.yaml"}, {"check", "--run", "../../configs/demo.yaml"}, {"check", "--run", "../../configs/generate.yaml"}, {"check", "--run", "../../configs/transcribe.yaml"}, {"check", "--run", "../../configs/classify.yaml"}, {"check", "--run", "../../configs/detect.yaml"}, {"check", "../../configs/policy/routes.yaml"}} {
 		if status, out, errs := call(t.Context(), &fake{}, nil, append([]string{"config"}, args...)...); status != 0 {
 			t.Errorf("%v: status %d: %s%s", args, status, out, errs)
 		}
