@@ -138,6 +138,7 @@ func TestOpen(t *testing.T) {
 		{`{"image_processor_type": "ViTImageProcessorFast"}`, "", "clip", "ViT", Torchvision, 224},
 		{`{"image_processor_type": "CLIPImageProcessorPil"}`, "", "", "CLIP", PIL, 224},
 		{`{"feature_extractor_type": "ViTFeatureExtractor", "size": 30}`, "", "", "ViT", PIL, 30},
+		{`{"image_processor_type": "CLIPFeatureExtractor", "size": 30}`, "", "", "CLIP", PIL, 30},
 		{`{"size": 20}`, "", "dinov2", "Bit", PIL, 20},
 		{`{"size": 20}`, `{"processor_class": "LlavaProcessor"}`, "vit", "ViT", PIL, 20},
 		{`{"size": 20}`, `{"image_processor": {"image_processor_type": "LlavaNextImageProcessorFast", "size": 336, "crop_size": 336}}`, "vit", "LlavaNext", Torchvision, 336},

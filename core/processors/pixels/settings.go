@@ -127,8 +127,9 @@ func parse(f checkpoint.Fields, modelType string) (string, settings, Variant, er
 	const field = "image_processor_type"
 	given := f.StringOr(field, "")
 	if given == "" {
-		given = strings.Replace(f.StringOr("feature_extractor_type", ""), "FeatureExtractor", "ImageProcessor", 1)
+		given = f.StringOr("feature_extractor_type", "")
 	}
+	given = strings.Replace(given, "FeatureExtractor", "ImageProcessor", 1) // their old name
 	if given == "" {
 		given = byModel[modelType] + "ImageProcessor"
 	}
