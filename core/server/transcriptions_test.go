@@ -215,3 +215,29 @@ func TestTranscriptionErrors(t *testing.T) {
 		t.Errorf("the stream is %q", w.Body)
 	}
 }
+
+// FuzzTranscriptionForm reads any body as a form.
+func FuzzTranscriptionForm(f *testing.F) {
+	for _, fields := range [][]string{
+		{"file", string(wave(3, 0)), "model", "mini", "temperature", "0.5", "stream", "true"},
+		{"model", "mini", "timestamp_granularities[]", "word", "response_format", "verbose_json", "file", "x"},
+		{"model", "mini", "prompt", "\xff"},
+	} {
+		body, _ := form(f, fields...)
+		at := strings.Index(body, "\r\n")
+		f.Add([]byte(strings.ReplaceAll(body, body[2:at], "B")))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		req := &transcribeRequest{format: tasks.TranscriptJSON, sound: &spool{}}
+		defer req.sound.remove()
+		if err := req.read(multipart.NewReader(bytes.NewReader(body), "B")); err != nil {
+			return
+		}
+		if req.model == "" || !slices.Contains(tasks.TranscriptFormats, req.format) {
+			t.Errorf("%+v was accepted", req)
+		}
+		if n, err := io.Copy(io.Discard, req.sound); err != nil || n > int64(len(body)) {
+			t.Errorf("%d bytes of sound, %v", n, err)
+		}
+	})
+}
