@@ -161,3 +161,28 @@ func exp(x float32) float32 {
 	p := 1 + r*(1+r*(0.4999937+r*(0.16666577+r*(0.041876064+r*0.0083632329))))
 	return math.Float32frombits(math.Float32bits(p) + math.Float32bits(n)<<23)
 }
+
+// LogSumExp is the natural logarithm of the sum of e^v, within 1e-6 of it; -Inf if there is
+// nothing to add up. Taken from a logit it makes it a log-probability.
+func LogSumExp(v []float32) float64 {
+	most := float32(math.Inf(-1))
+	for _, x := range v {
+		if x > most {
+			most = x
+		}
+	}
+	if math.IsInf(float64(most), -1) {
+		return float64(most)
+	}
+	var sum float64
+	for len(v) > 0 {
+		block := v[:min(len(v), 256)]
+		v = v[len(block):]
+		var part float32
+		for _, x := range block {
+			part += exp(x - most)
+		}
+		sum += float64(part)
+	}
+	return float64(most) + math.Log(sum)
+}

@@ -327,6 +327,26 @@ func TestConstraint(t *testing.T) {
 	}
 }
 
+func TestLogSumExp(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	never := float32(math.Inf(-1))
+	for _, row := range [][]float32{{0}, {-3, 5}, {never, 2, never}, {1e30, 1e30}, randomRow(r, 1000, 1), randomRow(r, 51865, 4)} {
+		most := float64(slices.Max(row))
+		var sum float64
+		for _, v := range row {
+			sum += math.Exp(float64(v) - most)
+		}
+		if got, want := LogSumExp(row), most+math.Log(sum); math.Abs(got-want) > 1e-6*max(1, math.Abs(want)) {
+			t.Errorf("of %d logits: %v, wanted %v", len(row), got, want)
+		}
+	}
+	for _, row := range [][]float32{nil, {never, never}} {
+		if got := LogSumExp(row); !math.IsInf(got, -1) {
+			t.Errorf("of %v: %v", row, got)
+		}
+	}
+}
+
 func TestBadLogits(t *testing.T) {
 	inf := float32(math.Inf(1))
 	for _, tt := range []struct {

@@ -449,7 +449,7 @@ func (g *glance) Adjust(logits []float32) {
 	}
 	g.seen = true
 	if g.speech >= 0 {
-		g.silence = math.Exp(float64(logits[g.speech]) - logSumExp(logits))
+		g.silence = math.Exp(float64(logits[g.speech]) - schedule.LogSumExp(logits))
 	}
 	for code, id := range g.languages {
 		if g.language == "" || logits[id] > logits[g.languages[g.language]] || logits[id] == logits[g.languages[g.language]] && code < g.language {
@@ -513,12 +513,12 @@ func (r *whisperRule) Adjust(logits []float32) {
 			not(t.Times, from)
 		}
 		// A time comes if times together are likelier than any one word.
-		if times := logSumExp(logits[min(t.Times, all):]); times > float64(slices.Max(logits[:min(t.Times, all)])) {
+		if text := logits[:min(t.Times, all)]; schedule.LogSumExp(logits[len(text):]) > float64(slices.Max(text)) {
 			not(0, t.Times)
 		}
 	}
 	r.row = append(r.row[:0], logits...)
-	r.norm = logSumExp(logits)
+	r.norm = schedule.LogSumExp(logits)
 }
 
 // Accept is LogitsRule's.
@@ -531,19 +531,4 @@ func (r *whisperRule) Accept(id int64) {
 	if id >= r.t.Times {
 		r.lastTime = id
 	}
-}
-
-func logSumExp(v []float32) float64 {
-	most := math.Inf(-1)
-	for _, x := range v {
-		most = max(most, float64(x))
-	}
-	if math.IsInf(most, -1) {
-		return most
-	}
-	var sum float64
-	for _, x := range v {
-		sum += math.Exp(float64(x) - most)
-	}
-	return most + math.Log(sum)
 }
