@@ -41,6 +41,7 @@ func newExecutable(m *graph.Model, runner *kernels.Runner, weights *packedWeight
 	if err := graph.Infer(m); err != nil {
 		return nil, backend.Invalid("graph_dir", "%v", err)
 	}
+	weights.sources = m.Graph.Initializers
 	e := &executable{model: m, runner: runner, weights: weights}
 	constants := map[string]bool{}
 	for _, in := range m.Graph.Initializers {

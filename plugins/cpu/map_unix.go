@@ -49,6 +49,16 @@ func unmap(data []byte) error {
 	return unix.Munmap(data)
 }
 
+// expect has the pages of data, which must lie in a mapped file, read in the background.
+func expect(data []byte) error {
+	if len(data) == 0 {
+		return nil
+	}
+	begin := unsafe.Pointer(unsafe.SliceData(data))
+	skip := int(uintptr(begin) & uintptr(os.Getpagesize()-1)) // of the page, which the mapping has whole
+	return unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(begin, -skip)), skip+len(data)), unix.MADV_WILLNEED)
+}
+
 // forget gives back the whole pages of data, which must lie in a mapped file: what
 // is read there later comes from the file again.
 func forget(data []byte) error {

@@ -20,8 +20,9 @@ import (
 
 // packedWeights keeps a graph's weights as Gemm and GemmBlocks read them, in files beside the
 // graph: packed/<layout>/<weight>. They are written once and mapped read-only, so
-// that processes of the same layout share them. Runs do not wait for the disk: a file is mapped as soon as it is
-// written, and has its name once it is synced.
+// that processes of the same layout share them. Packing does not wait for the disk more than it must: what will be
+// packed is read ahead; a file is mapped as soon as it is written, synced when there is nothing left to read, and only
+// then has its name.
 type packedWeights struct {
 	dir    string // of the layouts
 	runner *kernels.Runner
@@ -32,7 +33,10 @@ type packedWeights struct {
 	size int64
 	room []byte // that weights are packed in before they are written; it is used again for the next
 
-	syncing sync.WaitGroup
+	sources    []*graph.Initializer // of the graph
+	ahead      sync.Once
+	written    []func() // sync what was written since packed was called last
+	background sync.WaitGroup
 }
 
 func newPackedWeights(graphDir string, runner *kernels.Runner, log hclog.Logger) *packedWeights {
@@ -109,6 +113,7 @@ func (p *packedWeights) load(format kernels.Format, key, sizes string, size int6
 	if int64(len(p.room)) < size {
 		p.room = alignedBytes(size)
 	}
+	p.ahead.Do(func() { p.background.Go(p.readAhead) })
 	packed := p.room[:size:size]
 	clear(packed)
 	if err := pack(packed); err != nil {
@@ -138,7 +143,7 @@ func (p *packedWeights) keep(path string, packed []byte) (data []byte, err error
 	if err != nil {
 		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
-	p.syncing.Go(func() {
+	p.written = append(p.written, func() {
 		err := errors.Join(f.Sync(), f.Close())
 		if err == nil {
 			err = os.Rename(f.Name(), path)
@@ -150,7 +155,19 @@ func (p *packedWeights) keep(path string, packed []byte) (data []byte, err error
 	return data, nil
 }
 
-// packed gives back what packing took.
+// readAhead has the weights read that are in files, in their order.
+func (p *packedWeights) readAhead() {
+	for _, in := range p.sources {
+		if _, packs := formats[in.Tensor.DType]; !packs || in.External == nil {
+			continue
+		}
+		if err := expect(in.Tensor.Data); err != nil {
+			p.log.Debug("a weight is not read ahead", "weight", in.Name, "error", err)
+		}
+	}
+}
+
+// packed says that the weights of a plan are packed: what that took is given back, and what was written is synced.
 func (p *packedWeights) packed() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -158,6 +175,13 @@ func (p *packedWeights) packed() {
 		p.room = nil
 		debug.FreeOSMemory() // as large as the largest weight
 	}
+	written := p.written
+	p.written = nil
+	p.background.Go(func() {
+		for _, sync := range written {
+			sync()
+		}
+	})
 }
 
 func (p *packedWeights) pack(w weight, n, k int64, out []byte) error {
@@ -187,7 +211,7 @@ func (p *packedWeights) readOnce(in *graph.Initializer) {
 
 // Close unmaps everything, once it is on disk.
 func (p *packedWeights) Close() error {
-	p.syncing.Wait()
+	p.background.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var errs []error
