@@ -2,6 +2,8 @@ package server
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"mime/multipart"
 	"net/http"
 	"strings"
@@ -138,4 +140,26 @@ func TestEmbeddingsOfFiles(t *testing.T) {
 			t.Errorf("%s: found %s, wanted %q", body, got, want)
 		}
 	}
+}
+
+// FuzzFiles: a body is refused as a *problem, or gives a model and at least one file.
+func FuzzFiles(f *testing.F) {
+	f.Add("application/json", []byte(`{"model": "m", "input": ["data:,", {"type": "image_url", "image_url": {"url": "a"}}, {"input_audio": {"data": "AAAA"}}], "threshold": 0.5}`))
+	f.Add("multipart/form-data; boundary=x", []byte("--x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\na\r\n--x--\r\n"))
+	f.Add("multipart/form-data; boundary=x", []byte("--x\r\nContent-Disposition: form-data; name=\"threshold\"\r\n\r\n1e9\r\n--x--"))
+	s := &Server{config: config.Default().Server}
+	f.Fuzz(func(t *testing.T, kind string, body []byte) {
+		r := &http.Request{Header: http.Header{"Content-Type": {kind}}}
+		req, err := s.readFiles(r, body, detectFields, func(_ string, value json.RawMessage) error {
+			var v any
+			return json.Unmarshal(value, &v)
+		})
+		var p *problem
+		switch {
+		case err != nil && !errors.As(err, &p):
+			t.Fatalf("%T: %v", err, err)
+		case err == nil && (req.model == "" || len(req.files) == 0):
+			t.Fatalf("found %+v", req)
+		}
+	})
 }
