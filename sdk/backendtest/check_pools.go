@@ -2,7 +2,9 @@ package backendtest
 
 import (
 	"bytes"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/accelhq/accel/sdk/graph"
@@ -12,10 +14,12 @@ import (
 )
 
 // checkPools decodes some steps over pools that lie in a buffer of the device, input and output bound to the same
-// place, as a server does: the pools are updated there, and nothing beside them.
+// place, as a server does: the pools are updated there, and nothing beside them. So are pools that are only written,
+// as an encoder's keys and values are.
 func checkPools(t *testing.T, c *conn) {
 	for i, kind := range pools {
-		c.decodeSteps(t, i, kind.name)
+		c.decodeSteps(t, i, "PagedAttention", kind.name)
+		c.decodeSteps(t, i, "PagedWrite", kind.name+", written")
 	}
 }
 
@@ -27,9 +31,9 @@ const (
 	poolGap   = 64
 )
 
-// stepGraph is a PagedAttention of two tokens, one of each of two sequences, all of its inputs the graph's. pooled are
-// its pools, by input, with the outputs that update them.
-func stepGraph(t *testing.T, kind int) (m *graph.Model, pooled map[string]string) {
+// stepGraph is a PagedAttention or a PagedWrite of two tokens, one of each of two sequences, all of its inputs the
+// graph's. pooled are its pools, by input, with the outputs that update them.
+func stepGraph(t *testing.T, kind int, op string) (m *graph.Model, pooled map[string]string) {
 	b := graph.NewBuilder("decode steps")
 	known := func(d tensor.DType, shape ...int64) *graph.Type {
 		ty := graph.TensorType(d)
@@ -40,8 +44,13 @@ func stepGraph(t *testing.T, kind int) (m *graph.Model, pooled map[string]string
 	}
 	f32, i64 := tensor.Float32, tensor.Int64
 	p := paged{heads: 4, kv: 2, d: 8, dv: 16, pool: kind}
-	in := []string{b.Input("q", known(f32, 2, p.heads, p.d)), b.Input("k", known(f32, 2, p.kv, p.d)), b.Input("v", known(f32, 2, p.kv, p.dv)), "k_pages", "v_pages",
-		b.Input("slots", known(i64, 2)), b.Input("page_tables", known(i64, 2, 2)), b.Input("lengths", known(i64, 2)), b.Input("starts", known(i64, 3))}
+	k, v, slots := b.Input("k", known(f32, 2, p.kv, p.d)), b.Input("v", known(f32, 2, p.kv, p.dv)), b.Input("slots", known(i64, 2))
+	in, out := []string{k, v, slots, "k_pages", "v_pages"}, []string{}
+	if op == "PagedAttention" {
+		in = []string{b.Input("q", known(f32, 2, p.heads, p.d)), k, v, "k_pages", "v_pages", slots,
+			b.Input("page_tables", known(i64, 2, 2)), b.Input("lengths", known(i64, 2)), b.Input("starts", known(i64, 3))}
+		out = append(out, "o")
+	}
 	width := int64(1)
 	if pools[kind].bits == 4 {
 		width = 2
@@ -53,23 +62,28 @@ func stepGraph(t *testing.T, kind int) (m *graph.Model, pooled map[string]string
 		in = append(in, "k_scales", "v_scales")
 		types["k_scales"], types["v_scales"] = known(tensor.Float16, poolPages, poolPlace, p.kv), known(tensor.Float16, poolPages, poolPlace, p.kv)
 	}
-	out := []string{"o"}
 	pooled = map[string]string{}
 	for _, name := range names {
 		b.Input(name, types[name])
 		pooled[name] = name + "_out"
 		out = append(out, pooled[name])
 	}
-	b.Node(&graph.Node{Domain: graph.DomainAccel, OpType: "PagedAttention", Inputs: in, Outputs: out, Attrs: p.attrs()}, 0)
-	b.Output("o", "o", known(f32, 2, p.heads, p.dv))
+	attrs := p.attrs()
+	if op == "PagedWrite" { // it has no scale
+		attrs = slices.DeleteFunc(attrs, func(a *graph.Attr) bool { return a.Name == "scale" })
+	}
+	b.Node(&graph.Node{Domain: graph.DomainAccel, OpType: op, Inputs: in, Outputs: out, Attrs: attrs}, 0)
+	if op == "PagedAttention" {
+		b.Output("o", "o", known(f32, 2, p.heads, p.dv))
+	}
 	for _, name := range names {
 		b.Output(pooled[name], pooled[name], types[name])
 	}
 	return build(t, b), pooled
 }
 
-// step sets the inputs of a step. The sequences have pages 3 and 1, and 4 and 2; the second is two tokens ahead.
-func (g *gen) step(inputs map[string]tensor.Tensor, step int64) {
+// step sets the inputs of a step of a graph. The sequences have pages 3 and 1, and 4 and 2; the second is two tokens ahead.
+func (g *gen) step(m *graph.Model, inputs map[string]tensor.Tensor, step int64) {
 	lengths, tables := []int64{step + 1, step + 3}, []int64{3, 1, 4, 2}
 	var slots []int64
 	for b, n := range lengths {
@@ -80,11 +94,14 @@ func (g *gen) step(inputs map[string]tensor.Tensor, step int64) {
 	}
 	inputs["slots"], inputs["page_tables"] = tensor.Ints(tensor.Shape{2}, slots...), tensor.Ints(tensor.Shape{2, 2}, tables...)
 	inputs["lengths"], inputs["starts"] = tensor.Ints(tensor.Shape{2}, lengths...), tensor.Ints(tensor.Shape{3}, 0, 1, 2)
+	maps.DeleteFunc(inputs, func(name string, _ tensor.Tensor) bool {
+		return !slices.ContainsFunc(m.Graph.Inputs, func(v *graph.Value) bool { return v.Name == name })
+	})
 }
 
 // decodeSteps runs the steps of one kind of pools, if the device takes it.
-func (c *conn) decodeSteps(t *testing.T, kind int, name string) {
-	m, pooled := stepGraph(t, kind)
+func (c *conn) decodeSteps(t *testing.T, kind int, op, name string) {
+	m, pooled := stepGraph(t, kind, op)
 	dir := write(t, m)
 	a, err := c.assess(dir)
 	if err != nil {
@@ -119,7 +136,7 @@ func (c *conn) decodeSteps(t *testing.T, kind int, name string) {
 		inputs[v.Name], offset[v.Name] = x, size
 		size += uint64(len(x.Data)+poolGap-1)/poolGap*poolGap + poolGap
 	}
-	g.step(inputs, 0)
+	g.step(m, inputs, 0)
 	q := &backendv1.CompileRequest{GraphDir: dir}
 	for name, x := range inputs {
 		q.SmokeInputs = append(q.SmokeInputs, typed(&backendv1.Binding{Name: name, Place: &backendv1.Binding_Inline{Inline: x.Data}}, x))
@@ -129,12 +146,15 @@ func (c *conn) decodeSteps(t *testing.T, kind int, name string) {
 	buffer, mem := c.alloc(size), c.share(int64(size), readWrite)
 	s := c.execute()
 	for step := range int64(poolSteps) {
-		g.step(inputs, step)
+		g.step(m, inputs, step)
 		want, err := ref.Run(t.Context(), inputs, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		in, out := []*backendv1.Binding{}, bind(inlineOut("o"))
+		in, out := []*backendv1.Binding{}, []*backendv1.Binding{}
+		if op == "PagedAttention" {
+			out = bind(inlineOut("o"))
+		}
 		for name, x := range inputs {
 			if pooled[name] == "" {
 				in = append(in, typed(&backendv1.Binding{Name: name, Place: &backendv1.Binding_Inline{Inline: x.Data}}, x))
