@@ -60,6 +60,11 @@ func kvTypes(c config.KVCache) (models.KVTypes, error) {
 	return t, nil
 }
 
+// longSources is how many sources of the greatest length the pools have room for, unless kv_cache.memory
+// says how large they are. Whisper's are all of that length, and what has been heard stays in the pools
+// for as long as there is room: more would be memory for the past.
+const longSources = 8
+
 // addScheduler makes what runs a decoder's steps.
 func (m *model) addScheduler(e *Engine, s *Session) (err error) {
 	c, kv, d := e.config.Generate, e.config.KVCache, s.Model.Decoder
@@ -70,7 +75,7 @@ func (m *model) addScheduler(e *Engine, s *Session) (err error) {
 	limit := m.maxLength(e, d)
 	pools := PoolOptions{PageSize: int64(kv.PageSize), Bytes: int64(kv.Memory), Useful: int64(c.MaxSequences) * limit}
 	if d.Cross != nil {
-		pools.UsefulRows = int64(c.MaxSequences) * d.Cross.MaxRows
+		pools.UsefulRows = int64(min(c.MaxSequences, longSources)) * d.Cross.MaxRows
 	}
 	if m.executor, err = s.decoder(pools); err != nil {
 		return err
