@@ -88,9 +88,17 @@ void pack_as(Workers& w, const accelcpu_pack& o, const T* from, T* to) {
     const int columns = static_cast<int>(min_of<int64_t>(kPanel, o.n - p * kPanel));
     const T* src = from + p * kPanel * o.n_stride;
     T* dst = to + p * kPanel * o.k;
-    for (int64_t k = 0; k < o.k; k++, dst += kPanel) {
-      for (int j = 0; j < columns; j++) dst[j] = src[j * o.n_stride + k * o.k_stride];
-      for (int j = columns; j < kPanel; j++) dst[j] = T{};
+    // Columns that lie along k are read a cache line at a time: element by element, a line is gone before the next of it is read.
+    const int64_t run = o.k_stride == 1 ? 64 / static_cast<int64_t>(sizeof(T)) : 1;
+    for (int64_t k0 = 0; k0 < o.k; k0 += run, dst += run * kPanel) {
+      const int64_t n = min_of(run, o.k - k0);
+      for (int j = 0; j < columns; j++) {
+        const T* column = src + j * o.n_stride + k0 * o.k_stride;
+        for (int64_t k = 0; k < n; k++) dst[k * kPanel + j] = column[k * o.k_stride];
+      }
+      for (int64_t k = 0; k < n; k++) {
+        for (int j = columns; j < kPanel; j++) dst[k * kPanel + j] = T{};
+      }
     }
   });
 }
