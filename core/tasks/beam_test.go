@@ -68,10 +68,10 @@ func newChain(t *testing.T, seed uint64, length int) (*chain, *Completer) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if st := s.Stats(); st.Running+st.Waiting > 0 {
+		s.Close()
+		if st := s.Stats(); st.Running+st.Waiting+st.Cache.Used > 0 {
 			t.Errorf("at rest, something runs: %+v", st)
 		}
-		s.Close()
 	})
 	return c, &Completer{Model: "m", Scheduler: s, MaxTokens: 64, End: []int64{chainEnd}}
 }
