@@ -2,9 +2,7 @@ package quantize
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,18 +24,7 @@ const ct2Version = 1
 
 // ImportCT2 makes a Hugging Face folder of a CTranslate2 one, as Import does of a GGUF file.
 func ImportCT2[F any](ctx context.Context, store Store[F], c *checkpoint.CT2) (F, error) {
-	var none F
-	id, err := c.Identity()
-	if err != nil {
-		return none, err
-	}
-	key := sha256.Sum256(fmt.Appendf(nil, "ctranslate2 import %d %s", ct2Version, id))
-	folder, err := store.Get(ctx, hex.EncodeToString(key[:]), func(dir string) error { return WriteCT2(ctx, dir, c) })
-	var wrong *checkpoint.Error
-	if errors.As(err, &wrong) {
-		return none, wrong
-	}
-	return folder, err
+	return keep(ctx, store, fmt.Sprint("ctranslate2 import ", ct2Version), c.Identity, func(dir string) error { return WriteCT2(ctx, dir, c) })
 }
 
 // whisperSpec is how CTranslate2 calls Whisper, the one kind of model that is read.

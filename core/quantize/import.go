@@ -28,13 +28,18 @@ type Store[F any] interface {
 // (checkpoint.Quantized), model.safetensors, tokenizer.json and tokenizer_config.json.
 // What can't be used of the file is a *checkpoint.Error.
 func Import[F any](ctx context.Context, store Store[F], g *checkpoint.GGUF) (F, error) {
+	return keep(ctx, store, fmt.Sprint("gguf import ", importVersion), g.Identity, func(dir string) error { return Write(ctx, dir, g) })
+}
+
+// keep has a store keep the folder that write makes of a file with an identity.
+func keep[F any](ctx context.Context, store Store[F], how string, identity func() (string, error), write func(dir string) error) (F, error) {
 	var none F
-	id, err := g.Identity()
+	id, err := identity()
 	if err != nil {
 		return none, err
 	}
-	key := sha256.Sum256(fmt.Appendf(nil, "gguf import %d %s", importVersion, id))
-	folder, err := store.Get(ctx, hex.EncodeToString(key[:]), func(dir string) error { return Write(ctx, dir, g) })
+	key := sha256.Sum256(fmt.Appendf(nil, "%s %s", how, id))
+	folder, err := store.Get(ctx, hex.EncodeToString(key[:]), write)
 	// What is wrong with the file is not the store's failure.
 	var wrong *checkpoint.Error
 	if errors.As(err, &wrong) {
