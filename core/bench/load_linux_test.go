@@ -317,7 +317,7 @@ const (
 )
 
 // BenchmarkLoad measures how long a LLaVA of random weights takes to be ready, its components brought side by side and one after
-// the other. Cold: nothing of it was lowered or packed before, and its file is not in memory. Warm: both are.
+// the other. Cold: nothing of it was lowered or packed before, and its file is not in memory. Unpacked: the file is. Warm: all is.
 func BenchmarkLoad(b *testing.B) {
 	dir, total, vision := randomLlava(b)
 	if part := float64(vision) / float64(total); total < 1<<30 || part < llavaVisionLeast || part > llavaVision {
@@ -325,7 +325,7 @@ func BenchmarkLoad(b *testing.B) {
 	}
 	file := filepath.Join(dir, "model.safetensors")
 	b.Logf("%d bytes, %.0f %% of them the vision side's", total, 100*float64(vision)/float64(total))
-	for _, way := range []string{"cold", "warm"} {
+	for _, way := range []string{"cold", "unpacked", "warm"} {
 		b.Run(way, func(b *testing.B) {
 			figures := map[bool]map[string][]float64{false: {}, true: {}}
 			cache := b.TempDir()
@@ -342,6 +342,10 @@ func BenchmarkLoad(b *testing.B) {
 						forgetFile(b, file)
 						note("the file alone, read", reading(b, file))
 						forgetFile(b, file)
+					}
+					if way == "unpacked" {
+						cache = b.TempDir()
+						reading(b, file)
 					}
 					l := load(b, cache, dir, together)
 					note("ready", l.wall)
