@@ -170,6 +170,22 @@ func eventually(t *testing.T, within time.Duration, what string, ok func() bool)
 	}
 }
 
+// killBackend kills the CPU backend's process and waits until there is another.
+func (s *serving) killBackend(t *testing.T) {
+	t.Helper()
+	pids := s.backends(t, "cpu")
+	if len(pids) != 1 {
+		t.Fatalf("there are %d processes of the backend", len(pids))
+	}
+	if err := syscall.Kill(pids[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "the backend is back", func() bool {
+		now := s.backends(t, "cpu")
+		return len(now) == 1 && now[0] != pids[0]
+	})
+}
+
 // backends are the processes of a backend that a server started.
 func (s *serving) backends(t *testing.T, name string) []int {
 	t.Helper()

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -199,17 +198,7 @@ func TestGenerationOutlivesItsBackend(t *testing.T) {
 	}
 	for range 2 {
 		time.Sleep(700 * time.Millisecond)
-		pids := s.backends(t, "cpu")
-		if len(pids) != 1 {
-			t.Fatalf("there are %d processes of the backend", len(pids))
-		}
-		if err := syscall.Kill(pids[0], syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, 10*time.Second, "the backend is back", func() bool {
-			now := s.backends(t, "cpu")
-			return len(now) == 1 && now[0] != pids[0]
-		})
+		s.killBackend(t)
 	}
 	time.Sleep(time.Second)
 	close(stop)

@@ -67,6 +67,28 @@ type errWrite struct{ error }
 
 func (e errWrite) Unwrap() error { return e.error }
 
+// broke ends a stream that an error cut short: by a status where nothing was sent, else by an
+// event, for the status has gone by.
+func (s *Server) broke(w http.ResponseWriter, r *http.Request, rec *record, begun bool, send func(any) error, err error) {
+	if gone := (errWrite{}); errors.As(err, &gone) {
+		rec.err, rec.code = gone, "write"
+		return
+	}
+	if !begun {
+		s.fail(w, r, err)
+		return
+	}
+	p := problemOf(r.Context(), rec.id, err)
+	rec.err, rec.code = err, p.Code
+	if p.Status == clientGone {
+		rec.status = clientGone
+		return
+	}
+	if err := send(p.body()); err != nil {
+		rec.err = errors.Join(rec.err, err)
+	}
+}
+
 // streamed answers with server-sent events, as OpenAI does.
 func (s *Server) streamed(w http.ResponseWriter, r *http.Request, a *reply) {
 	rec := recordOf(r.Context())
@@ -92,26 +114,8 @@ func (s *Server) streamed(w http.ResponseWriter, r *http.Request, a *reply) {
 		}
 		return nil
 	})
-	var gone errWrite
-	switch {
-	case err == nil:
-	case errors.As(err, &gone):
-		rec.err, rec.code = gone, "write"
-		return
-	case !begun:
-		s.fail(w, r, err)
-		return
-	default:
-		p := problemOf(r.Context(), rec.id, err)
-		rec.err, rec.code = err, p.Code
-		if p.Status == clientGone {
-			rec.status = clientGone
-			return
-		}
-		// The status has gone by; the stream ends without [DONE].
-		if err := send(p.body()); err != nil {
-			rec.err = errors.Join(rec.err, err)
-		}
+	if err != nil {
+		s.broke(w, r, rec, begun, send, err)
 		return
 	}
 	rec.tokens, rec.decision = res.PromptTokens+res.CompletionTokens, &res.Decision

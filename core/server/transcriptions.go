@@ -147,24 +147,8 @@ func (s *Server) transcribeStream(w http.ResponseWriter, r *http.Request, req *t
 		whole := text.String()
 		err = send(transcriptEvent{Type: "transcript.text.done", Text: &whole, Accel: placedAt(&res.Decision), Notes: sound.Notes()})
 	}
-	var gone errWrite
-	switch {
-	case err == nil:
-	case errors.As(err, &gone):
-		rec.err, rec.code = gone, "write"
-	case !begun:
-		s.fail(w, r, err)
-	default:
-		p := problemOf(r.Context(), rec.id, err)
-		rec.err, rec.code = err, p.Code
-		if p.Status == clientGone {
-			rec.status = clientGone
-			return
-		}
-		// The status has gone by; the stream ends without transcript.text.done.
-		if err := send(p.body()); err != nil {
-			rec.err = errors.Join(rec.err, err)
-		}
+	if err != nil {
+		s.broke(w, r, rec, begun, send, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -233,15 +234,7 @@ func (c *Classifier) rank(names []string, logits tensor.Tensor, independent bool
 			list[i].Score = float32(math.Exp(float64(x)-most) / sum)
 		}
 	}
-	slices.SortStableFunc(list, func(a, b Label) int {
-		switch {
-		case a.Score > b.Score:
-			return -1
-		case a.Score < b.Score:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(list, func(a, b Label) int { return cmp.Compare(b.Score, a.Score) })
 	if top > 0 && top < len(list) {
 		list = list[:top]
 	}

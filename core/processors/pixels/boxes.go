@@ -1,6 +1,7 @@
 package pixels
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -70,15 +71,7 @@ func mostProbable(logits []float32) (int, float32) {
 // Best are the n likeliest, the likeliest first; n 0: all.
 func Best(list []Detection, n int) []Detection {
 	list = slices.Clone(list)
-	slices.SortStableFunc(list, func(a, b Detection) int {
-		switch {
-		case a.Score > b.Score:
-			return -1
-		case a.Score < b.Score:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(list, func(a, b Detection) int { return cmp.Compare(b.Score, a.Score) })
 	if n > 0 && n < len(list) {
 		list = list[:n]
 	}
