@@ -71,15 +71,16 @@ cross: ## build and vet for the other platforms
 	  CGO_ENABLED=0 GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) vet ./... ; done
 
 .PHONY: fuzz
-fuzz: ## run every fuzz target for FUZZTIME (20s), one more than there are cores at a time
-	@mkdir -p build/fuzz/found
+fuzz: ## run every fuzz target for FUZZTIME (20s), one more than there are cores at a time; what failed is said last
+	@rm -rf build/fuzz/failed && mkdir -p build/fuzz/found build/fuzz/failed
 	@for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' cmd core plugins sdk | xargs -n1 dirname | sort -u); do \
 	  test=$(CURDIR)/build/fuzz/$${dir//\//-}.test; \
 	  $(GO) test -c -fuzz . -o $$test ./$$dir; \
 	  (cd $$dir && $$test -test.list '^Fuzz') | sed "s,^,$$dir $$test ,"; \
-	done | xargs -P $$(($(JOBS) + 1)) -n 3 bash -euo pipefail -c 'cd $$0; \
+	done | xargs -P $$(($(JOBS) + 1)) -n 3 bash -euo pipefail -c 'cd $$0; log=$(CURDIR)/build/fuzz/failed/$${0//[\/]/-}-$$2; \
 	  $$1 -test.run "^$$" -test.fuzz "^$$2$$" -test.fuzztime $(FUZZTIME) -test.fuzzminimizetime 1s \
-	    -test.parallel 1 -test.fuzzcachedir $(CURDIR)/build/fuzz/found/$$0 2>&1 | sed -u "s,^,$$0 $$2: ,"'
+	    -test.parallel 1 -test.fuzzcachedir $(CURDIR)/build/fuzz/found/$$0 2>&1 | sed -u "s,^,$$0 $$2: ," | tee $$log && rm $$log' || \
+	  { for log in build/fuzz/failed/*; do printf '\nfailed: %s\n' $$log; grep -v ' fuzz: elapsed: ' $$log | head -100 || true; done; exit 1; }
 
 .PHONY: soak
 soak: build $(SMOLLM2) ## let 64 clients ask a real model for SOAK (10m) while its backend is killed; figures go to build/soak.json
