@@ -39,6 +39,9 @@ func compareValues(got, want graph.Datum, mask tensor.Tensor, tolerance float64)
 				out.MaxRel = o.MaxRel
 			}
 			out.OK = out.OK && o.OK
+			if o.Cosine != nil && (out.Cosine == nil || *o.Cosine < *out.Cosine) {
+				out.Cosine = o.Cosine
+			}
 		}
 	}
 	return out
@@ -63,12 +66,15 @@ func compare(got, want, mask tensor.Tensor, tolerance float64) Output {
 	}
 	a, b := floats(got), floats(want)
 	keep := kept(want.Shape, mask)
-	var worst, largest float64
+	var worst, largest, xx, xy, yy float64
 	for i := range b {
 		if !keep(i) {
 			continue
 		}
 		x, y := a[i], b[i]
+		if finite(x) == math.Abs(x) && finite(y) == math.Abs(y) { // masks are infinite
+			xx, xy, yy = xx+x*x, xy+x*y, yy+y*y
+		}
 		if x == y || math.IsNaN(x) && math.IsNaN(y) {
 			largest = max(largest, finite(y))
 			continue
@@ -86,6 +92,9 @@ func compare(got, want, mask tensor.Tensor, tolerance float64) Output {
 		rel = worst / largest
 	}
 	out.MaxRel, out.OK = &rel, rel <= tolerance
+	if cosine := xy / math.Sqrt(xx*yy); xx > 0 && yy > 0 {
+		out.Cosine = &cosine
+	}
 	return out
 }
 

@@ -52,6 +52,34 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+func TestCosine(t *testing.T) {
+	f := func(v ...float32) tensor.Tensor { return tensor.Floats(tensor.Shape{int64(len(v))}, v...) }
+	inf := float32(math.Inf(-1))
+	for name, tt := range map[string]struct {
+		got, want, mask tensor.Tensor
+		cosine          float64 // 2: there is none
+	}{
+		"the same direction":  {got: f(2, 4), want: f(1, 2), cosine: 1},
+		"the opposite":        {got: f(-1, -2), want: f(1, 2), cosine: -1},
+		"at right angles":     {got: f(1, 0), want: f(0, 3), cosine: 0},
+		"near":                {got: f(1, 1), want: f(1, 0), cosine: math.Sqrt2 / 2},
+		"zeros":               {got: f(0, 0), want: f(0, 0), cosine: 2},
+		"integers":            {got: tensor.Ints(tensor.Shape{1}, 1), want: tensor.Ints(tensor.Shape{1}, 1), cosine: 2},
+		"what is masked":      {got: f(1, inf), want: f(2, inf), cosine: 1},
+		"padding is left out": {got: tensor.Floats(tensor.Shape{1, 2, 1}, 1, 99), want: tensor.Floats(tensor.Shape{1, 2, 1}, 1, -1), mask: tensor.Ints(tensor.Shape{1, 2}, 1, 0), cosine: 1},
+	} {
+		o := compare(tt.got, tt.want, tt.mask, 1e-4)
+		switch {
+		case tt.cosine == 2:
+			if o.Cosine != nil {
+				t.Errorf("%s: %v, want none", name, *o.Cosine)
+			}
+		case o.Cosine == nil || math.Abs(*o.Cosine-tt.cosine) > 1e-12:
+			t.Errorf("%s: %+v, want %v", name, o, tt.cosine)
+		}
+	}
+}
+
 func TestCompareValues(t *testing.T) {
 	f := func(v ...float32) graph.Datum {
 		return graph.TensorDatum(tensor.Floats(tensor.Shape{int64(len(v))}, v...))

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -68,30 +67,33 @@ type decoderCase struct {
 
 // runDecoder holds a decoder against its golden in every way that tokens are generated, and the
 // model's other components against what is recorded of them.
-func runDecoder(ctx context.Context, s *engine.Session, res *Result, tolerance float64) error {
+func runDecoder(ctx context.Context, s *engine.Session, golden string, res *Result, opts Options) error {
 	v := int(s.Model.Decoder.VocabSize)
-	tests, err := loadGolden(filepath.Join(s.Path, goldenFile), nil)
+	tests, err := loadGolden(golden, nil)
 	if err != nil {
 		return err
 	}
 	g := &decoderGolden{}
 	for _, t := range tests {
-		if err := g.add(ctx, s, t, res, tolerance); err != nil {
-			return fmt.Errorf("case %q of %s: %w", t.name, s.Path, err)
+		if err := g.add(ctx, s, t, res, opts); err != nil {
+			return fmt.Errorf("case %q of %s: %w", t.name, golden, err)
 		}
 	}
 	if len(g.tokens) == 0 {
-		return fmt.Errorf("%s records no generated tokens: it has no out.gen.token_ids", s.Path)
+		return fmt.Errorf("%s records no generated tokens: it has no out.gen.token_ids", golden)
 	}
 	for i := range g.cases {
 		if c := &g.cases[i]; len(c.texts) > 0 {
-			if err := verifyTexts(ctx, s, res, c, tolerance); err != nil {
+			if err := verifyTexts(ctx, s, res, c, opts.Tolerance); err != nil {
 				return fmt.Errorf("%s%s: %w", c.name, c.output, err)
 			}
 		}
 	}
 	for i := range decoderWays {
-		if err := generate(ctx, s, g, i, res, tolerance); err != nil {
+		if opts.Outputs {
+			break
+		}
+		if err := generate(ctx, s, g, i, res, opts.Tolerance); err != nil {
 			return fmt.Errorf("%s: %w", decoderWays[i].name, err)
 		}
 	}
@@ -109,7 +111,7 @@ func runDecoder(ctx context.Context, s *engine.Session, res *Result, tolerance f
 }
 
 // add takes one recorded case in, and runs the components that it records outputs of.
-func (g *decoderGolden) add(ctx context.Context, s *engine.Session, t test, res *Result, tolerance float64) error {
+func (g *decoderGolden) add(ctx context.Context, s *engine.Session, t test, res *Result, opts Options) error {
 	rest := map[string]tensor.Tensor{}
 	for _, o := range t.outputs {
 		rest[o.name] = o.value.Tensor
@@ -137,7 +139,7 @@ func (g *decoderGolden) add(ctx context.Context, s *engine.Session, t test, res 
 		if err != nil {
 			return err
 		}
-		if err := runTest(ctx, p, part, res, tolerance); err != nil {
+		if err := runTest(ctx, p, part, res, opts); err != nil {
 			return fmt.Errorf("%s: %w", c.Name, err)
 		}
 	}
@@ -155,7 +157,7 @@ func (g *decoderGolden) add(ctx context.Context, s *engine.Session, t test, res 
 	}
 	if s.Model.Pictures != nil {
 		delete(rest, imageFeatures)
-		seen, err := see(ctx, s, t, res, tolerance)
+		seen, err := see(ctx, s, t, res, opts.Tolerance)
 		if err == nil {
 			err = show(s.Model.Pictures, texts, seen)
 		}

@@ -40,7 +40,10 @@ type Output struct {
 	Name string `json:"name"`
 	// MaxRel is the error as DefaultTolerance measures it; nil where there is no
 	// number for it (another shape or type, not-a-number on one side only).
-	MaxRel    *float64 `json:"max_rel"`
+	MaxRel *float64 `json:"max_rel"`
+	// Cosine is that of the output and its record as two vectors; nil where they are no
+	// floating point numbers, or all are zeros.
+	Cosine    *float64 `json:"cosine,omitempty"`
 	Tolerance float64  `json:"tolerance"`
 	OK        bool     `json:"ok"`
 	Tied      bool     `json:"tied,omitempty"` // it agrees once rows of tied scores change places
@@ -132,6 +135,19 @@ type Options struct {
 	// Split lets the CPU run what a platform does not take of a graph. Such a result
 	// is never Whole.
 	Split bool
+	// Records is a folder whose records are taken; empty: each model's own. A model of
+	// fewer bits is so held against those of the whole one.
+	Records string
+	// Outputs leaves out what is no output of a graph: processors, and generation.
+	Outputs bool
+}
+
+// records is the folder of a model's records.
+func (o *Options) records(path string) string {
+	if o.Records != "" {
+		return o.Records
+	}
+	return path
 }
 
 // test is a set of inputs and the outputs recorded for them.
@@ -155,7 +171,7 @@ func Run(ctx context.Context, o Opener, dirs []string, opts Options, each func(R
 	}
 	var report Report
 	for _, dir := range dirs {
-		if !recorded(dir) {
+		if !recorded(opts.records(dir)) {
 			r := Result{Path: dir, Status: PassedOver, Error: nothingRecorded}
 			report.Add(r)
 			each(r)
@@ -207,21 +223,24 @@ func run(ctx context.Context, o Opener, res *Result, opts Options) error {
 	defer s.Close()
 	if s.Model != nil {
 		res.Model = subject(s.Model)
+	}
+	if s.Model != nil && !opts.Outputs {
 		outs, err := checkProcessed(s.Dir, s.Model.ModelType, opts.Tolerance)
 		if err != nil {
 			return err
 		}
 		res.Outputs = append(res.Outputs, outs...)
 	}
+	records := opts.records(s.Path)
 	if s.Model != nil && s.Model.Decoder != nil {
-		return runDecoder(ctx, s, res, opts.Tolerance)
+		return runDecoder(ctx, s, filepath.Join(records, goldenFile), res, opts)
 	}
-	tests, err := load(s.Path, s)
+	tests, err := load(records, s)
 	if err != nil {
 		return err
 	}
 	for _, t := range tests {
-		if err := runTest(ctx, s, t, res, opts.Tolerance); err != nil {
+		if err := runTest(ctx, s, t, res, opts); err != nil {
 			if t.name != "" {
 				err = fmt.Errorf("%s: %w", t.name, err)
 			}
@@ -231,7 +250,7 @@ func run(ctx context.Context, o Opener, res *Result, opts Options) error {
 	return nil
 }
 
-func runTest(ctx context.Context, s *engine.Session, t test, res *Result, tolerance float64) error {
+func runTest(ctx context.Context, s *engine.Session, t test, res *Result, opts Options) error {
 	wanted := make([]string, len(t.outputs))
 	for i, o := range t.outputs {
 		wanted[i] = o.name
@@ -243,11 +262,15 @@ func runTest(ctx context.Context, s *engine.Session, t test, res *Result, tolera
 	mask := t.inputs["attention_mask"].Tensor
 	outs := make([]Output, len(t.outputs))
 	for i, o := range t.outputs {
-		outs[i] = compareValues(got[o.name], o.value, mask, tolerance)
+		outs[i] = compareValues(got[o.name], o.value, mask, opts.Tolerance)
 		outs[i].Name = o.name
 		if t.name != "" {
 			outs[i].Name = t.name + "." + o.name
 		}
+	}
+	if opts.Outputs {
+		res.Outputs = append(res.Outputs, outs...)
+		return nil
 	}
 	feeds, err := s.Feeds(t.inputs)
 	if err != nil {
@@ -266,7 +289,7 @@ func runTest(ctx context.Context, s *engine.Session, t test, res *Result, tolera
 	}
 	res.Outputs, res.Ties = append(res.Outputs, outs...), append(res.Ties, ties...)
 	if t.name == "" && s.Model != nil {
-		outs, err := checkPosted(s.Dir, got, tolerance)
+		outs, err := checkPosted(s.Dir, got, opts.Tolerance)
 		if err != nil {
 			return err
 		}
