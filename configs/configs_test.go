@@ -19,7 +19,7 @@ func TestPolicyTables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"adapters", "browsers", "coverage", "kv_cache", "precision_expectations", "recommended", "routes", "web_precision", "workgroups"}
+	want := []string{"adapters", "browsers", "coverage", "kv_cache", "precision", "precision_expectations", "recommended", "routes", "web_precision", "workgroups"}
 	if len(names) != len(want) {
 		t.Errorf("got %v, want %v", names, want)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/accelhq/accel/core/hosts"
 	"github.com/accelhq/accel/core/processors"
 	"github.com/accelhq/accel/core/processors/pixels"
+	"github.com/accelhq/accel/core/quantize"
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/core/schedule"
 	"github.com/accelhq/accel/core/tasks"
@@ -146,8 +147,12 @@ func (f *fake) Models() []engine.ModelInfo {
 	return out
 }
 
-func (f *fake) Ready() (bool, []engine.Condition)                      { return true, nil }
-func (f *fake) Backends() []engine.BackendStatus                       { return nil }
+func (f *fake) Ready() (bool, []engine.Condition) { return true, nil }
+func (f *fake) Backends() []engine.BackendStatus  { return nil }
+func (f *fake) Quantize(context.Context, string, string, quantize.Options) (quantize.Report, error) {
+	return quantize.Report{}, errors.ErrUnsupported
+}
+
 func (f *fake) Machine() ([]hosts.BackendStatus, []hosts.DeviceStatus) { return f.backends, f.devices }
 
 func (f *fake) Explain(_ context.Context, model string) (engine.Explanation, error) {

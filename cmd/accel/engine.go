@@ -10,6 +10,7 @@ import (
 	"github.com/accelhq/accel/core/config"
 	"github.com/accelhq/accel/core/engine"
 	"github.com/accelhq/accel/core/hosts"
+	"github.com/accelhq/accel/core/quantize"
 	"github.com/accelhq/accel/core/server"
 	"github.com/accelhq/accel/core/verify"
 )
@@ -22,6 +23,7 @@ type engineAPI interface {
 	Close(ctx context.Context) error
 	Explain(ctx context.Context, model string) (engine.Explanation, error)
 	Assess(ctx context.Context, s *engine.Session, dims map[string]int64) (engine.Assessed, error)
+	Quantize(ctx context.Context, path, dir string, o quantize.Options) (quantize.Report, error)
 	// Machine lists the backend processes and their devices.
 	Machine() ([]hosts.BackendStatus, []hosts.DeviceStatus)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/accelhq/accel/core/engine"
 	"github.com/accelhq/accel/core/hosts"
 	"github.com/accelhq/accel/core/hub"
+	"github.com/accelhq/accel/core/quantize"
 	"github.com/accelhq/accel/core/server"
 	"github.com/accelhq/accel/core/tasks"
 	"github.com/accelhq/accel/core/tensorfile"
@@ -85,6 +86,9 @@ var exitClasses = []struct {
 	{isA[*tensorfile.InputError], exitUsage},
 	{isA[*server.ListenError], exitUsage},
 	{isInvalid, exitUsage},
+	{isA[*quantize.PrecisionError], exitUsage},
+	{isA[*quantize.OptionError], exitUsage},
+	{isA[*quantize.ExistsError], exitUsage},
 	{isA[*hub.RefError], exitUsage},
 	{isA[*hub.PatternError], exitUsage},
 	{isA[*hub.ChoiceError], exitUsage},

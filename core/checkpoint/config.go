@@ -42,6 +42,9 @@ func ReadConfig(file string) (*Config, error) {
 	return ParseConfig(file, data)
 }
 
+// Raw is what stands in the object, by field. It must not be changed.
+func (c *Config) Raw() map[string]json.RawMessage { return c.fields }
+
 // openRegular opens a file that is one: opening a pipe might never return.
 func openRegular(file string) (*os.File, fs.FileInfo, error) {
 	if info, err := os.Stat(file); err != nil {

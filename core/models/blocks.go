@@ -17,6 +17,7 @@ import (
 // Mistakes are kept until model.
 type net struct {
 	*graph.Builder
+	name   string // of the component
 	w      *weights
 	o      Options
 	placed map[string]bool            // initialisers that the graph has
@@ -25,7 +26,7 @@ type net struct {
 }
 
 func newNet(name string, w *weights, o Options) net {
-	return net{Builder: graph.NewBuilder(name), w: w, o: o, placed: map[string]bool{}, casts: map[string]string{}, bodies: map[string]*graph.Function{}}
+	return net{Builder: graph.NewBuilder(name), name: name, w: w, o: o, placed: map[string]bool{}, casts: map[string]string{}, bodies: map[string]*graph.Function{}}
 }
 
 func (n net) in(scope string) net {
@@ -74,10 +75,13 @@ func (n net) cast(x string, to tensor.DType) string {
 func (n net) embedding(scope, ids, name string, rows, width int64) string {
 	n = n.in(scope)
 	if parts, q, ok := n.quantized(name, rows, width); ok {
-		return n.gatherQuantized(ids, parts, q)
+		x := n.gatherQuantized(ids, parts, q)
+		n.w.matrix(n, parts[0], rows, width, x)
+		return x
 	}
 	table, d := n.stored(name, rows, width)
 	x := n.Op("Gather", []string{table, ids})
+	n.w.matrix(n, table, rows, width, x)
 	if d != tensor.Float32 {
 		x = n.cast(x, tensor.Float32) // the rows, not the table
 	}
@@ -107,16 +111,29 @@ func (n net) project(scope, x, name string, in, out int64, bias bool) string {
 // times multiplies by a stored matrix [out,in]: [..., in] -> [..., out].
 func (n net) times(x, matrix string, in, out int64) string {
 	if parts, q, ok := n.quantized(matrix, out, in); ok {
-		return n.timesQuantized(x, parts, q)
+		y := n.timesQuantized(x, parts, q)
+		n.w.matrix(n, parts[0], out, in, y)
+		return y
 	}
-	w := n.Op("Transpose", []string{n.weight(matrix, out, in)}, graph.IntsAttr("perm", 1, 0))
-	return n.Op("MatMul", []string{x, w})
+	w := n.weight(matrix, out, in)
+	y := n.Op("MatMul", []string{x, n.Op("Transpose", []string{w}, graph.IntsAttr("perm", 1, 0))})
+	if stored, ok := n.w.name(matrix); ok {
+		n.w.matrix(n, stored, out, in, y)
+	}
+	return y
 }
 
 // rowLinear is linear for one row a text: [batch, in] -> [batch, out].
 func (n net) rowLinear(scope, x, name string, in, out int64) string {
 	n = n.in(scope)
-	return n.Op("Gemm", []string{x, n.weight(name+".weight", out, in), n.weight(name+".bias", out)}, graph.IntAttr("transB", 1))
+	if n.w.isQuantized(name + ".weight") {
+		return n.affine(x, name+".weight", name+".bias", in, out)
+	}
+	y := n.Op("Gemm", []string{x, n.weight(name+".weight", out, in), n.weight(name+".bias", out)}, graph.IntAttr("transB", 1))
+	if stored, ok := n.w.name(name + ".weight"); ok {
+		n.w.matrix(n, stored, out, in, y)
+	}
+	return y
 }
 
 // layerNorm normalises the last dimension.

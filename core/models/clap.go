@@ -219,7 +219,7 @@ func clap(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 	if err := m.add(Match, pair, n); err != nil {
 		return nil, err
 	}
-	m.Unused = w.unused()
+	m.Unused, m.Matrices = w.unused(), w.matrices()
 	return m, nil
 }
 

@@ -266,7 +266,7 @@ func (p *pairing) load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 			m.Notes = append(m.Notes, fmt.Sprintf("the architecture %s is not known: its outputs beyond the embeddings are left out", architecture))
 		}
 	}
-	m.Unused = w.unused()
+	m.Unused, m.Matrices = w.unused(), w.matrices()
 	return m, nil
 }
 

@@ -201,7 +201,7 @@ func (v *family) load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.Unused = w.unused()
+	m.Unused, m.Matrices = w.unused(), w.matrices()
 	return m, nil
 }
 
@@ -299,7 +299,7 @@ func (b *decoder) build(head bool) {
 	}
 	matrix := "lm_head.weight"
 	if c.tied {
-		b.w.skip(matrix, matrix+checkpoint.CodesSuffix, matrix+checkpoint.ScalesSuffix, matrix+checkpoint.MinsSuffix)
+		b.w.skip(matrix)
 		matrix = "embed_tokens.weight"
 	}
 	b.stepOutputs(b.d, b.in("head").times(x, matrix, c.hidden, c.vocab))

@@ -112,7 +112,7 @@ func loadDETR(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 			return nil, err
 		}
 	}
-	m.Unused = d.w.unused()
+	m.Unused, m.Matrices = d.w.unused(), d.w.matrices()
 	return m, nil
 }
 

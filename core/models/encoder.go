@@ -186,7 +186,7 @@ func (v *variant) load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 	if err := m.add(Encode, c.inputs(), e.net); err != nil {
 		return nil, err
 	}
-	m.Unused = w.unused()
+	m.Unused, m.Matrices = w.unused(), w.matrices()
 	return m, nil
 }
 

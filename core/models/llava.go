@@ -128,7 +128,7 @@ func loadLlava(ck *checkpoint.Checkpoint, o Options, tiles bool) (*Model, error)
 	if err := m.add(See, in, n); err != nil {
 		return nil, err
 	}
-	m.Unused = w.unused()
+	m.Unused, m.Matrices = w.unused(), w.matrices()
 	return m, nil
 }
 

@@ -171,6 +171,8 @@ type Model struct {
 	Notes []string
 	// Unused are tensors of the checkpoint that no graph reads, sorted.
 	Unused []string
+	// Matrices are the weights that may be stored quantised, by name.
+	Matrices []Matrix
 }
 
 // Component is one graph of a model.

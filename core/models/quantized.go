@@ -70,17 +70,27 @@ func (w *weights) quantized(name string, rows, columns int64) (string, checkpoin
 	if w.err != nil {
 		return "", checkpoint.Quantized{}, false
 	}
-	for _, stored := range []string{w.prefix + name, name} {
-		q, ok := w.ck.Quantized(stored)
-		if !ok {
-			continue
+	stored, q, ok := w.codes(name)
+	if ok && (q.N != rows || q.K != columns) {
+		w.err = &checkpoint.Error{File: w.ck.Dir, Field: "tensor " + stored, Found: "its shape is " + tensor.Shape{q.N, q.K}.String(),
+			Wanted: tensor.Shape{rows, columns}.String(), Remedy: "config.json and the weights are of different models"}
+		return "", q, false
+	}
+	return stored, q, ok
+}
+
+// codes is what the checkpoint calls a matrix that is stored quantised, and how that is.
+func (w *weights) codes(name string) (string, checkpoint.Quantized, bool) {
+	for _, stored := range []string{w.prefix + name, w.outer + name, name} {
+		if q, ok := w.ck.Quantized(stored); ok {
+			return stored, q, true
 		}
-		if q.N != rows || q.K != columns {
-			w.err = &checkpoint.Error{File: w.ck.Dir, Field: "tensor " + stored, Found: "its shape is " + tensor.Shape{q.N, q.K}.String(),
-				Wanted: tensor.Shape{rows, columns}.String(), Remedy: "config.json and the weights are of different models"}
-			return "", q, false
-		}
-		return stored, q, true
 	}
 	return "", checkpoint.Quantized{}, false
+}
+
+// isQuantized reports whether a matrix is stored quantised.
+func (w *weights) isQuantized(name string) bool {
+	_, _, ok := w.codes(name)
+	return ok
 }

@@ -120,7 +120,7 @@ func (v t5) load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 	if err := m.add(Decode, d, n); err != nil {
 		return nil, err
 	}
-	m.Unused = w.unused()
+	m.Unused, m.Matrices = w.unused(), w.matrices()
 	return m, nil
 }
 

@@ -159,7 +159,7 @@ func (v *viewer) load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 	if err := m.add(Image, in, e.net); err != nil {
 		return nil, err
 	}
-	m.Unused = w.unused()
+	m.Unused, m.Matrices = w.unused(), w.matrices()
 	return m, nil
 }
 

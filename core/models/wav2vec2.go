@@ -168,7 +168,7 @@ func wav2vec2(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 		}
 		m.CTC = &CTC{FrameClock: c.clock(), VocabSize: c.vocab, Blank: c.pad}
 	}
-	m.Unused = w.unused()
+	m.Unused, m.Matrices = w.unused(), w.matrices()
 	return m, nil
 }
 

@@ -16,6 +16,8 @@ type weights struct {
 	prefix string // before the base model's names, where heads were saved with it
 	outer  string // before all names of a model that is a part of another
 	used   map[string]bool
+	reads  map[string]int // how often a tensor was taken as it is
+	uses   map[string]*Matrix
 	err    error
 }
 
@@ -40,9 +42,10 @@ func (w *weights) name(name string) (string, bool) {
 	return "", false
 }
 
+// has reports whether a tensor is there, quantised or not.
 func (w *weights) has(name string) bool {
 	_, ok := w.name(name)
-	return ok
+	return ok || w.isQuantized(name)
 }
 
 // skip marks tensors that are in checkpoints though nothing needs them: buffers
@@ -51,6 +54,10 @@ func (w *weights) skip(names ...string) {
 	for _, n := range names {
 		if stored, ok := w.name(n); ok {
 			w.used[stored] = true
+		} else if stored, q, ok := w.codes(n); ok {
+			for _, suffix := range q.Suffixes() {
+				w.used[stored+suffix] = true
+			}
 		}
 	}
 }
@@ -63,7 +70,7 @@ func (w *weights) find(name string, shape tensor.Shape) (string, checkpoint.Entr
 	stored, ok := w.name(name)
 	if !ok {
 		e := &checkpoint.Error{File: w.ck.Dir, Field: "tensor " + strconv.Quote(name), Found: "it is not there", Wanted: "one of shape " + shape.String()}
-		if _, is := w.ck.Quantized(w.prefix + name); is {
+		if w.isQuantized(name) {
 			e.Found = "it is quantised"
 		} else if alike := checkpoint.Alike(name, w.ck.Names(), 3); len(alike) > 0 {
 			e.Remedy = "there are names alike: " + strings.Join(alike, ", ")
@@ -88,6 +95,10 @@ func (w *weights) find(name string, shape tensor.Shape) (string, checkpoint.Entr
 		e.Remedy = "quantised weights of this kind are not read: use the original model"
 	default:
 		w.used[stored] = true
+		if w.reads == nil {
+			w.reads = map[string]int{}
+		}
+		w.reads[stored]++
 		return stored, entry, true
 	}
 	w.err = e
@@ -97,6 +108,9 @@ func (w *weights) find(name string, shape tensor.Shape) (string, checkpoint.Entr
 // rows is the first dimension of a matrix that config.json does not give the
 // height of.
 func (w *weights) rows(name string) int64 {
+	if _, q, ok := w.codes(name); ok {
+		return q.N
+	}
 	stored, ok := w.name(name)
 	if !ok {
 		return 1 // find says that it is missing

@@ -70,7 +70,7 @@ func loadXCLIP(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 			return nil, err
 		}
 	}
-	m.Unused = x.w.unused()
+	m.Unused, m.Matrices = x.w.unused(), x.w.matrices()
 	return m, nil
 }
 

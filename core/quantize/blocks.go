@@ -141,7 +141,7 @@ func unpackQ6_K(b []byte, codes []uint8, scales, _ []uint16) {
 }
 
 // pack writes codes of so many bits one after another, the least significant bit
-// first. Eight of them fill whole bytes: their number must be a multiple of eight.
+// first. All of them together must fill whole bytes.
 func pack(dst []byte, codes []uint8, bits int64) {
 	switch bits {
 	case 8:
@@ -155,10 +155,11 @@ func pack(dst []byte, codes []uint8, bits int64) {
 	}
 	for i, at := 0, 0; i < len(codes); i += 8 {
 		var word uint64
-		for j, c := range codes[i : i+8] {
+		eight := codes[i:min(i+8, len(codes))]
+		for j, c := range eight {
 			word |= uint64(c) << (int64(j) * bits)
 		}
-		for range bits {
+		for range int64(len(eight)) * bits / 8 {
 			dst[at] = byte(word)
 			word >>= 8
 			at++
