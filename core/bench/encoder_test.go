@@ -1,5 +1,3 @@
-// Package bench measures Accel beside its peers: what `make bench` runs. Both sides
-// take turns in one run, and ratios are of medians, for machines drift.
 package bench
 
 import (

@@ -1,11 +1,6 @@
 package bench
 
 import (
-	"bufio"
-	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/accelhq/accel/core/engine"
@@ -15,26 +10,14 @@ import (
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
-// pss is a process's proportional set size in bytes: pages that n processes share
-// count one n-th each.
+// pss is resident of a process that is there.
 func pss(b *testing.B, pid int) int64 {
 	b.Helper()
-	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	n, err := resident(pid)
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		if v, ok := strings.CutPrefix(s.Text(), "Pss:"); ok {
-			n, err := strconv.ParseInt(strings.Fields(v)[0], 10, 64)
-			if err != nil {
-				b.Fatal(err)
-			}
-			return n << 10
-		}
-	}
-	b.Fatal("no Pss in smaps_rollup")
-	return 0
+	return n
 }
 
 // BenchmarkSharedWeights measures what a second backend process with the same
