@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/accelhq/accel/core/bench"
 	"github.com/accelhq/accel/core/config"
 	"github.com/accelhq/accel/core/engine"
 	"github.com/accelhq/accel/core/hosts"
@@ -86,6 +87,7 @@ var exitClasses = []struct {
 	{isA[*tensorfile.InputError], exitUsage},
 	{isA[*server.ListenError], exitUsage},
 	{isInvalid, exitUsage},
+	{isA[*bench.SampleError], exitUsage},
 	{isA[*quantize.PrecisionError], exitUsage},
 	{isA[*quantize.OptionError], exitUsage},
 	{isA[*quantize.ExistsError], exitUsage},

@@ -97,18 +97,7 @@ func (a *app) tellQuantized(r quantize.Report) error {
 		return json.NewEncoder(a.out).Encode(r)
 	}
 	s := styleOf(a.out, a.environ)
-	t := table{header: []string{"TENSOR", "ROLE", "FORMAT", "BLOCK", "BITS", "BYTES", "ERROR"}, right: []bool{false, false, false, true, true, true, true}}
-	for _, l := range r.Layers {
-		if len(l.Components) == 0 {
-			continue
-		}
-		block, off := "-", "-"
-		if l.Block > 0 {
-			block, off = fmt.Sprint(l.Block), fmt.Sprintf("%.2f %%", 100*l.Error)
-		}
-		t.add(l.Name, l.Role, l.Format, block, fmt.Sprintf("%.2f", l.Bits), memory(l.Bytes), off)
-	}
-	if err := t.write(a.out, s, terminalWidth(a.out)); err != nil {
+	if err := a.printLayers(r); err != nil {
 		return err
 	}
 	for _, l := range r.Layers {
@@ -122,4 +111,21 @@ func (a *app) tellQuantized(r quantize.Report) error {
 	fmt.Fprintf(a.out, "%s: %s, %.2f bits a weight, %.1f %% smaller than 16 bits (%s)\n", s.bold(r.Dir), memory(r.Size.Bytes), r.Bits, 100*r.Smaller, seconds(time.Duration(r.Seconds*float64(time.Second))))
 	fmt.Fprintf(a.out, "use it: %s\n", s.good("accel inspect "+r.Dir))
 	return nil
+}
+
+// printLayers prints what was made of every matrix.
+func (a *app) printLayers(r quantize.Report) error {
+	s := styleOf(a.out, a.environ)
+	t := table{header: []string{"TENSOR", "ROLE", "FORMAT", "BLOCK", "BITS", "BYTES", "ERROR"}, right: []bool{false, false, false, true, true, true, true}}
+	for _, l := range r.Layers {
+		if len(l.Components) == 0 {
+			continue
+		}
+		block, off := "-", "-"
+		if l.Block > 0 {
+			block, off = fmt.Sprint(l.Block), fmt.Sprintf("%.2f %%", 100*l.Error)
+		}
+		t.add(l.Name, l.Role, l.Format, block, fmt.Sprintf("%.2f", l.Bits), memory(l.Bytes), off)
+	}
+	return t.write(a.out, s, terminalWidth(a.out))
 }

@@ -41,7 +41,7 @@ Configuration: defaults < --config FILE < ACCEL_* variables < flags (accel confi
 	complete(cmd, "log-level", "trace", "debug", "info", "warn", "error", "off")
 	complete(cmd, "log-format", "auto", "json", "text")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	cmd.AddCommand(newRun(a), newServe(a), newChat(a), newInspect(a), newDevices(a), newBackends(a), newExplain(a), newVerify(a), newClasses(a), newPull(a), newModels(a), newQuantize(a), newConfig(a), newVersion(a))
+	cmd.AddCommand(newRun(a), newServe(a), newChat(a), newInspect(a), newDevices(a), newBackends(a), newExplain(a), newVerify(a), newClasses(a), newBench(a), newPull(a), newModels(a), newQuantize(a), newConfig(a), newVersion(a))
 	for _, c := range cmd.Commands() {
 		wrapArgs(c)
 	}
