@@ -22,11 +22,12 @@ type net struct {
 	o      Options
 	placed map[string]bool            // initialisers that the graph has
 	casts  map[string]string          // stored name -> its value as float32
+	halves map[string]string          // value -> the same rounded to bfloat16, as float32
 	bodies map[string]*graph.Function // of paged operators, by overload
 }
 
 func newNet(name string, w *weights, o Options) net {
-	return net{Builder: graph.NewBuilder(name), name: name, w: w, o: o, placed: map[string]bool{}, casts: map[string]string{}, bodies: map[string]*graph.Function{}}
+	return net{Builder: graph.NewBuilder(name), name: name, w: w, o: o, placed: map[string]bool{}, casts: map[string]string{}, halves: map[string]string{}, bodies: map[string]*graph.Function{}}
 }
 
 func (n net) in(scope string) net {
@@ -116,11 +117,24 @@ func (n net) times(x, matrix string, in, out int64) string {
 		return y
 	}
 	w := n.weight(matrix, out, in)
-	y := n.Op("MatMul", []string{x, n.Op("Transpose", []string{w}, graph.IntsAttr("perm", 1, 0))})
+	y := n.Op("MatMul", []string{n.rounded(x, matrix, out, in), n.Op("Transpose", []string{w}, graph.IntsAttr("perm", 1, 0))})
 	if stored, ok := n.w.name(matrix); ok {
 		n.w.matrix(n, stored, out, in, y)
 	}
 	return y
+}
+
+// rounded is what a stored matrix is multiplied with: a value as it is, or rounded to
+// bfloat16 where the matrix is of that and the options say so. Products and sums stay
+// float32: a MatMul of bfloat16 would round those too.
+func (n net) rounded(x, matrix string, shape ...int64) string {
+	if _, d := n.stored(matrix, shape...); d != tensor.BFloat16 || n.o.Activations != "bf16" {
+		return x
+	}
+	if _, ok := n.halves[x]; !ok {
+		n.halves[x] = n.cast(n.cast(x, tensor.BFloat16), tensor.Float32)
+	}
+	return n.halves[x]
 }
 
 // rowLinear is linear for one row a text: [batch, in] -> [batch, out].
@@ -129,7 +143,7 @@ func (n net) rowLinear(scope, x, name string, in, out int64) string {
 	if n.w.isQuantized(name + ".weight") {
 		return n.affine(x, name+".weight", name+".bias", in, out)
 	}
-	y := n.Op("Gemm", []string{x, n.weight(name+".weight", out, in), n.weight(name+".bias", out)}, graph.IntAttr("transB", 1))
+	y := n.Op("Gemm", []string{n.rounded(x, name+".weight", out, in), n.weight(name+".weight", out, in), n.weight(name+".bias", out)}, graph.IntAttr("transB", 1))
 	if stored, ok := n.w.name(name + ".weight"); ok {
 		n.w.matrix(n, stored, out, in, y)
 	}

@@ -205,8 +205,9 @@ type Embedding struct {
 // throughout. Classes without pools and quantised weights have nothing to choose.
 type Options struct {
 	KV KVTypes
-	// Activations that weights of 8 bits and fewer are multiplied with: "f32" (or
-	// empty), or "int8" with one scale a block.
+	// Activations that weights of fewer bits are multiplied with: "f32" (or empty);
+	// "bf16", with weights of bfloat16 and quantised ones; or "int8" with one scale a
+	// block, with quantised ones.
 	Activations string
 }
 
@@ -247,9 +248,9 @@ func (o *Options) check() error {
 	switch o.Activations {
 	case "", "f32":
 		o.Activations = "f32"
-	case "int8":
+	case "bf16", "int8":
 	default:
-		return &OptionError{"Activations", fmt.Sprintf("%q", o.Activations), `"f32" or "int8"`}
+		return &OptionError{"Activations", fmt.Sprintf("%q", o.Activations), `"f32", "bf16" or "int8"`}
 	}
 	return nil
 }
@@ -278,6 +279,9 @@ func Load(ck *checkpoint.Checkpoint, o Options) (*Model, error) {
 		return nil, err
 	}
 	m.Class, m.ModelType = class.Name, class.ModelType
+	if o.Activations != "f32" && !slices.ContainsFunc(m.Components, func(c Component) bool { return rounds(c.Graph, o.Activations) }) {
+		m.Notes = append(m.Notes, fmt.Sprintf("activations stay f32: there are no weights that those of %s are multiplied with", o.Activations))
+	}
 	return m, nil
 }
 

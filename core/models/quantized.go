@@ -1,6 +1,8 @@
 package models
 
 import (
+	"slices"
+
 	"github.com/accelhq/accel/core/checkpoint"
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
@@ -8,7 +10,7 @@ import (
 
 // accuracyLevels are MatMulNBits' and MatMulBlocks' accuracy_level by
 // Options.Activations.
-var accuracyLevels = map[string]int64{"f32": 1, "int8": 4}
+var accuracyLevels = map[string]int64{"f32": 1, "bf16": 3, "int8": 4}
 
 // quantized says how a matrix [rows, columns] is stored, where it is quantised, and
 // makes its parts initialisers: codes, scales, and mins or "".
@@ -55,6 +57,14 @@ func (n net) timesQuantized(x string, parts []string, q checkpoint.Quantized) st
 		n.Function(graph.ContractFunctionOf(node))
 	}
 	return n.Node(node, 1)[0]
+}
+
+// rounds reports whether a graph lets activations be rounded, or rounds them itself.
+func rounds(m *graph.Model, activations string) bool {
+	return slices.ContainsFunc(m.Graph.Nodes, func(n *graph.Node) bool {
+		return n.AttrInt("accuracy_level", 0) == accuracyLevels[activations] ||
+			activations == "bf16" && n.OpType == "Cast" && n.AttrInt("to", 0) == int64(tensor.BFloat16)
+	})
 }
 
 // gatherQuantized looks ids up in a quantised table.
