@@ -9,7 +9,8 @@ import (
 	"github.com/accelhq/accel/sdk/tensor"
 )
 
-// accuracyInt8 is the accuracy_level that lets activations be rounded to 8 bits.
+// accuracyInt8 is the accuracy_level that lets activations be rounded to 8 bits. That of bf16, 3, is not made use
+// of: weights in blocks would have to be rounded to bf16 as well.
 const accuracyInt8 = 4
 
 // blocksWeight is a constant weight of codes in blocks, as MatMulNBits and MatMulBlocks

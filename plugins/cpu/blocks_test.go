@@ -63,6 +63,18 @@ func bfloats(rng *rand.Rand, shape ...int64) tensor.Tensor {
 	return t
 }
 
+// throughBF16 is x rounded to bfloat16, as float32.
+func throughBF16(b *graph.Builder, x string) string {
+	half := b.Op("Cast", []string{x}, graph.IntAttr("to", int64(tensor.BFloat16)))
+	return b.Op("Cast", []string{half}, graph.IntAttr("to", int64(f32)))
+}
+
+// bf16LinearOf adds a product with a weight of bfloat16, in float32; up to 4096 elements are widened while planning.
+func bf16LinearOf(b *graph.Builder, rng *rand.Rand, x, name string, n, k int64) string {
+	w := b.Op("Cast", []string{b.Tensor(name, bfloats(rng, n, k))}, graph.IntAttr("to", int64(f32)))
+	return b.Op("MatMul", []string{x, b.Op("Transpose", []string{w}, graph.IntsAttr("perm", 1, 0))})
+}
+
 var blocksGraphs = []testGraph{
 	{name: "weights in blocks, with what follows them", build: func(b *graph.Builder, rng *rand.Rand) {
 		x := b.Input("x", typed(f32, "B", "S", "45"))
@@ -77,9 +89,28 @@ var blocksGraphs = []testGraph{
 	}, inputs: one([]string{"x"}, tensor.Shape{1, 45}), units: 1},
 	{name: "weights of bfloat16", build: func(b *graph.Builder, rng *rand.Rand) {
 		x := b.Input("x", typed(f32, "N", "40"))
-		w := b.Op("Cast", []string{b.Tensor("w", bfloats(rng, 21, 40))}, graph.IntAttr("to", int64(f32)))
-		b.Output("y", b.Op("MatMul", []string{x, b.Op("Transpose", []string{w}, graph.IntsAttr("perm", 1, 0))}), nil)
+		b.Output("y", bf16LinearOf(b, rng, x, "w", 131, 40), nil)
 	}, inputs: one([]string{"x"}, tensor.Shape{9, 40}), units: 1},
+	{name: "rows rounded to bfloat16, once for two products", build: func(b *graph.Builder, rng *rand.Rand) {
+		h := throughBF16(b, b.Input("x", typed(f32, "B", "S", "45")))
+		y := b.Op("Mul", []string{b.Op("Sigmoid", []string{bf16LinearOf(b, rng, h, "gate", 131, 45)}), bf16LinearOf(b, rng, h, "up", 131, 45)})
+		b.Output("y", y, nil)
+	}, inputs: one([]string{"x"}, tensor.Shape{2, 9, 45}), units: 4},
+	{name: "rows rounded to bfloat16 that others read, and a weight of float32", build: func(b *graph.Builder, rng *rand.Rand) {
+		h := throughBF16(b, b.Input("x", typed(f32, "N", "70")))
+		b.Output("y", b.Op("Add", []string{bf16LinearOf(b, rng, h, "w", 70, 70), h}), nil)
+		b.Output("z", linearOf(b, rng, h, "v", 8, 70), nil)
+	}, inputs: one([]string{"x"}, tensor.Shape{1, 70}), units: 4},
+	{name: "rows rounded to bfloat16 that are an output", build: func(b *graph.Builder, rng *rand.Rand) {
+		h := throughBF16(b, b.Input("x", typed(f32, "N", "40")))
+		b.Output("y", b.Op("Gemm", []string{h, b.Op("Cast", []string{b.Tensor("w", bfloats(rng, 131, 40))}, graph.IntAttr("to", int64(f32))), b.Tensor("c", floats(rng, 131))},
+			graph.IntAttr("transB", 1)), nil)
+		b.Output("h", h, nil)
+	}, inputs: one([]string{"x"}, tensor.Shape{40, 40}), units: 3},
+	{name: "rows rounded to float16 stay so", build: func(b *graph.Builder, rng *rand.Rand) {
+		x := b.Op("Cast", []string{b.Input("x", typed(f32, "N", "40"))}, graph.IntAttr("to", int64(tensor.Float16)))
+		b.Output("y", bf16LinearOf(b, rng, b.Op("Cast", []string{x}, graph.IntAttr("to", int64(f32))), "w", 131, 40), nil)
+	}, inputs: one([]string{"x"}, tensor.Shape{9, 40}), units: 3},
 	{name: "rows of a table in blocks", build: func(b *graph.Builder, rng *rand.Rand) {
 		ids := b.Input("ids", typed(tensor.Int64, "N"))
 		b.Output("y", b.Node(&graph.Node{Domain: graph.DomainAccel, OpType: "GatherBlocks", Attrs: []*graph.Attr{graph.IntAttr("bits", 4), graph.IntAttr("block", 32), graph.IntAttr("K", 64)},

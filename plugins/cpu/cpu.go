@@ -32,7 +32,7 @@ const settingsSchema = `{
   "additionalProperties": false,
   "properties": {
     "threads": {"type": "integer", "minimum": 0, "description": "threads that work on one operation; 0: the physical cores"},
-    "isa": {"type": "string", "description": "instruction set (baseline, avx2, avx512, avx512vnni, amx, neon); empty: $ACCEL_CPU_ISA, else the best of this machine"},
+    "isa": {"type": "string", "description": "instruction set (baseline, avx2, avx512, avx512vnni, avx512bf16, amx, neon); empty: $ACCEL_CPU_ISA, else the best of this machine"},
     "pin": {"type": "boolean", "description": "bind each thread to a processor"},
     "library": {"type": "string", "description": "path of libaccelcpu; empty: beside the backend, else the one built in"}
   }

@@ -13,10 +13,11 @@ import (
 // last node stood, so that all it reads is there by then.
 func (p *planner) fuse() {
 	p.simplify()
-	at := map[*graph.Node]*unit{}
+	at, of := map[*graph.Node]*unit{}, map[*graph.Node]*unit{}
 	claim := func(u *unit) {
 		for _, n := range u.nodes {
 			p.done[n] = true
+			of[n] = u
 		}
 		at[u.nodes[len(u.nodes)-1]] = u
 	}
@@ -29,6 +30,14 @@ func (p *planner) fuse() {
 			if u := match(n); u != nil {
 				claim(u)
 			}
+		}
+	}
+	// What products have read the origin of, and nobody else reads, is part of the first of them.
+	for _, n := range p.model.Graph.Nodes {
+		if is(n, "Cast") && !p.done[n] && p.seenThrough(n.Outputs[0], of) {
+			first := of[p.index.Uses(n.Outputs[0])[0].Node]
+			first.nodes = append([]*graph.Node{n}, first.nodes...)
+			p.done[n] = true
 		}
 	}
 	// Elementwise chains are found from their last node backwards.
@@ -65,6 +74,14 @@ func (p *planner) fuse() {
 		}
 		p.units = append(p.units, u)
 	}
+}
+
+// seenThrough reports whether all nodes that read a value are of units that do not.
+func (p *planner) seenThrough(value string, of map[*graph.Node]*unit) bool {
+	uses := p.index.Uses(value)
+	return len(uses) > 0 && !p.index.IsOutput(value) && !slices.ContainsFunc(uses, func(use graph.Use) bool {
+		return use.Node == nil || of[use.Node] == nil || slices.Contains(of[use.Node].reads, value)
+	})
 }
 
 // single is the unit of one node: native if there is a kernel for this use of it.
@@ -156,7 +173,7 @@ func (p *planner) linear(n *graph.Node) *unit {
 	if !ok || !known || len(xs) < 2 || p.dtype(x) != tensor.Float32 {
 		return nil
 	}
-	g := kernels.Gemm{Alpha: 1, Format: formats[w.init.Tensor.DType]}
+	g := kernels.Gemm{Alpha: 1, Format: formats[w.init.Tensor.DType], AType: uint32(tensor.Float32)}
 	var bias string
 	if is(n, "Gemm") {
 		if n.AttrInt("transA", 0) != 0 || n.AttrFloat("beta", 1) != 1 {
@@ -182,6 +199,9 @@ func (p *planner) linear(n *graph.Node) *unit {
 	if bias != "" && !p.isBias(bias, g.N) {
 		return nil
 	}
+	if half := p.widenedFrom(x, tensor.BFloat16); half != "" && g.Format == kernels.PackBF16 {
+		x, g.AType = half, uint32(tensor.BFloat16)
+	}
 	u := &unit{nodes: []*graph.Node{n}, reads: []string{x}}
 	after := p.epilogue(u, n.Outputs[0], bias, g.N, g.Alpha == 1)
 	g.Activation = after.activation
@@ -206,6 +226,15 @@ func (p *planner) linear(n *graph.Node) *unit {
 		return nil
 	}
 	return u
+}
+
+// widenedFrom is the value of that type that an f32 is a Cast of; "" where it is none.
+func (p *planner) widenedFrom(x string, from tensor.DType) string {
+	n := p.index.Producer(x)
+	if !is(n, "Cast") || p.dtype(n.Inputs[0]) != from || !p.fixed(n.Inputs) {
+		return ""
+	}
+	return n.Inputs[0]
 }
 
 // formats are how weights are packed, by their type.

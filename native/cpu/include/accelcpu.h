@@ -41,7 +41,7 @@ extern "C" {
 #endif
 
 // Bumped with every change to this file that an older caller would not survive.
-#define ACCELCPU_ABI_VERSION 2
+#define ACCELCPU_ABI_VERSION 3
 
 ACCELCPU_API int32_t accelcpu_abi_version(void);
 
@@ -234,15 +234,15 @@ typedef struct {
   uint32_t format, reserved;
 } accelcpu_pack;
 
-// C[m,n] = act(alpha * A[m,k] * B^T + bias[n]) + residual[m,n], all f32 but for B, which is packed
-// as [n,k] in any format but BLOCKS; computed in f32. Rows of A, C and residual are lda, ldc, ldr apart. bias and residual
-// are optional; C may be the residual in place.
+// C[m,n] = act(alpha * A[m,k] * B^T + bias[n]) + residual[m,n], B packed as [n,k] in any format but BLOCKS, the rest f32; so are
+// products and sums. A may be BF16 (`a_type`) where B's format is: then numbers of either below 2^-126 may count as
+// zero. Rows of A, C and residual are lda, ldc, ldr apart. bias and residual are optional; C may be the residual in place.
 typedef struct {
   accelcpu_op op;
   accelcpu_ref a, b, bias, residual, c;
   int64_t m, n, k, lda, ldc, ldr;
   float alpha;
-  uint32_t activation, format, reserved;
+  uint32_t activation, format, a_type;  // a_type: F32 or BF16
 } accelcpu_gemm;
 
 // dst = the [n,k] weight in blocks, packed for GEMM_BLOCKS. Codes of row i stand at codes + i*codes_stride bytes, one

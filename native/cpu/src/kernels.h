@@ -63,7 +63,7 @@ struct Workers {
 // The operands of an operation as addresses, in the order of its struct; absent ones are
 // null. The struct was checked, and so were the extents.
 struct PackData { const void* src; void* dst; };
-struct GemmData { const float* a; const void* b; const float *bias, *residual; float* c; };
+struct GemmData { const void *a, *b; const float *bias, *residual; float* c; };
 struct PackBlocksData { const uint8_t *codes, *scales, *offsets; uint8_t* dst; };
 struct GatherBlocksData { const uint8_t *codes, *scales, *offsets; const void* index; float* y; };
 struct QuantizeRowsData { const float* x; uint8_t* q; };
@@ -112,6 +112,10 @@ struct PagedData {
   int64_t joined_count;
 };
 
+// Weights of bf16 are packed in pairs along k: dot products of pairs read them as they are, and a pair is taken apart by a
+// shift and a mask. k is filled up with zeros to a multiple of what a tile register holds of a row.
+constexpr int64_t kPairsDepth = 32;
+
 // How weights in blocks are packed: in panels of `width` columns side by side, two vectors' lanes. A panel has the
 // scales of its blocks, [blocks, width]; the offsets likewise; and the codes, filled up with zeros to whole units of k.
 // A lane is a column and holds four codes, of neighbours along k: a step. A chunk is four steps and has `bits` vectors:
@@ -138,6 +142,8 @@ struct Kernels {
   int lanes;
   void (*pack)(Workers&, const accelcpu_pack&, const PackData&);
   void (*gemm)(Workers&, const accelcpu_gemm&, const GemmData&);
+  void (*gemm_bf16)(Workers&, const accelcpu_gemm&, const GemmData&);  // of rows of bf16,
+  int64_t bf16_rows;                                                   // from so many on; of fewer it is gemm
   void (*quantize_rows)(Workers&, const accelcpu_quantize_rows&, const QuantizeRowsData&);
   void (*gemm_blocks)(Workers&, const accelcpu_gemm_blocks&, const GemmBlocksData&);       // of f32
   void (*gemm_blocks_int8)(Workers&, const accelcpu_gemm_blocks&, const GemmBlocksData&);  // of rows that are quantized
@@ -165,6 +171,14 @@ struct Int8Kernels {
   void (*gemm_blocks_int8)(Workers&, const accelcpu_gemm_blocks&, const GemmBlocksData&);
 };
 extern const Int8Kernels kernels_avx512vnni, kernels_amx, kernels_amx_test;
+
+// And one that adds products of bf16.
+struct Bf16Kernels {
+  bool (*right)();
+  int64_t rows;  // Kernels::bf16_rows
+  void (*gemm_bf16)(Workers&, const accelcpu_gemm&, const GemmData&);
+};
+extern const Bf16Kernels kernels_avx512bf16, kernels_avx512bf16_test, kernels_amx_bf16, kernels_amx_test_bf16;
 
 // Memory movers, the same for every instruction set.
 void copy(Workers&, const accelcpu_copy&, const CopyData&);

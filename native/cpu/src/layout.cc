@@ -23,7 +23,7 @@ const Field kFields[] = {
     AT(run_args, cancel), AT(run_args, op_ns), AT(run_args, op_ns_count),
     SIZE(pack), AT(pack, op), AT(pack, src), AT(pack, dst), AT(pack, n), AT(pack, k), AT(pack, n_stride), AT(pack, k_stride), AT(pack, format),
     SIZE(gemm), AT(gemm, op), AT(gemm, a), AT(gemm, b), AT(gemm, bias), AT(gemm, residual), AT(gemm, c), AT(gemm, m), AT(gemm, n), AT(gemm, k),
-    AT(gemm, lda), AT(gemm, ldc), AT(gemm, ldr), AT(gemm, alpha), AT(gemm, activation), AT(gemm, format),
+    AT(gemm, lda), AT(gemm, ldc), AT(gemm, ldr), AT(gemm, alpha), AT(gemm, activation), AT(gemm, format), AT(gemm, a_type),
     SIZE(blocks), AT(blocks, bits), AT(blocks, block), AT(blocks, scales), AT(blocks, offsets),
     SIZE(pack_blocks), AT(pack_blocks, op), AT(pack_blocks, codes), AT(pack_blocks, scales), AT(pack_blocks, offsets), AT(pack_blocks, dst),
     AT(pack_blocks, n), AT(pack_blocks, k), AT(pack_blocks, codes_stride), AT(pack_blocks, weight),

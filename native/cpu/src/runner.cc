@@ -64,6 +64,7 @@ int64_t packed_bytes(const Kernels& k, uint32_t format, int64_t n, int64_t depth
   int64_t bytes;
   if (n < 0 || depth < 0 || n > kMaxSize || depth > kMaxSize || format > ACCELCPU_PACK_BF16) return -1;
   const int64_t each = format == ACCELCPU_PACK_F32 ? 4 : 2;
+  if (format == ACCELCPU_PACK_BF16) depth = (depth + kPairsDepth - 1) / kPairsDepth * kPairsDepth;
   if (__builtin_mul_overflow((n + k.panel - 1) / k.panel * k.panel * each, depth, &bytes)) return -1;
   return bytes;
 }
@@ -94,13 +95,15 @@ void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_gemm& o) {
   c.require(o.format <= ACCELCPU_PACK_BF16, ACCELCPU_UNSUPPORTED, "no such format", o.format);
   const int64_t bytes = packed_bytes(k, o.format, o.n, o.k), each = o.format == ACCELCPU_PACK_F32 ? 4 : 2;
   c.require(bytes >= 0, ACCELCPU_INVALID, "too large, n", o.n);
+  const bool pairs = o.a_type == ACCELCPU_BF16;
+  c.require(o.a_type == ACCELCPU_F32 || (pairs && o.format == ACCELCPU_PACK_BF16), ACCELCPU_UNSUPPORTED, "rows are not of F32, nor of BF16 with weights of it, but of type", o.a_type);
   GemmData d;
-  d.a = c.required<const float>("a", o.a, matrix(o.m, o.k, o.lda));
+  d.a = c.required<const void>("a", o.a, matrix(o.m, o.k, o.lda), pairs ? 2 : 4);
   d.b = c.required<const void>("b", o.b, dense(bytes / each), each);
   d.bias = c.optional<const float>("bias", o.bias, dense(o.n));
   d.residual = c.optional<const float>("residual", o.residual, matrix(o.m, o.n, o.ldr));
   d.c = c.required<float>("c", o.c, matrix(o.m, o.n, o.ldc));
-  if (c.ok()) k.gemm(w, o, d);
+  if (c.ok()) (pairs && o.m >= k.bf16_rows ? k.gemm_bf16 : k.gemm)(w, o, d);
 }
 
 void run(Checker& c, const Kernels& k, Workers& w, const accelcpu_matmul& o) {
@@ -507,6 +510,7 @@ int32_t run_program(accelcpu_runner* r, const accelcpu_run_args& args, accelcpu_
       case ACCELCPU_INDEX:
         return fail(result, ACCELCPU_INDEX, w.fault.value(), w.fault.limit(), "%s: index %lld is out of range, there are %lld", kind.name, static_cast<long long>(w.fault.value()),
                     static_cast<long long>(w.fault.limit()));
+      case ACCELCPU_MEMORY: return fail(result, ACCELCPU_MEMORY, w.fault.value(), 0, "%s: out of memory for %lld rows", kind.name, static_cast<long long>(w.fault.value()));
       default: return fail(result, w.fault.code(), w.fault.value(), w.fault.limit(), "%s: the integer %lld was to be divided by zero", kind.name, static_cast<long long>(w.fault.value()));
     }
     if (args.op_ns && i < args.op_ns_count) args.op_ns[i] = now_ns() - start;

@@ -63,7 +63,7 @@ struct Lab {
   void gemm() {
     accelcpu_gemm o = {};
     accelcpu_pack p = {};
-    o.m = pick(1, 40), o.n = pick(1, 70), o.k = pick(1, 600), o.lda = o.k, o.ldc = o.ldr = o.n, o.alpha = 1;
+    o.m = pick(1, 40), o.n = pick(1, 70), o.k = pick(1, 600), o.lda = o.k, o.ldc = o.ldr = o.n, o.alpha = 1, o.a_type = ACCELCPU_F32;
     const float *a = floats(o.m * o.k, &o.a), *w = floats(o.n * o.k, &p.src), *bias = floats(o.n, &o.bias), *residual = floats(o.m * o.n, &o.residual);
     bytes(accelcpu_packed_bytes(runner, ACCELCPU_PACK_F32, o.n, o.k), &p.dst);
     float* c = floats(o.m * o.n, &o.c);
@@ -149,7 +149,7 @@ struct Lab {
     accelcpu_pack t = {};
     accelcpu_gemm g = {};
     t.format = g.format = static_cast<uint32_t>(pick(ACCELCPU_PACK_F16, ACCELCPU_PACK_BF16));
-    g.m = o.m, g.n = o.n, g.k = o.k, g.lda = g.k, g.ldc = g.n, g.alpha = 1;
+    g.m = o.m, g.n = o.n, g.k = o.k, g.lda = g.k, g.ldc = g.n, g.alpha = 1, g.a_type = ACCELCPU_F32;
     t.n = o.n, t.k = o.k, t.n_stride = o.k, t.k_stride = 1;
     std::memset(bytes(o.n * o.k * 2, &t.src), 0x3c, static_cast<size_t>(o.n * o.k) * 2);  // 0x3c3c: 1.05859375 or 0.011474609375
     const double w = t.format == ACCELCPU_PACK_F16 ? 1.05859375 : 0.011474609375;
@@ -163,6 +163,28 @@ struct Lab {
       double sum = 0;
       for (int64_t k = 0; k < g.k; k++) sum += x[i * g.k + k] * w;
       for (int64_t j = 0; j < g.n; j++) expect("gemm of 16 bits", y[i * g.n + j], sum, 1e-4);
+    }
+    if (g.format != ACCELCPU_PACK_BF16) return;
+
+    // Rows of bf16, of more of them at times.
+    accelcpu_cast narrow = {};
+    g.a_type = ACCELCPU_BF16, g.m = pick(1, 150), narrow.n = g.m * g.k;
+    narrow.src_type = ACCELCPU_F32, narrow.dst_type = ACCELCPU_BF16;
+    floats(g.m * g.k, &narrow.src);
+    const auto* rows16 = reinterpret_cast<const uint16_t*>(bytes(g.m * g.k * 2, &narrow.dst));
+    const float* c16 = floats(g.m * g.n, &g.c);
+    g.a = narrow.dst;
+    run(ACCELCPU_OP_CAST, narrow);
+    run(ACCELCPU_OP_GEMM, g);
+    for (int64_t i = 0; i < g.m; i++) {
+      double sum = 0;
+      for (int64_t k = 0; k < g.k; k++) {
+        const uint32_t bits = uint32_t{rows16[i * g.k + k]} << 16;
+        float v;
+        std::memcpy(&v, &bits, sizeof v);
+        sum += v * w;
+      }
+      for (int64_t j = 0; j < g.n; j++) expect("gemm of bf16", c16[i * g.n + j], sum, 1e-4);
     }
   }
 

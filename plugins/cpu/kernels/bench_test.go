@@ -24,7 +24,7 @@ func BenchmarkGemm(b *testing.B) {
 					}
 					buffers := []Buffer{{}, BufferOf(fill(m*k, 1)), BufferOf(make([]byte, size)), BufferOf(make([]float32, m*n))}
 					var p Program
-					p.Add(&Gemm{A: Ref{Buffer: 1}, B: Ref{Buffer: 2}, C: Ref{Buffer: 3}, M: m, N: n, K: k, LDA: k, LDC: n, Alpha: 1})
+					p.Add(&Gemm{A: Ref{Buffer: 1}, B: Ref{Buffer: 2}, C: Ref{Buffer: 3}, M: m, N: n, K: k, LDA: k, LDC: n, AType: f32, Alpha: 1})
 					benchmark(b, r, &p, buffers, 2*m*n*k)
 				})
 			}
@@ -119,6 +119,43 @@ func BenchmarkGemmBlocksCold(b *testing.B) {
 					}
 					b.ReportMetric(float64(layers*size)/float64(all), "GB/s-best")
 					b.ReportMetric(float64(layers*2*m*n*k)/float64(all), "GFLOP/s-best")
+				})
+			}
+		}
+	}
+}
+
+// Weights of bf16 of several layers, more than the caches hold, with rows of f32 and of bf16; the best of each, for the machine may be shared.
+func BenchmarkGemmOfBF16(b *testing.B) {
+	const n, k, layers = 2048, 2048, 16
+	for _, threads := range []int{1, 2} {
+		r := newRunner(b, Config{Threads: threads})
+		for _, m := range []int64{1, 8, 64, 512} {
+			for _, rows := range []struct {
+				name  string
+				dtype uint32
+			}{{"f32", f32}, {"bf16", bf16}} {
+				b.Run(fmt.Sprintf("%s/%dthreads/%d rows of %s", r.ISA(), threads, m, rows.name), func(b *testing.B) {
+					size, err := r.PackedBytes(PackBF16, n, k)
+					if err != nil {
+						b.Fatal(err)
+					}
+					var p Program
+					buffers := []Buffer{{}, BufferOf(make([]float32, m*k)), BufferOf(make([]float32, m*n))}
+					for layer := range layers {
+						buffers = append(buffers, BufferOf(slices.Repeat([]uint16{0x3f80}, int(size/2))))
+						p.Add(&Gemm{A: Ref{Buffer: 1}, B: Ref{Buffer: uint32(3 + layer)}, C: Ref{Buffer: 2}, M: m, N: n, K: k, LDA: k, LDC: n, AType: rows.dtype, Alpha: 1, Format: PackBF16})
+					}
+					best := time.Duration(math.MaxInt64)
+					for b.Loop() {
+						begin := time.Now()
+						if err := r.Run(&p, buffers, nil); err != nil {
+							b.Fatal(err)
+						}
+						best = min(best, time.Since(begin))
+					}
+					b.ReportMetric(float64(layers*size)/float64(best.Nanoseconds()), "GB/s-best")
+					b.ReportMetric(float64(layers*2*m*n*k)/float64(best.Nanoseconds()), "GFLOP/s-best")
 				})
 			}
 		}

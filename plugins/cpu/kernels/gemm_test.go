@@ -3,7 +3,16 @@ package kernels
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
+
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+// Types of a Gemm's rows.
+const (
+	f32  = uint32(tensor.Float32)
+	bf16 = uint32(tensor.BFloat16)
 )
 
 func activate(a Activation, x float64) float64 {
@@ -62,7 +71,7 @@ func TestGemm(t *testing.T) {
 					pack.NStride, pack.KStride = 1, s.n
 					at = func(j, k int64) int64 { return k*s.n + j }
 				}
-				g := &Gemm{A: a, B: packed, C: c, M: s.m, N: s.n, K: s.k, LDA: lda, LDC: ldc, LDR: ldr, Alpha: alpha, Activation: act}
+				g := &Gemm{A: a, B: packed, C: c, M: s.m, N: s.n, K: s.k, LDA: lda, LDC: ldc, LDR: ldr, AType: f32, Alpha: alpha, Activation: act}
 				var bv, rv []float32
 				if bias {
 					g.Bias, bv = put(mem, randoms(rng, s.n))
@@ -120,7 +129,7 @@ func TestGemmPropagatesNaN(t *testing.T) {
 		av[2*k+3] = float32(math.NaN())
 		av[4*k+1] = float32(math.Inf(1))
 		mem.run(t, r, &Pack{Src: w, Dst: packed, N: n, K: k, NStride: k, KStride: 1},
-			&Gemm{A: a, B: packed, C: c, M: m, N: n, K: k, LDA: k, LDC: n, Alpha: 1, Activation: ActRelu})
+			&Gemm{A: a, B: packed, C: c, M: m, N: n, K: k, LDA: k, LDC: n, AType: f32, Alpha: 1, Activation: ActRelu})
 		for i, v := range cv {
 			want := 9.0
 			switch i / n {
@@ -176,7 +185,7 @@ func TestGemmOf16Bits(t *testing.T) {
 					if i%2 == 1 {
 						pack.NStride, pack.KStride = 1, n
 					}
-					mem.run(t, r, pack, &Gemm{A: a, B: packed, Bias: bias, C: c, M: m, N: n, K: k, LDA: k + 1, LDC: n, Alpha: 2, Activation: ActRelu, Format: f})
+					mem.run(t, r, pack, &Gemm{A: a, B: packed, Bias: bias, C: c, M: m, N: n, K: k, LDA: k + 1, LDC: n, AType: f32, Alpha: 2, Activation: ActRelu, Format: f})
 					sums[f] = cv
 				}
 				for j, want := range sums[PackF32] {
@@ -192,6 +201,115 @@ func TestGemmOf16Bits(t *testing.T) {
 					if got := sums[format][j]; !near(got, float64(want), 2e-7*scale) {
 						t.Fatalf("format %d, %v: [%d,%d] = %g, in f32 %g", format, s, row, column, got, want)
 					}
+				}
+			}
+		}
+	})
+}
+
+// halved are numbers as bf16, cut off: their bits, and what these stand for.
+func halved(v []float32) (bits []uint16, wide []float32) {
+	for _, x := range v {
+		b := math.Float32bits(x) >> 16
+		bits, wide = append(bits, uint16(b)), append(wide, math.Float32frombits(b<<16))
+	}
+	return bits, wide
+}
+
+// Rows of bf16 with weights of bf16: products and sums of f32. The row counts lie around the tiles of the instruction sets and their
+// blocks, the depths around pairs, tiles and blocks; what stands between the rows is not a number.
+func TestGemmOfBF16Rows(t *testing.T) {
+	onEveryISA(t, func(t *testing.T, r *Runner) {
+		rng := newRand()
+		type shape struct{ m, n, k int64 }
+		shapes := []shape{{0, 5, 3}, {5, 0, 3}, {5, 3, 0}, {40, 3, 0}, {129, 65, 1056}, {257, 40, 544}, {300, 33, 1025}, {128, 64, 2048}}
+		for _, m := range []int64{1, 2, 3, 4, 5, 7, 13, 14, 15, 16, 17, 29, 31, 32, 33, 63, 65} {
+			for _, n := range []int64{1, 8, 17, 31, 33, 65, 130} {
+				shapes = append(shapes, shape{m, n, []int64{1, 2, 3, 31, 32, 33, 64, 65, 96, 255, 256, 512, 544, 1030}[rng.IntN(14)]})
+			}
+		}
+		for i, s := range shapes {
+			if i%thin() != 0 {
+				continue
+			}
+			act, residual, lda := Activation(i%7), i%3 == 0, s.k+int64(i%4)
+			t.Run(fmt.Sprintf("%dx%dx%d", s.m, s.n, s.k), func(t *testing.T) {
+				mem := newMemory()
+				bits, av := halved(randoms(rng, s.m*lda))
+				for j := range bits {
+					if int64(j)%lda >= s.k {
+						bits[j] = 0x7fc1
+					}
+				}
+				a, _ := put(mem, bits)
+				bits, wv := halved(randoms(rng, s.n*s.k))
+				w, _ := put(mem, bits)
+				size, err := r.PackedBytes(PackBF16, s.n, s.k)
+				if err != nil {
+					t.Fatal(err)
+				}
+				packed, _ := put(mem, slices.Repeat([]uint16{0x7fc1}, int(size/2)))
+				pack := &Pack{Src: w, Dst: packed, N: s.n, K: s.k, NStride: s.k, KStride: 1, Format: PackBF16}
+				at := func(j, k int64) int64 { return j*s.k + k }
+				if i%2 == 1 {
+					pack.NStride, pack.KStride = 1, s.n
+					at = func(j, k int64) int64 { return k*s.n + j }
+				}
+				bias, bv := put(mem, randoms(rng, s.n))
+				c, cv := put(mem, fill(s.m*s.n, 77))
+				g := &Gemm{A: a, B: packed, Bias: bias, C: c, M: s.m, N: s.n, K: s.k, LDA: lda, LDC: s.n, LDR: s.n, AType: bf16, Alpha: 0.5, Activation: act, Format: PackBF16}
+				var rv []float32
+				if residual {
+					g.Residual, rv = put(mem, randoms(rng, s.m*s.n))
+				}
+				mem.run(t, r, pack, g)
+				for i := range s.m {
+					for j := range s.n {
+						var sum, scale float64
+						for k := range s.k {
+							p := float64(av[i*lda+k]) * float64(wv[at(j, k)]) / 2
+							sum += p
+							scale += math.Abs(p)
+						}
+						want := activate(act, sum+float64(bv[j]))
+						if residual {
+							want += float64(rv[i*s.n+j])
+						}
+						if !near(cv[i*s.n+j], want, 1e-6*(scale+1)+4e-7*math.Abs(want)) {
+							t.Fatalf("[%d,%d] = %g, want %g", i, j, cv[i*s.n+j], want)
+						}
+					}
+				}
+			})
+		}
+	})
+}
+
+// Infinity and what is not a number stay in their row.
+func TestGemmOfBF16RowsPropagatesNaN(t *testing.T) {
+	onEveryISA(t, func(t *testing.T, r *Runner) {
+		const n, k = 19, 33
+		for _, m := range []int64{7, 40} {
+			mem := newMemory()
+			rows := slices.Repeat([]uint16{0x3f80}, int(m*k))
+			rows[2*k+32], rows[4*k+1] = 0x7fc0, 0x7f80
+			a, _ := put(mem, rows)
+			w, _ := put(mem, slices.Repeat([]uint16{0x3f80}, n*k))
+			size, _ := r.PackedBytes(PackBF16, n, k)
+			packed, _ := put(mem, make([]uint16, size/2))
+			c, cv := put(mem, fill(m*n, 0))
+			mem.run(t, r, &Pack{Src: w, Dst: packed, N: n, K: k, NStride: k, KStride: 1, Format: PackBF16},
+				&Gemm{A: a, B: packed, C: c, M: m, N: n, K: k, LDA: k, LDC: n, AType: bf16, Alpha: 1, Format: PackBF16})
+			for i, v := range cv {
+				want := float64(k)
+				switch i / n {
+				case 2:
+					want = math.NaN()
+				case 4:
+					want = math.Inf(1)
+				}
+				if !near(v, want, 0) {
+					t.Fatalf("%d rows: [%d,%d] = %g, want %g", m, i/n, i%n, v, want)
 				}
 			}
 		}
@@ -276,7 +394,7 @@ func TestGemmDoesNotDependOnThreads(t *testing.T) {
 		packed, _ := put(mem, make([]float32, size/4))
 		c, cv := put(mem, make([]float32, m*n))
 		mem.run(t, r, &Pack{Src: wr, Dst: packed, N: n, K: k, NStride: k, KStride: 1},
-			&Gemm{A: ar, B: packed, C: c, M: m, N: n, K: k, LDA: k, LDC: n, Alpha: 1})
+			&Gemm{A: ar, B: packed, C: c, M: m, N: n, K: k, LDA: k, LDC: n, AType: f32, Alpha: 1})
 		if first == nil {
 			first = cv
 		}

@@ -23,7 +23,7 @@ import (
 
 // ABIVersion is the version of accelcpu.h that this package mirrors. A library of
 // another version is refused.
-const ABIVersion = 2
+const ABIVersion = 3
 
 // ISA is an instruction set that a library has code for.
 type ISA struct {

@@ -183,7 +183,7 @@ type Pack struct {
 	_                uint32
 }
 
-// Gemm is C = act(alpha*A*B^T + bias) + residual with a packed B, all f32 but for B.
+// Gemm is C = act(alpha*A*B^T + bias) + residual with a packed B, the rest f32; A may be bf16 where B is.
 type Gemm struct {
 	Op                      opHead
 	A, B, Bias, Residual, C Ref
@@ -192,7 +192,7 @@ type Gemm struct {
 	Alpha                   float32
 	Activation              Activation
 	Format                  Format
-	_                       uint32
+	AType                   uint32 // of ONNX's numbers: f32 or bf16
 }
 
 // MatMul is C = act(alpha*A*B + bias) over a batch, both sides strided, f32.

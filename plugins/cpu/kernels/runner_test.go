@@ -180,7 +180,7 @@ func TestBadPrograms(t *testing.T) {
 	buffers := []Buffer{{}, BufferOf(make([]float32, 64)), BufferOf(make([]float32, 64)), BufferOf(make([]byte, size)), BufferOf(make([]float32, 64)), BufferOf([]int32{3, 4})}
 	at := func(b uint32) Ref { return Ref{Buffer: b} }
 	gemm := func(change func(*Gemm)) *Gemm {
-		g := &Gemm{A: at(1), B: at(3), C: at(4), M: 8, N: 8, K: 8, LDA: 8, LDC: 8, Alpha: 1}
+		g := &Gemm{A: at(1), B: at(3), C: at(4), M: 8, N: 8, K: 8, LDA: 8, LDC: 8, AType: f32, Alpha: 1}
 		change(g)
 		return g
 	}
@@ -211,6 +211,9 @@ func TestBadPrograms(t *testing.T) {
 		{"rows that overlap", gemm(func(g *Gemm) { g.LDC = 7 }), CodeInvalid, "ldc"},
 		{"activation", gemm(func(g *Gemm) { g.Activation = 99 }), CodeUnsupported, "activation (99)"},
 		{"format", gemm(func(g *Gemm) { g.Format = 7 }), CodeUnsupported, "format (7)"},
+		{"rows of f16", gemm(func(g *Gemm) { g.AType = 10 }), CodeUnsupported, "type (10)"},
+		{"rows of bf16 with weights of f32", gemm(func(g *Gemm) { g.AType = bf16 }), CodeUnsupported, "type (16)"},
+		{"rows of no type", gemm(func(g *Gemm) { g.AType = 0 }), CodeUnsupported, "type (0)"},
 		{"alignment", gemm(func(g *Gemm) { g.M, g.A.Offset = 1, 2 }), CodeInvalid, "not aligned"},
 		{"heads", &Attention{Q: at(1), K: at(1), V: at(2), O: at(4), Heads: 3, KVHeads: 2, Batch: 1}, CodeInvalid, "heads"},
 		{"wide heads", &Attention{Q: at(1), K: at(1), V: at(2), O: at(4), Heads: 1, KVHeads: 1, HeadDim: 2000}, CodeUnsupported, "1024"},
@@ -339,7 +342,7 @@ func TestConcurrentRuns(t *testing.T) {
 			if err := r.Run(&pack, []Buffer{{}, BufferOf(w), BufferOf(packed)}, nil); err != nil {
 				t.Fatal(err)
 			}
-			p.Add(&Gemm{A: Ref{Buffer: 2}, B: Ref{Buffer: 1}, C: Ref{Buffer: 3}, M: m, N: n, K: k, LDA: k, LDC: n, Alpha: 1})
+			p.Add(&Gemm{A: Ref{Buffer: 2}, B: Ref{Buffer: 1}, C: Ref{Buffer: 3}, M: m, N: n, K: k, LDA: k, LDC: n, AType: f32, Alpha: 1})
 			p.Add(&Softmax{X: Ref{Buffer: 3}, Y: Ref{Buffer: 3}, Outer: m, Axis: n, Inner: 1})
 			run := func(a, y []float32) error {
 				return r.Run(&p, []Buffer{{}, BufferOf(packed), BufferOf(a), BufferOf(y)}, nil)

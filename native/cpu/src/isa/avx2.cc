@@ -8,6 +8,7 @@
 #include "../kernels/blocks_int8.h"
 #include "../kernels/conv.h"
 #include "../kernels/image.h"
+#include "../kernels/linear.h"
 #include "../kernels/map.h"
 #include "../kernels/paged.h"
 #include "../kernels/rope.h"
@@ -15,6 +16,6 @@
 
 namespace accelcpu {
 
-const Kernels kernels_avx2 = {"avx2", {"f32-p16", "f16-p16", "bf16-p16", "blocks-16p16"}, kPanel, kLanes, pack, gemm, quantize_rows, gemm_blocks, gemm_blocks_int8, matmul, attention, norm, softmax, map, embed, reduce, conv, pool, resample, groupnorm, paged, rope};
+const Kernels kernels_avx2 = {"avx2", {"f32-p16", "f16-p16", "bf16-pairs-p16", "blocks-16p16"}, kPanel, kLanes, pack, gemm, gemm, 1, quantize_rows, gemm_blocks, gemm_blocks_int8, matmul, attention, norm, softmax, map, embed, reduce, conv, pool, resample, groupnorm, paged, rope};
 
 }  // namespace accelcpu

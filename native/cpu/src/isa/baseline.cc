@@ -8,6 +8,7 @@
 #include "../kernels/blocks_int8.h"
 #include "../kernels/conv.h"
 #include "../kernels/image.h"
+#include "../kernels/linear.h"
 #include "../kernels/map.h"
 #include "../kernels/paged.h"
 #include "../kernels/rope.h"
@@ -15,6 +16,6 @@
 
 namespace accelcpu {
 
-const Kernels kernels_baseline = {"baseline", {"f32-p8", "f16-p8", "bf16-p8", "blocks-8p8"}, kPanel, kLanes, pack, gemm, quantize_rows, gemm_blocks, gemm_blocks_int8, matmul, attention, norm, softmax, map, embed, reduce, conv, pool, resample, groupnorm, paged, rope};
+const Kernels kernels_baseline = {"baseline", {"f32-p8", "f16-p8", "bf16-pairs-p8", "blocks-8p8"}, kPanel, kLanes, pack, gemm, gemm, 1, quantize_rows, gemm_blocks, gemm_blocks_int8, matmul, attention, norm, softmax, map, embed, reduce, conv, pool, resample, groupnorm, paged, rope};
 
 }  // namespace accelcpu

@@ -135,7 +135,7 @@ void gemm_blocks(Workers& w, const accelcpu_gemm_blocks& o, const GemmBlocksData
     });
     return;
   }
-  gemm_tiled(w, {a, o.m, o.n, o.k, o.lda, l.unit}, e, finish, [&](void* scratch) {
+  gemm_tiled(w, Product<float>{a, o.m, o.n, o.k, o.lda, l.unit}, e, finish, multiply_floats, [&](void* scratch) {
     return [&, scratch](int64_t column, int64_t k0, int64_t depth) -> const float* {
       float* to = static_cast<float*>(scratch) + kWideAt;
       for (int64_t p = 0; p < kPanel / kBlocksPanel; p++) k.widen(BlocksPanel(l, d.b, column / kBlocksPanel + p), k0, depth, to + p * kBlocksPanel);

@@ -38,12 +38,17 @@ INLINE IVec kept(IVec v) {
 // The bits of a float, to be told from one another by their types.
 struct Half { uint16_t bits; };
 struct BFloat { uint16_t bits; };
+// Two of them that are neighbours along k, the first in the low half of a lane.
+struct Pair { BFloat first, second; };
 
 typedef uint16_t UnalignedWords __attribute__((vector_size(VEC_LANES * 2), aligned(2), may_alias));
 typedef uint8_t UnalignedOctets __attribute__((vector_size(VEC_LANES), aligned(1), may_alias));
 
 INLINE Vec load_as_float(const float* p) { return load(p); }
 INLINE Vec load_as_float(const BFloat* p) { return from_bits(__builtin_convertvector(*(const UnalignedWords*)p, IVec) << 16); }
+INLINE IVec load_pairs(const Pair* p) { return load_bytes(reinterpret_cast<const uint8_t*>(p)); }
+INLINE Vec first_of(IVec pairs) { return from_bits(pairs << 16); }
+INLINE Vec second_of(IVec pairs) { return from_bits(kept(pairs >> 16) << 16); }  // a mask would take a register
 INLINE Vec load_as_float(const uint8_t* p) { return to_float(__builtin_convertvector(*(const UnalignedOctets*)p, IVec)); }
 #if defined(VEC_AVX512)
 INLINE Vec load_as_float(const Half* p) { return _mm512_maskz_cvtph_ps(kAll, _mm256_loadu_si256((const __m256i*)p)); }

@@ -82,63 +82,41 @@ template <int Cols, Rows A, class B = float>
 constexpr auto& kTiles = TileTable<Cols, A, B, std::make_integer_sequence<int, kRows>>::fn;
 constexpr auto& kTileProduct = kTiles<kCols, Rows::kApart>;
 
+// A product of rows with columns that come panel by panel, cut along k at multiples of `grain`. Elements along k are words of
+// 4 bytes, each a float or a pair.
 template <class T>
-void pack_as(Workers& w, const accelcpu_pack& o, const T* from, T* to) {
-  w.each(ceil_div(o.n, kPanel), [&](int64_t p, void*) {
-    const int columns = static_cast<int>(min_of<int64_t>(kPanel, o.n - p * kPanel));
-    const T* src = from + p * kPanel * o.n_stride;
-    T* dst = to + p * kPanel * o.k;
-    // Columns that lie along k are read a cache line at a time: element by element, a line is gone before the next of it is read.
-    const int64_t run = o.k_stride == 1 ? 64 / static_cast<int64_t>(sizeof(T)) : 1;
-    for (int64_t k0 = 0; k0 < o.k; k0 += run, dst += run * kPanel) {
-      const int64_t n = min_of(run, o.k - k0);
-      for (int j = 0; j < columns; j++) {
-        const T* column = src + j * o.n_stride + k0 * o.k_stride;
-        for (int64_t k = 0; k < n; k++) dst[k * kPanel + j] = column[k * o.k_stride];
-      }
-      for (int64_t k = 0; k < n; k++) {
-        for (int j = columns; j < kPanel; j++) dst[k * kPanel + j] = T{};
-      }
-    }
-  });
-}
-
-void pack(Workers& w, const accelcpu_pack& o, const PackData& d) {
-  if (o.format == ACCELCPU_PACK_F32) return pack_as(w, o, static_cast<const float*>(d.src), static_cast<float*>(d.dst));
-  pack_as(w, o, static_cast<const uint16_t*>(d.src), static_cast<uint16_t*>(d.dst));
-}
-
-// A product of f32 rows with columns that come panel by panel, cut along k at multiples of `grain`.
 struct Product {
-  const float* a;
+  const T* a;
   int64_t m, n, k, lda, grain;
 };
 
 // The part of a product that one task computes: rows [m0, m1), columns [n0, n1), n0 at
 // a panel's beginning. `sums` holds a tile for each pair of row tile and panel, and behind them a block of A.
-// panel(column, k0, k) gives rows k0 to k0+k of the panel that begins at a column.
-template <class Panel>
-INLINE void gemm_block(const Product& o, const Panel& panel, const Epilogue& e, Finish finish, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float* sums) {
+// panel(column, k0, k) gives rows k0 to k0+k of the panel that begins at a column; multiply(rows, a, lda, b, k, tile, add) is
+// tile_product of as many rows.
+template <class T, class Panel, class Multiply>
+INLINE void gemm_block(const Product<T>& o, const Panel& panel, const Multiply& multiply, const Epilogue& e, Finish finish, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float* sums) {
   const int64_t tiles = ceil_div(m1 - m0, kRows), grains = ceil_div(o.k, o.grain), blocks = max_of<int64_t>(1, ceil_div(grains, kBlockK / o.grain));
   const bool copied = kTall && n1 - n0 > kPanel && o.lda * 4 % kSetBytes == 0;
   for (int64_t block = 0; block < blocks; block++) {
     const int64_t k0 = part(block, grains, blocks) * o.grain, k = min_of(o.k, part(block + 1, grains, blocks) * o.grain) - k0;
     const bool last = block + 1 == blocks;
     float* sum = sums;
-    const float* a = o.a + m0 * o.lda + k0;
+    const T* a = o.a + m0 * o.lda + k0;
     int64_t lda = o.lda;
+    static_assert(sizeof(T) == 4, "a word");
     if (copied) {
-      float* copy = sums + kSums;
+      T* copy = reinterpret_cast<T*>(sums + kSums);
       lda = kBlockK + kApart;
       for (int64_t i = 0; i < m1 - m0; i++) std::memcpy(copy + i * lda, a + i * o.lda, static_cast<size_t>(k) * 4);
       a = copy;
     }
     for (int64_t column = n0; column < n1; column += kPanel) {
-      const float* b = panel(column, k0, k);
+      const auto* b = panel(column, k0, k);
       for (int64_t t = 0; t < tiles; t++) {
         const int64_t row = part(t, m1 - m0, tiles);
         const int rows = static_cast<int>(part(t + 1, m1 - m0, tiles) - row);
-        kTileProduct[rows - 1](a + row * lda, lda, b, kPanel, k, sum, block > 0);
+        multiply(rows, a + row * lda, lda, b, k, sum, block > 0);
         if (last) finish(e, sum, m0 + row, rows, column, static_cast<int>(min_of<int64_t>(kPanel, n1 - column)));
         if (blocks > 1) sum += kTile;
       }
@@ -147,8 +125,8 @@ INLINE void gemm_block(const Product& o, const Panel& panel, const Epilogue& e, 
 }
 
 // panels(scratch) gives what gemm_block takes.
-template <class Panels>
-INLINE void gemm_tiled(Workers& w, const Product& o, const Epilogue& e, Finish finish, const Panels& panels) {
+template <class T, class Multiply, class Panels>
+INLINE void gemm_tiled(Workers& w, const Product<T>& o, const Epilogue& e, Finish finish, const Multiply& multiply, const Panels& panels) {
   const int64_t count = ceil_div(o.n, kPanel), row_blocks = ceil_div(o.m, kBlockM);
   // Panels that one task takes: few, so that the threads end together even if one is held up; but some
   // where A is deeper than a block, for each task reads all of it anew.
@@ -157,61 +135,33 @@ INLINE void gemm_tiled(Workers& w, const Product& o, const Epilogue& e, Finish f
   const int64_t groups = ceil_div(count, group);
   w.each(groups * row_blocks, [&](int64_t task, void* scratch) {
     const int64_t row = task / groups, g = task % groups;
-    gemm_block(o, panels(scratch), e, finish, part(row, o.m, row_blocks), part(row + 1, o.m, row_blocks), part(g, count, groups) * kPanel,
+    gemm_block(o, panels(scratch), multiply, e, finish, part(row, o.m, row_blocks), part(row + 1, o.m, row_blocks), part(g, count, groups) * kPanel,
                min_of(o.n, part(g + 1, count, groups) * kPanel), static_cast<float*>(scratch));
   });
 }
 
-// A few rows: no reuse of B to speak of, so that its panels are read once, front to back.
-template <class B>
-void gemm_thin(Workers& w, const accelcpu_gemm& o, const GemmData& d, const Epilogue& e, Finish finish, int rows, TileFn<B> product) {
-  const int64_t panels = ceil_div(o.n, kPanel), group = max_of<int64_t>(1, (1 << 18) / static_cast<int64_t>(sizeof(B)) / (kPanel * max_of<int64_t>(o.k, 1)));
+// Products of rows of f32, for gemm_tiled.
+INLINE void multiply_floats(int rows, const float* a, int64_t lda, const float* b, int64_t k, float* tile, bool add) {
+  kTileProduct[rows - 1](a, lda, b, kPanel, k, tile, add);
+}
+
+// A few rows: no reuse of B to speak of, so that its panels are read once, front to back. A panel is so many bytes;
+// product(b, tile) multiplies by one.
+template <class Multiply>
+INLINE void gemm_thin(Workers& w, const accelcpu_gemm& o, const void* b, int64_t panel_bytes, const Epilogue& e, Finish finish, const Multiply& product) {
+  const int64_t panels = ceil_div(o.n, kPanel), group = max_of<int64_t>(1, (1 << 18) / max_of<int64_t>(panel_bytes, 1));
   w.each(ceil_div(panels, group), [&](int64_t task, void*) {
     alignas(64) float tile[kTile];
     for (int64_t p = task * group; p < min_of(panels, (task + 1) * group); p++) {
-      product(d.a, o.lda, static_cast<const B*>(d.b) + p * kPanel * o.k, kPanel, o.k, tile, false);
-      finish(e, tile, 0, rows, p * kPanel, static_cast<int>(min_of<int64_t>(kPanel, o.n - p * kPanel)));
+      product(static_cast<const char*>(b) + p * panel_bytes, tile);
+      finish(e, tile, 0, static_cast<int>(o.m), p * kPanel, static_cast<int>(min_of<int64_t>(kPanel, o.n - p * kPanel)));
     }
   });
 }
 
 // Behind the sums and a block of A: a panel that was widened to f32.
 constexpr int64_t kWideAt = kSums + kBlockM * (kBlockK + kApart);
-static_assert((kWideAt + kBlockK * kPanel) * 4 <= kScratchBytes, "and a panel too");
-
-template <class B>
-void gemm_of(Workers& w, const accelcpu_gemm& o, const GemmData& d) {
-  const Epilogue e{o.alpha, d.bias, d.residual, d.c, o.ldc, o.ldr};
-  const Finish finish = kFinish[o.activation];
-  const B* b = static_cast<const B*>(d.b);
-  constexpr bool wide = sizeof(B) == sizeof(float);
-  switch (o.m) {
-    case 1: return gemm_thin<B>(w, o, d, e, finish, 1, tile_product<1, 4, kCols, Rows::kApart, B>);
-    case 2: return gemm_thin<B>(w, o, d, e, finish, 2, tile_product<2, 2, kCols, Rows::kApart, B>);
-  }
-  if (!wide && o.m <= kRows) return gemm_thin<B>(w, o, d, e, finish, static_cast<int>(o.m), kTiles<kCols, Rows::kApart, B>[o.m - 1]);
-  gemm_tiled(w, {d.a, o.m, o.n, o.k, o.lda, 1}, e, finish, [&](void* scratch) {
-    return [=, &o](int64_t column, int64_t k0, int64_t k) -> const float* {
-      const B* from = b + column * o.k + k0 * kPanel;
-      if constexpr (wide) {
-        return from;
-      } else {
-        float* to = static_cast<float*>(scratch) + kWideAt;
-        for (int64_t i = 0; i < k * kPanel; i += kLanes) store(to + i, load_as_float(from + i));
-        return to;
-      }
-    };
-  });
-}
-
-void gemm(Workers& w, const accelcpu_gemm& o, const GemmData& d) {
-  if (o.m == 0 || o.n == 0) return;
-  switch (o.format) {
-    case ACCELCPU_PACK_F16: return gemm_of<Half>(w, o, d);
-    case ACCELCPU_PACK_BF16: return gemm_of<BFloat>(w, o, d);
-  }
-  gemm_of<float>(w, o, d);
-}
+static_assert((kWideAt + kBlockK * kPanel) * 4 <= kScratchBytes && kBlockK % 2 == 0, "and a panel too");
 
 }  // namespace
 }  // namespace accelcpu

@@ -1,4 +1,4 @@
-// AMX: products of bytes on tile registers. With TILES_EMULATED the same in plain C++, for machines that have none.
+// AMX: products of bytes and of pairs of bf16 on tile registers. With TILES_EMULATED the same in plain C++, for machines that have none.
 #ifndef ACCELCPU_TILES_H
 #define ACCELCPU_TILES_H
 
@@ -42,6 +42,9 @@ class Tiles {
   // C[i,j] += sum over k, l < 4 of A[i,4k+l] * B[k,4j+l], A with a sign and B without.
   template <int C, int A, int B>
   INLINE void multiply() { asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B)); }
+  // C[i,j] += sum over k, l < 2 of A[i,2k+l] * B[k,2j+l], bf16 added up in f32.
+  template <int C, int A, int B>
+  INLINE void dot() { asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B)); }
 };
 
 #else
@@ -76,8 +79,7 @@ class Tiles {
   }
   template <int C, int A, int B>
   void multiply() {
-    static_assert(C != A && A != B && B != C, "or the processor refuses");
-    require(shapes_.rows[C] > 0 && shapes_.rows[C] == shapes_.rows[A] && shapes_.row_bytes[C] == shapes_.row_bytes[B] && shapes_.row_bytes[A] == 4 * shapes_.rows[B]);
+    require_product<C, A, B>();
     for (int i = 0; i < shapes_.rows[C]; i++) {
       for (int j = 0; j < shapes_.row_bytes[C] / 4; j++) {
         int32_t sum;
@@ -88,8 +90,34 @@ class Tiles {
       }
     }
   }
+  template <int C, int A, int B>
+  void dot() {
+    require_product<C, A, B>();
+    for (int i = 0; i < shapes_.rows[C]; i++) {
+      for (int j = 0; j < shapes_.row_bytes[C] / 4; j++) {
+        // The processor too keeps the sums of either side of the pairs apart.
+        float sides[2] = {}, sum;
+        for (int k = 0; k < shapes_.rows[B]; k++)
+          for (int l = 0; l < 2; l++) sides[l] += bf16_at(data_[A][i] + 4 * k + 2 * l) * bf16_at(data_[B][k] + 4 * j + 2 * l);
+        std::memcpy(&sum, data_[C][i] + 4 * j, 4);
+        sum += sides[0] + sides[1];
+        std::memcpy(data_[C][i] + 4 * j, &sum, 4);
+      }
+    }
+  }
 
  private:
+  static float bf16_at(const uint8_t* p) {
+    const uint32_t bits = static_cast<uint32_t>(p[0]) << 16 | static_cast<uint32_t>(p[1]) << 24;
+    float f;
+    std::memcpy(&f, &bits, 4);
+    return f;
+  }
+  template <int C, int A, int B>
+  void require_product() {
+    static_assert(C != A && A != B && B != C, "or the processor refuses");
+    require(shapes_.rows[C] > 0 && shapes_.rows[C] == shapes_.rows[A] && shapes_.row_bytes[C] == shapes_.row_bytes[B] && shapes_.row_bytes[A] == 4 * shapes_.rows[B]);
+  }
   // What the processor would refuse with a fault.
   static void require(bool holds) {
     if (!holds) __builtin_trap();
