@@ -257,6 +257,14 @@ func products() []operatorCase {
 			node("MatMul with weights"+name, "MatMul", func(g *gen) []string { return []string{g.f(s[0]...), g.w(s[1]...)} }),
 		)
 	}
+	// As models have it where activations are bf16: rounded on the way, products and sums in f32.
+	for name, m := range ordered(map[string]int64{" a row": 1, "": 7, " many": 70}) {
+		to := func(g *gen, x string, d tensor.DType) string { return g.Op("Cast", []string{x}, ai("to", int64(d))) }
+		list = append(list, node("MatMul of bf16 in f32,"+name, "MatMul", func(g *gen) []string {
+			w := to(g, g.Const(g.between(tensor.BFloat16, -1, 1, 33, 65)), tensor.Float32)
+			return []string{to(g, to(g, g.f(m, 65), tensor.BFloat16), tensor.Float32), g.Op("Transpose", []string{w}, ais("perm", 1, 0))}
+		}))
+	}
 	for ta := range int64(2) {
 		for tb := range int64(2) {
 			a, b := dims{5, 16}, dims{16, 7}
@@ -501,6 +509,9 @@ func convolutions() []operatorCase {
 // 1/254 of the largest of a block each, which adds up by chance.
 var rounded8 = Tolerance{1e-3, 2e-2}
 
+// rounded16 is for products whose activations may be rounded to bf16: by 2^-9 of each.
+var rounded16 = Tolerance{1e-3, 4e-3}
+
 func quantized() []operatorCase {
 	list := []operatorCase{
 		node("QuantizeLinear", "QuantizeLinear", func(g *gen) []string {
@@ -534,14 +545,20 @@ func quantized() []operatorCase {
 				}
 				return in
 			}, ai("K", k), ai("N", n), ai("bits", bits), ai("block_size", block), ai("accuracy_level", 1)))
-			list = append(list, microsoft(fmt.Sprintf("MatMulNBits %d%s, a part of a block, activations of 8 bits", bits, name), "MatMulNBits", func(g *gen) []string {
-				const rows, part, blocks = 37, 90, 3
-				in := []string{g.f(7, part), g.bits(rows, blocks, block*bits/8), g.w(rows * blocks)}
-				if points {
-					in = append(in, g.bits(rows*((blocks*bits+7)/8)))
-				}
-				return in
-			}, ai("K", 90), ai("N", 37), ai("bits", bits), ai("block_size", block), ai("accuracy_level", 4)).within(rounded8.Abs, rounded8.Rel))
+			for _, rounded := range []struct {
+				name  string
+				level int64
+				by    Tolerance
+			}{{"bf16", 3, rounded16}, {"8 bits", 4, rounded8}} {
+				list = append(list, microsoft(fmt.Sprintf("MatMulNBits %d%s, a part of a block, activations of %s", bits, name, rounded.name), "MatMulNBits", func(g *gen) []string {
+					const rows, part, blocks = 37, 90, 3
+					in := []string{g.f(7, part), g.bits(rows, blocks, block*bits/8), g.w(rows * blocks)}
+					if points {
+						in = append(in, g.bits(rows*((blocks*bits+7)/8)))
+					}
+					return in
+				}, ai("K", 90), ai("N", 37), ai("bits", bits), ai("block_size", block), ai("accuracy_level", rounded.level)).within(rounded.by.Abs, rounded.by.Rel))
+			}
 		}
 	}
 	return list
