@@ -384,24 +384,42 @@ func TestGemmDoesNotDependOnThreads(t *testing.T) {
 	const m, n, k = 131, 200, 600
 	rng := newRand()
 	a, w := randoms(rng, m*k), randoms(rng, n*k)
-	var first []float32
-	for _, threads := range []int{1, 2, 5} {
-		r := newRunner(t, Config{Threads: threads})
-		mem := newMemory()
-		ar, _ := put(mem, a)
-		wr, _ := put(mem, w)
-		size, _ := r.PackedBytes(PackF32, n, k)
-		packed, _ := put(mem, make([]float32, size/4))
-		c, cv := put(mem, make([]float32, m*n))
-		mem.run(t, r, &Pack{Src: wr, Dst: packed, N: n, K: k, NStride: k, KStride: 1},
-			&Gemm{A: ar, B: packed, C: c, M: m, N: n, K: k, LDA: k, LDC: n, AType: f32, Alpha: 1})
-		if first == nil {
-			first = cv
+	halfA, _ := halved(a)
+	halfW, _ := halved(w)
+	for _, isa := range testLibrary(t).ISAs() {
+		if !isa.Supported {
+			continue
 		}
-		for i := range cv {
-			if cv[i] != first[i] {
-				t.Fatalf("%d threads give %g at %d, one gives %g", threads, cv[i], i, first[i])
-			}
+		for name, g := range map[string]Gemm{"f32": {AType: f32, Format: PackF32}, "bf16": {AType: bf16, Format: PackBF16}} {
+			t.Run(isa.Name+"/"+name, func(t *testing.T) {
+				var first []float32
+				for _, threads := range []int{1, 2, 5} {
+					r := newRunner(t, Config{ISA: isa.Name, Threads: threads})
+					mem := newMemory()
+					var from Ref
+					if g.AType == bf16 {
+						g.A, _ = put(mem, halfA)
+						from, _ = put(mem, halfW)
+					} else {
+						g.A, _ = put(mem, a)
+						from, _ = put(mem, w)
+					}
+					size, _ := r.PackedBytes(g.Format, n, k)
+					g.B, _ = put(mem, make([]float32, size/4))
+					var cv []float32
+					g.C, cv = put(mem, make([]float32, m*n))
+					g.M, g.N, g.K, g.LDA, g.LDC, g.Alpha = m, n, k, k, n, 1
+					mem.run(t, r, &Pack{Src: from, Dst: g.B, N: n, K: k, NStride: k, KStride: 1, Format: g.Format}, &g)
+					if first == nil {
+						first = cv
+					}
+					for i := range cv {
+						if cv[i] != first[i] {
+							t.Fatalf("%d threads give %g at %d, one gives %g", threads, cv[i], i, first[i])
+						}
+					}
+				}
+			})
 		}
 	}
 }
