@@ -267,7 +267,7 @@ struct Lab {
     accelcpu_conv o = {};
     accelcpu_pack p = {};
     const bool alone = pick(0, 2) == 0;  // channels with filters of their own
-    o.batch = pick(1, 2), o.groups = alone ? pick(2, 5) : pick(1, 2), o.channels = alone ? 1 : pick(1, 40), o.filters = alone ? pick(1, 2) : pick(1, 40);
+    o.batch = pick(1, 2), o.groups = alone ? pick(2, 5) : pick(1, 2), o.channels = alone ? 1 : pick(2, 40), o.filters = alone ? pick(1, 2) : pick(1, 40);
     int64_t places = 1, area = 1, taps = 1;
     for (int i = 0; i < 3; i++) {
       o.kernel[i] = i == 0 ? 1 : pick(1, 4), o.stride[i] = pick(1, 3), o.dilation[i] = pick(1, 2), o.pad[i] = pick(-1, 2);
