@@ -91,6 +91,7 @@ var exitClasses = []struct {
 	{isA[*quantize.PrecisionError], exitUsage},
 	{isA[*quantize.OptionError], exitUsage},
 	{isA[*quantize.ExistsError], exitUsage},
+	{isA[*quantize.SampleError], exitUsage},
 	{isA[*hub.RefError], exitUsage},
 	{isA[*hub.PatternError], exitUsage},
 	{isA[*hub.ChoiceError], exitUsage},

@@ -1,21 +1,25 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/accelhq/accel/core/config"
 	"github.com/accelhq/accel/core/hub"
 	"github.com/accelhq/accel/core/quantize"
 )
 
 func newQuantize(a *app) *cobra.Command {
 	var o quantize.Options
-	var output string
+	var output, maxLoss string
 	var components map[string]string
 	c := &cobra.Command{
 		Use:   "quantize MODEL",
@@ -38,10 +42,12 @@ A run that is killed goes on where it was when the same command is given again.`
 	f.StringVar(&o.Precision, "bits", "", "`PRECISION` of all components (default: as the policy has it for the class)")
 	f.StringToStringVar(&components, "component", nil, "`NAME=PRECISION` of one component; repeatable")
 	f.Int64Var(&o.Block, "block", 0, "`WEIGHTS` that share a scale: 32, 64 or 128 (default: as the policy says)")
-	f.StringVar(&o.Method, "method", "", "`METHOD` by which codes are found: "+quantize.Nearest+", "+quantize.Fit)
+	f.StringVar(&o.Method, "method", "", "`METHOD` by which codes are found: "+quantize.Nearest+", "+quantize.Fit+" or, with --calibrate, "+quantize.Calibrated)
+	f.StringVar(&o.Sample, "calibrate", "", "`FILE` of texts, one a line, that layers are calibrated with and the result is held against the model on")
+	f.StringVar(&maxLoss, "max-loss", "", "largest `LOSS` of the result, such as 1% (default: as the policy says)")
 	f.StringVarP(&output, "output", "o", "", "`DIR` to write (default MODEL-PRECISION in the current folder)")
 	complete(c, "bits", quantize.Precisions()...)
-	complete(c, "method", quantize.Nearest, quantize.Fit)
+	complete(c, "method", quantize.Nearest, quantize.Fit, quantize.Calibrated)
 	c.MarkFlagDirname("output")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if o.Precision != "" {
@@ -52,6 +58,15 @@ A run that is killed goes on where it was when the same command is given again.`
 			o.Precision = name
 		}
 		o.Components = components
+		if maxLoss != "" {
+			var err error
+			if o.MaxLoss, err = percentage(maxLoss); err != nil {
+				return usage("--max-loss %s: %w", maxLoss, err)
+			}
+			if o.Sample == "" {
+				return usage("--max-loss has nothing to measure a loss with: give --calibrate FILE too")
+			}
+		}
 		l, err := a.load("", nil)
 		if err != nil {
 			return err
@@ -65,7 +80,13 @@ A run that is killed goes on where it was when the same command is given again.`
 		if output == "" {
 			output = defaultOutput(path, o.Precision)
 		}
-		return a.withUnstarted(c.Context(), cfg, func(e engineAPI) error {
+		with := a.withUnstarted
+		if o.Sample != "" {
+			with = func(ctx context.Context, cfg config.Config, do func(engineAPI) error) error {
+				return a.withEngine(ctx, cfg, func(e engineAPI, _ error) error { return do(e) })
+			}
+		}
+		return with(c.Context(), cfg, func(e engineAPI) error {
 			p := a.progress("quantising " + name)
 			o.Progress = func(now quantize.Progress) {
 				p.say("%s: %s, %d %%, %s", name, now.Stage, 100*now.Done/max(now.Total, 1), now.Name)
@@ -79,6 +100,19 @@ A run that is killed goes on where it was when the same command is given again.`
 		})
 	}
 	return c
+}
+
+// percentage reads 1% or 0.01 as a part.
+func percentage(text string) (float64, error) {
+	number, percent := strings.CutSuffix(text, "%")
+	v, err := strconv.ParseFloat(number, 64)
+	if percent {
+		v /= 100
+	}
+	if err != nil || !(v > 0 && v < 100) {
+		return 0, errors.New("want a part above 0, such as 1% or 0.01")
+	}
+	return v, nil
 }
 
 // defaultOutput is a folder beside where the user is, called as the model and its precision.
@@ -109,6 +143,11 @@ func (a *app) tellQuantized(r quantize.Report) error {
 		fmt.Fprintf(a.out, "%s left out, as nothing reads them: %s\n", s.warn("note:"), oneLine(strings.Join(r.Left, ", ")))
 	}
 	fmt.Fprintf(a.out, "%s: %s, %.2f bits a weight, %.1f %% smaller than 16 bits (%s)\n", s.bold(r.Dir), memory(r.Size.Bytes), r.Bits, 100*r.Smaller, seconds(time.Duration(r.Seconds*float64(time.Second))))
+	if l := r.Loss; l != nil && l.Perplexity > 0 {
+		fmt.Fprintf(a.out, "loss %.2f %%: KL divergence %.5f nats a token, perplexity %.3f, the model's %.3f, %s\n", 100*l.Loss, l.KL, l.Perplexity, l.Reference, count(l.Count, "token"))
+	} else if l != nil {
+		fmt.Fprintf(a.out, "loss %.3f %%: mean cosine %.6f, %s\n", 100*l.Loss, l.Cosine, count(l.Count, "output"))
+	}
 	fmt.Fprintf(a.out, "use it: %s\n", s.good("accel inspect "+r.Dir))
 	return nil
 }

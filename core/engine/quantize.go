@@ -2,13 +2,22 @@ package engine
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 
+	"github.com/accelhq/accel/core/lower"
 	"github.com/accelhq/accel/core/quantize"
+	"github.com/accelhq/accel/core/route"
+	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/tensor"
 )
 
-// Quantize writes the model at path into a folder with weights of fewer bits. Errors are
-// those of Open and of quantize.Run.
+// Quantize writes the model at path into a folder with weights of fewer bits. With a
+// sample the engine has to be started. Errors are those of Open and of quantize.Run.
 func (e *Engine) Quantize(ctx context.Context, path, dir string, o quantize.Options) (_ quantize.Report, err error) {
 	if path, err = e.locate(path); err != nil {
 		return quantize.Report{}, err
@@ -18,5 +27,69 @@ func (e *Engine) Quantize(ctx context.Context, path, dir string, o quantize.Opti
 		return quantize.Report{}, err
 	}
 	defer func() { err = errors.Join(err, closeCheckpoint()) }()
+	if o.Sample != "" {
+		m, err := e.measurer(path)
+		if err != nil {
+			return quantize.Report{}, err
+		}
+		defer func() { err = errors.Join(err, m.close()) }()
+		o.Runtime = m
+	}
 	return quantize.Run(ctx, ck, dir, o)
+}
+
+// measurer is a quantize.Runtime: graphs that are run a few times, in a store of their own.
+type measurer struct {
+	e     *Engine
+	model string
+	dir   string
+	store *lower.Store
+}
+
+func (e *Engine) measurer(model string) (*measurer, error) {
+	dir, err := os.MkdirTemp(e.config.Cache.Dir, "measure-")
+	if err != nil {
+		return nil, err
+	}
+	m := &measurer{e: e, model: model, dir: dir}
+	if m.store, err = lower.OpenStore(filepath.Join(dir, "graphs"), 0, e.log); err != nil {
+		return nil, errors.Join(err, m.close())
+	}
+	return m, nil
+}
+
+func (m *measurer) close() error { return os.RemoveAll(m.dir) }
+
+// Scratch is a folder for what need not stay.
+func (m *measurer) Scratch() string { return m.dir }
+
+// Open makes a graph ready to be run where the route of its class says.
+func (m *measurer) Open(_ context.Context, g *graph.Model, dir, identity string) (quantize.Runnable, error) {
+	id := sha256.Sum256([]byte(identity))
+	q := route.Query{Model: m.model, Class: onnxClass, Policy: route.Warn, Platforms: m.e.platforms(onnxClass), RestartWait: m.e.config.Fallback.RestartWait}
+	return &measured{newRunner(m.e.fleet, m.store, lower.Source{Graph: g, Dir: dir, Identity: hex.EncodeToString(id[:])}, nil, q, m.e.keeper, m.e.log)}, nil
+}
+
+// measured is a graph that is measured.
+type measured struct{ r *Runner }
+
+func (m *measured) Run(ctx context.Context, inputs map[string]tensor.Tensor, wanted []string) (map[string]tensor.Tensor, error) {
+	var d route.Decision
+	values, err := m.r.Run(ctx, &d, graph.TensorData(inputs), wanted)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]tensor.Tensor{}
+	for name, v := range values {
+		if v.Kind != graph.KindTensor {
+			return nil, fmt.Errorf("output %s is no tensor", name)
+		}
+		out[name] = v.Tensor
+	}
+	return out, nil
+}
+
+func (m *measured) Close() error {
+	m.r.Close()
+	return nil
 }

@@ -55,11 +55,8 @@ func (g grid) codes(w []float32, l line, codes []uint8) {
 	}
 }
 
-// widest is the line over the whole range of a block: the number that is farthest out is
-// on it, and with mins the other end as well.
-func (g grid) widest(w []float32) line { return g.over(w, 1) }
-
-// over is the line over a part of the range of a block, around its middle or around zero.
+// over is the line over a part of the range of a block. Over all of it the number that is
+// farthest out is on the line, and with mins the other end as well.
 func (g grid) over(w []float32, part float32) line {
 	lo, hi := w[0], w[0]
 	for _, x := range w[1:] {
@@ -82,109 +79,130 @@ func (g grid) over(w []float32, part float32) line {
 	return g.line(-far*part/g.middle, 0)
 }
 
-// Of the half-quadratic fit (after HQQ, Badri and Shaji 2023): the norm |error|^p, with
-// p below 1 so that few large weights do not rule a block, is split into a shrinkage of
-// errors and a least-squares problem, which are solved in turns.
+// A fit takes turns: numbers to the nearest codes, and the line to the least squares of
+// what these codes leave over, until that gains little. It is the half-quadratic scheme of
+// HQQ (Badri and Shaji 2023) with both scale and min free and squares as the norm.
 const (
-	fitNorm   = 0.7
-	fitRounds = 8
-	fitBeta   = 10.0 // relative to the largest weight of a block
-	fitGrowth = 1.05
+	fitRounds = 6
+	fitGain   = 1e-3 // of the error, below which a further round is not worth it
 )
 
 // fitter fits lines to blocks. It is used by one goroutine.
 type fitter struct {
 	grid
-	best, trial []uint8
-	narrow      []float32 // parts of the range that a fit begins with
+	starts []float32 // parts of the range that a fit begins with
 }
 
 func newFitter(f Format) *fitter {
-	ft := &fitter{grid: gridOf(f.Bits, f.Mins), best: make([]uint8, f.Block), trial: make([]uint8, f.Block), narrow: []float32{1}}
-	if f.Bits <= 4 {
-		ft.narrow = []float32{1, 0.85}
+	starts := []float32{1}
+	switch {
+	case f.Bits <= 2:
+		starts = []float32{1, 0.8, 0.6}
+	case f.Bits <= 4:
+		starts = []float32{1, 0.85}
 	}
-	if f.Bits <= 2 {
-		ft.narrow = []float32{1, 0.8, 0.6}
-	}
-	return ft
+	return &fitter{gridOf(f.Bits, f.Mins), starts}
 }
 
 // nearest rounds a block over its whole range.
 func (f *fitter) nearest(w []float32, codes []uint8) line {
-	l := f.widest(w)
+	l := f.over(w, 1)
 	f.codes(w, l, codes)
 	return l
 }
 
-// fit finds the line with the smallest sum of weighted squares of errors among those that
-// rounds of least squares give, from several beginnings. importance (nil: all 1) is of
-// columns.
+// fit rounds a block on the line with the smallest sum of weighted squares of errors that
+// its turns come to. importance (nil: all 1) is of columns.
 func (f *fitter) fit(w, importance []float32, codes []uint8) line {
-	best, least := line{}, float32(math.Inf(1))
-	trial := f.trial[:len(w)]
-	for _, part := range f.narrow {
-		l := f.over(w, part)
+	best, least := f.over(w, 1), float32(math.Inf(1))
+	for _, part := range f.starts {
+		l, last := f.over(w, part), float32(math.Inf(1))
 		for range fitRounds {
 			if !l.finite() {
 				break
 			}
-			f.grid.codes(w, l, trial)
-			e := squares(w, importance, trial, l)
-			if e >= least*(1-1e-4) {
-				if e < least {
-					best, least = l, e
-					copy(codes, trial)
-				}
+			var e float32
+			var next line
+			if importance == nil {
+				e, next = f.turn(w, l)
+			} else {
+				e, next = f.weightedTurn(w, importance, l)
+			}
+			if e < least {
+				best, least = l, e
+			}
+			if !(e < last*(1-fitGain)) {
 				break
 			}
-			best, least = l, e
-			copy(codes, trial)
-			l = f.leastSquares(w, importance, trial, l)
+			l, last = next, e
 		}
 	}
-	if math.IsInf(float64(least), 1) {
-		return f.nearest(w, codes)
-	}
+	f.codes(w, best, codes)
 	return best
 }
 
-// squares is the sum of weighted squares of errors.
-func squares(w, importance []float32, codes []uint8, l line) float32 {
-	codes = codes[:len(w)]
-	var sum float32
-	if importance == nil {
-		for i, x := range w {
-			d := x - (l.s*float32(codes[i]) + l.m)
-			sum += d * d
+// turn rounds to the nearest on a line, and gives the sum of squares of errors and the
+// line of least squares for these codes.
+func (f *fitter) turn(w []float32, l line) (e float32, next line) {
+	inv := float32(0)
+	if l.s != 0 {
+		inv = 1 / l.s
+	}
+	base, top := 0.5-l.m*inv, f.top+0.5
+	s, m, middle := l.s, l.m, f.middle
+	var q, qq, x, qx float32
+	for _, v := range w {
+		t := v*inv + base
+		if !(t > 0) {
+			t = 0
+		} else if t > top {
+			t = top
 		}
-		return sum
+		c := float32(int32(t))
+		d := v - (s*c + m)
+		e += d * d
+		c -= middle
+		q += c
+		qq += c * c
+		x += v
+		qx += c * v
 	}
-	importance = importance[:len(w)]
-	for i, x := range w {
-		d := x - (l.s*float32(codes[i]) + l.m)
-		sum += d * d * importance[i]
-	}
-	return sum
+	return e, f.solve(float32(len(w)), q, qq, x, qx, l)
 }
 
-// leastSquares is the line that fits numbers best, their codes given.
-func (f *fitter) leastSquares(w, importance []float32, codes []uint8, was line) line {
-	codes = codes[:len(w)]
-	var n, q, qq, x, qx float32
-	if importance == nil {
-		n = float32(len(w))
-		for i, v := range w {
-			c := float32(codes[i]) - f.middle
-			q, qq, x, qx = q+c, qq+c*c, x+v, qx+c*v
-		}
-	} else {
-		importance = importance[:len(w)]
-		for i, v := range w {
-			c, h := float32(codes[i])-f.middle, importance[i]
-			n, q, qq, x, qx = n+h, q+h*c, qq+h*c*c, x+h*v, qx+h*c*v
-		}
+// weightedTurn is turn with a weight for each square.
+func (f *fitter) weightedTurn(w, importance []float32, l line) (e float32, next line) {
+	importance = importance[:len(w)]
+	inv := float32(0)
+	if l.s != 0 {
+		inv = 1 / l.s
 	}
+	base, top := 0.5-l.m*inv, f.top+0.5
+	var n, q, qq, x, qx float32
+	for i, v := range w {
+		t := v*inv + base
+		if !(t > 0) {
+			t = 0
+		} else if t > top {
+			t = top
+		}
+		c := float32(int32(t))
+		h := importance[i]
+		d := v - (l.s*c + l.m)
+		e += d * d * h
+		c -= f.middle
+		n += h
+		q += h * c
+		qq += h * c * c
+		x += h * v
+		qx += h * c * v
+	}
+	return e, f.solve(n, q, qq, x, qx, l)
+}
+
+// solve is the line of least squares from sums over weights: their number, codes (less the
+// middle), their squares, numbers, and products.
+func (f *fitter) solve(n, q, qq, x, qx float32, was line) line {
 	if !f.mins {
 		if qq <= 0 {
 			return was
@@ -197,4 +215,15 @@ func (f *fitter) leastSquares(w, importance []float32, codes []uint8, was line) 
 	}
 	s := (n*qx - q*x) / d
 	return f.line(s, (x-s*q)/n-f.middle*s)
+}
+
+// squares is the sum of squares of errors.
+func squares(w []float32, codes []uint8, l line) float32 {
+	codes = codes[:len(w)]
+	var sum float32
+	for i, x := range w {
+		d := x - (l.s*float32(codes[i]) + l.m)
+		sum += d * d
+	}
+	return sum
 }

@@ -28,7 +28,7 @@ func BenchmarkFit(b *testing.B) {
 						} else {
 							l = ft.fit(w[i:i+64], nil, codes[:64])
 						}
-						off += float64(squares(w[i:i+64], nil, codes[:64], l))
+						off += float64(squares(w[i:i+64], codes[:64], l))
 						for _, x := range w[i : i+64] {
 							whole += float64(x * x)
 						}

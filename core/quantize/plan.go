@@ -29,6 +29,15 @@ type Options struct {
 	// Method is Nearest, Fit or Calibrated; empty: Calibrated where there is a sample, else
 	// Fit.
 	Method string
+	// Sample is a file of texts, one a line, with which layers are calibrated and the
+	// result is held against the model; empty: neither.
+	Sample string
+	// MaxLoss bounds the Loss, as a part; 0: as the policy has it for the precision.
+	MaxLoss float64
+	// MaxBytes bounds all weights; 0: as the policy has it for the precision.
+	MaxBytes int64
+	// Runtime runs the sample.
+	Runtime Runtime
 	// Progress is told how far a run is, from several goroutines but one at a time; nil:
 	// nobody looks.
 	Progress func(Progress)
@@ -104,6 +113,8 @@ type Plan struct {
 	options Options
 	accepts Accepted
 	policy  *policy
+	model   *models.Model
+	grams   *grams // nil: nothing is known of what matrices are multiplied with
 }
 
 // NewPlan chooses a format for every tensor of a checkpoint as the policy has it. The
@@ -114,7 +125,7 @@ func NewPlan(ck *checkpoint.Checkpoint, o Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Class: m.Class, ck: ck, policy: precisionPolicy(), accepts: Accepted{Loss: 1}}
+	p := &Plan{Class: m.Class, ck: ck, policy: precisionPolicy(), accepts: Accepted{Loss: 1}, model: m}
 	if err := p.setOptions(o); err != nil {
 		return nil, err
 	}
@@ -182,9 +193,21 @@ func (p *Plan) setOptions(o Options) error {
 	switch o.Method {
 	case "":
 		o.Method = Fit
+		if o.Sample != "" {
+			o.Method = Calibrated
+		}
 	case Nearest, Fit, Calibrated:
 	default:
 		return &OptionError{"method", fmt.Sprintf("%q", o.Method), Nearest + ", " + Fit + " or " + Calibrated}
+	}
+	if o.Method == Calibrated && o.Sample == "" {
+		return &OptionError{"method", Calibrated, "a sample with it"}
+	}
+	if o.Sample != "" && o.Runtime == nil {
+		return &OptionError{"sample", o.Sample, "something to run it on"}
+	}
+	if o.MaxLoss > 0 {
+		p.accepts.Loss = o.MaxLoss
 	}
 	p.options = o
 	return nil

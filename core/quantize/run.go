@@ -2,6 +2,8 @@ package quantize
 
 import (
 	"context"
+	"errors"
+	"os"
 	"time"
 
 	"github.com/accelhq/accel/core/checkpoint"
@@ -16,6 +18,7 @@ type Report struct {
 	Smaller float64  `json:"smaller"` // than with 16 bits, as a part
 	Bits    float64  `json:"bits_per_weight"`
 	Layers  []Layer  `json:"layers"`
+	Loss    *Loss    `json:"loss,omitempty"`     // nil: it was not measured
 	Left    []string `json:"left_out,omitempty"` // tensors that no graph reads
 	Seconds float64  `json:"seconds"`
 }
@@ -35,18 +38,55 @@ type Layer struct {
 	Why        string   `json:"why,omitempty"`
 }
 
-// Run quantises a checkpoint into a folder. Errors are those of NewPlan and Plan.Write.
-func Run(ctx context.Context, ck *checkpoint.Checkpoint, dir string, o Options) (Report, error) {
+// Run quantises a checkpoint into a folder. With a sample it is calibrated by it and then
+// held against the model. Errors are those of NewPlan and Plan.Write, *SampleError,
+// *LossError and the runtime's.
+func Run(ctx context.Context, ck *checkpoint.Checkpoint, dir string, o Options) (_ Report, err error) {
 	begin := time.Now()
 	p, err := NewPlan(ck, o)
 	if err != nil {
 		return Report{}, err
 	}
-	written, err := p.Write(ctx, dir, o.Progress)
+	tell := o.Progress
+	if tell == nil {
+		tell = func(Progress) {}
+	}
+	var ref *original
+	if o.Sample != "" {
+		s, err := newSample(ck, p.model, o.Sample)
+		if err != nil {
+			return Report{}, err
+		}
+		tell(Progress{Stage: "running the model", Name: s.component})
+		if ref, err = p.refer(ctx, s); err != nil {
+			return Report{}, err
+		}
+		if p.options.Method == Calibrated {
+			if p.grams, err = newGrams(o.Runtime.Scratch()); err != nil {
+				return Report{}, err
+			}
+			defer func() { err = errors.Join(err, p.grams.close()) }()
+			if err := p.grams.observe(ctx, p, p.model, s, o.Runtime, tell); err != nil {
+				return Report{}, err
+			}
+		}
+	}
+	written, err := p.Write(ctx, dir, tell)
 	if err != nil {
 		return Report{}, err
 	}
 	r := p.report(written)
+	if ref != nil {
+		tell(Progress{Stage: "comparing", Name: ref.s.component})
+		l, err := ref.measure(ctx, dir, o.Runtime)
+		if err != nil {
+			return Report{}, err
+		}
+		r.Loss = &l
+		if l.Loss > p.accepts.Loss {
+			return r, errors.Join(&LossError{Precision: p.options.Precision, Component: ref.s.component, Measured: l, Accepted: p.accepts.Loss}, os.RemoveAll(dir))
+		}
+	}
 	r.Dir, r.Seconds = dir, time.Since(begin).Seconds()
 	return r, nil
 }

@@ -45,6 +45,8 @@ type scratch struct {
 	values              []float32
 	codes               []uint8
 	packed, scale, mins []byte
+	lines               []line
+	off, adjusted       []float32
 }
 
 // grown is a slice of n elements with the room of an earlier one.

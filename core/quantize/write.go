@@ -313,7 +313,7 @@ func (p *Plan) writeWeights(ctx context.Context, path string, j *journal, progre
 	if _, err := f.WriteAt(layout.Header, 0); err != nil {
 		return err
 	}
-	w := &writer{plan: p, layout: layout, source: source, to: f, journal: j, progress: progress}
+	w := &writer{plan: p, layout: layout, source: source, to: f, journal: j, progress: progress, factors: map[gram]*factor{}}
 	for i := range p.Items {
 		w.total += p.Items[i].Weights()
 	}
@@ -325,6 +325,12 @@ func (p *Plan) writeWeights(ctx context.Context, path string, j *journal, progre
 			continue
 		}
 		missing = append(missing, it)
+		if at, ok := p.gramOf(it); ok {
+			if w.factors[at] == nil {
+				w.factors[at] = &factor{}
+			}
+			w.factors[at].left++
+		}
 	}
 	g, working := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
@@ -359,8 +365,60 @@ type writer struct {
 	progress func(Progress)
 	room     sync.Pool // of *scratch
 
+	factors map[gram]*factor
+
 	mu          sync.Mutex
 	done, total int64
+}
+
+// factor is a Gram matrix factored, once it is needed and while it is.
+type factor struct {
+	mu   sync.Mutex
+	f    *feedback
+	left int // tensors
+}
+
+// gramOf is the Gram matrix that a tensor is rounded by; ok: there is one.
+func (p *Plan) gramOf(it *Item) (gram, bool) {
+	if p.grams == nil || it.quant.Bits == 0 || it.quant == it.stored {
+		return gram{}, false
+	}
+	at, ok := p.grams.of[it.Name]
+	return at, ok
+}
+
+// feedback is that of a tensor, nil where nothing is known of what it is multiplied with.
+func (w *writer) feedback(it *Item) (*feedback, error) {
+	at, ok := w.plan.gramOf(it)
+	if !ok {
+		return nil, nil
+	}
+	c := w.factors[at]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.f != nil {
+		return c.f, nil
+	}
+	h, _, err := w.plan.grams.read(it.Name)
+	if err != nil {
+		return nil, err
+	}
+	c.f, err = newFeedback(h, int(at.n))
+	return c.f, err
+}
+
+// release lets go of what a tensor was rounded by.
+func (w *writer) release(it *Item) {
+	at, ok := w.plan.gramOf(it)
+	if !ok {
+		return
+	}
+	c := w.factors[at]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.left--; c.left == 0 {
+		c.f = nil
+	}
 }
 
 func (w *writer) tell(weights int64, name string) {
@@ -400,6 +458,7 @@ func (w *writer) write(t *tally, from, to int64) error {
 	if !last {
 		return nil
 	}
+	w.release(t.item)
 	done := Written{Name: t.item.Name}
 	if t.whole > 0 {
 		done.Error = t.off / t.whole
@@ -438,7 +497,11 @@ func (w *writer) rows(it *Item, from, to int64, s *scratch) (off, whole float64,
 		}
 		return 0, 0, put("", s.packed)
 	}
-	off, whole, err = it.encode(values, from, w.plan.options.Method, s)
+	f, err := w.feedback(it)
+	if err != nil {
+		return 0, 0, err
+	}
+	off, whole, err = it.encode(values, from, w.plan.options.Method, f, s)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -451,34 +514,45 @@ func (w *writer) rows(it *Item, from, to int64, s *scratch) (off, whole float64,
 	return off, whole, put(checkpoint.MinsSuffix, s.mins)
 }
 
-// encode makes codes, scales and mins of rows, into s, and says how much they are off.
-func (it *Item) encode(values []float32, row int64, method string, s *scratch) (off, whole float64, err error) {
+// encode makes codes, scales and mins of rows, into s, and says how much they are off. row
+// is the number of the first; f may be nil.
+func (it *Item) encode(values []float32, row int64, method string, f *feedback, s *scratch) (off, whole float64, err error) {
 	q := it.quant
 	blocks := int64(len(values)) / q.Block
 	s.codes = grown(s.codes, int64(len(values)))
 	s.packed = grown(s.packed, int64(len(values))*q.Bits/8)
 	s.scale = grown(s.scale, 2*blocks)
+	s.lines = grown(s.lines, blocks)
 	if q.Mins {
 		s.mins = grown(s.mins, 2*blocks)
 	}
 	ft := newFitter(it.Format)
+	if f != nil {
+		s.off, s.adjusted = grown(s.off, q.K), grown(s.adjusted, q.Block)
+		each := q.K / q.Block
+		for r := range int64(len(values)) / q.K {
+			f.row(ft, values[r*q.K:(r+1)*q.K], s.codes[r*q.K:(r+1)*q.K], s.lines[r*each:(r+1)*each], s.off, s.adjusted)
+		}
+	}
 	for b := range blocks {
 		w, codes := values[b*q.Block:(b+1)*q.Block], s.codes[b*q.Block:(b+1)*q.Block]
-		var l line
-		if method == Nearest {
-			l = ft.nearest(w, codes)
-		} else {
-			l = ft.fit(w, nil, codes)
+		switch {
+		case f != nil:
+		case method == Nearest:
+			s.lines[b] = ft.nearest(w, codes)
+		default:
+			s.lines[b] = ft.fit(w, nil, codes)
 		}
+		l := s.lines[b]
 		var sum float32
 		for _, x := range w {
 			sum += x * x
 		}
-		if !l.finite() || sum != sum {
+		if !l.finite() || sum-sum != 0 {
 			return 0, 0, &checkpoint.Error{File: it.entries[0].File, Field: "tensor " + strconv.Quote(it.Name),
 				Found: fmt.Sprintf("row %d holds numbers that are not finite, or whose scale float16 does not hold", row+b*q.Block/q.K), Remedy: "the model is damaged: fetch it again"}
 		}
-		off, whole = off+float64(squares(w, nil, codes, l)), whole+float64(sum)
+		off, whole = off+float64(squares(w, codes, l)), whole+float64(sum)
 		putHalf(s.scale, b, l.scale)
 		if q.Mins {
 			putHalf(s.mins, b, l.min)
