@@ -93,10 +93,14 @@ A run that is killed goes on where it was when the same command is given again.`
 			}
 			r, err := e.Quantize(c.Context(), path, output, o)
 			p.end()
+			var past *quantize.LossError
+			if errors.As(err, &past) { // what was tried is worth a look
+				return errors.Join(a.tellQuantized(r, past), err)
+			}
 			if err != nil {
 				return err
 			}
-			return a.tellQuantized(r)
+			return a.tellQuantized(r, nil)
 		})
 	}
 	return c
@@ -126,13 +130,25 @@ func defaultOutput(path, precision string) string {
 	return base + "-" + precision
 }
 
-func (a *app) tellQuantized(r quantize.Report) error {
+// tellQuantized prints what was made; past says why it is refused, or is nil.
+func (a *app) tellQuantized(r quantize.Report, past *quantize.LossError) error {
 	if a.json {
 		return json.NewEncoder(a.out).Encode(r)
 	}
 	s := styleOf(a.out, a.environ)
 	if err := a.printLayers(r); err != nil {
 		return err
+	}
+	if len(r.Sensitivity) > 0 {
+		parts := table{header: []string{"PART", "LOSS ALONE"}, right: []bool{false, true}}
+		for _, p := range r.Sensitivity {
+			parts.add(p.Part, fmt.Sprintf("%.4f %%", 100*p.Loss))
+		}
+		fmt.Fprintln(a.out)
+		if err := parts.write(a.out, s, terminalWidth(a.out)); err != nil {
+			return err
+		}
+		fmt.Fprintln(a.out)
 	}
 	for _, l := range r.Layers {
 		if l.Why != "" {
@@ -148,7 +164,9 @@ func (a *app) tellQuantized(r quantize.Report) error {
 	} else if l != nil {
 		fmt.Fprintf(a.out, "loss %.3f %%: mean cosine %.6f, %s\n", 100*l.Loss, l.Cosine, count(l.Count, "output"))
 	}
-	fmt.Fprintf(a.out, "use it: %s\n", s.good("accel inspect "+r.Dir))
+	if past == nil {
+		fmt.Fprintf(a.out, "use it: %s\n", s.good("accel inspect "+r.Dir))
+	}
 	return nil
 }
 

@@ -62,6 +62,11 @@ type Item struct {
 	Format     Format // zero: it stays as it is stored
 	Why        string // of a format other than asked for; else empty
 
+	precision string    // that chose it, see Options.Precision
+	costs     []float64 // in each format of a mixture, what the weights are off by, as a part
+	losses    []float64 // in each, what the model loses alone by it
+	chosen    int       // of these
+
 	shape   tensor.Shape
 	stored  checkpoint.Quantized // how the source has it, where that is quantised
 	quant   checkpoint.Quantized // how it will be stored, where that is quantised
@@ -114,7 +119,8 @@ type Plan struct {
 	accepts Accepted
 	policy  *policy
 	model   *models.Model
-	grams   *grams // nil: nothing is known of what matrices are multiplied with
+	before  *checkpoint.Checkpoint // an earlier attempt, or nil
+	grams   *grams                 // nil: nothing is known of what matrices are multiplied with
 }
 
 // NewPlan chooses a format for every tensor of a checkpoint as the policy has it. The
@@ -295,7 +301,7 @@ func (p *Plan) assign(matrices map[string]*models.Matrix) {
 				name = c.Ends
 			}
 			if f := p.policy.Formats[name]; f.BitsPerWeight() > best.BitsPerWeight() || best.Bits == 0 {
-				best, it.Role = f, role
+				best, it.Role, it.precision = f, role, p.precision(u.Component)
 			}
 		}
 		p.give(it, best)

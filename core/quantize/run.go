@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/accelhq/accel/core/checkpoint"
@@ -11,16 +12,26 @@ import (
 
 // Report is what was made of a model.
 type Report struct {
-	Class   string   `json:"class"`
-	Dir     string   `json:"dir"`
-	Method  string   `json:"method"`
-	Size    Size     `json:"size"`
-	Smaller float64  `json:"smaller"` // than with 16 bits, as a part
-	Bits    float64  `json:"bits_per_weight"`
-	Layers  []Layer  `json:"layers"`
-	Loss    *Loss    `json:"loss,omitempty"`     // nil: it was not measured
-	Left    []string `json:"left_out,omitempty"` // tensors that no graph reads
-	Seconds float64  `json:"seconds"`
+	Class   string  `json:"class"`
+	Dir     string  `json:"dir"`
+	Method  string  `json:"method"`
+	Size    Size    `json:"size"`
+	Smaller float64 `json:"smaller"` // than with 16 bits, as a part
+	Bits    float64 `json:"bits_per_weight"`
+	Layers  []Layer `json:"layers"`
+	Loss    *Loss   `json:"loss,omitempty"` // nil: it was not measured
+	// Sensitivity is what each part of the model loses where it alone is in the smallest
+	// format, unless it was not measured.
+	Sensitivity []Sensitivity `json:"sensitivity,omitempty"`
+	Attempts    int           `json:"attempts,omitempty"`
+	Left        []string      `json:"left_out,omitempty"` // tensors that no graph reads
+	Seconds     float64       `json:"seconds"`
+}
+
+// Sensitivity is the loss by one part of a model alone.
+type Sensitivity struct {
+	Part string  `json:"part"`
+	Loss float64 `json:"loss"`
 }
 
 // Layer is what was made of one tensor.
@@ -58,6 +69,11 @@ func Run(ctx context.Context, ck *checkpoint.Checkpoint, dir string, o Options) 
 			return Report{}, err
 		}
 		tell(Progress{Stage: "running the model", Name: s.component})
+		if o.Precision == "" && o.MaxLoss == 0 {
+			if a, ok := p.policy.Accepted[p.precision(s.component)]; ok {
+				p.accepts = a
+			}
+		}
 		if ref, err = p.refer(ctx, s); err != nil {
 			return Report{}, err
 		}
@@ -71,24 +87,126 @@ func Run(ctx context.Context, ck *checkpoint.Checkpoint, dir string, o Options) 
 			}
 		}
 	}
-	written, err := p.Write(ctx, dir, tell)
-	if err != nil {
-		return Report{}, err
-	}
-	r := p.report(written)
-	if ref != nil {
-		tell(Progress{Stage: "comparing", Name: ref.s.component})
-		l, err := ref.measure(ctx, dir, o.Runtime)
+	if ref == nil {
+		written, err := p.Write(ctx, dir, tell)
 		if err != nil {
 			return Report{}, err
 		}
-		r.Loss = &l
-		if l.Loss > p.accepts.Loss {
-			return r, errors.Join(&LossError{Precision: p.options.Precision, Component: ref.s.component, Measured: l, Accepted: p.accepts.Loss}, os.RemoveAll(dir))
-		}
+		r := p.report(written)
+		r.Dir, r.Seconds = dir, time.Since(begin).Seconds()
+		return r, nil
 	}
+	r, err := p.settle(ctx, ref, dir, tell)
 	r.Dir, r.Seconds = dir, time.Since(begin).Seconds()
-	return r, nil
+	return r, err
+}
+
+// Bounds of the attempts to stay within a loss.
+const (
+	maxAttempts = 4
+	lossMargin  = 0.8 // of what is accepted, which a mixture is to keep to
+)
+
+// settle writes the folder and holds it against the model. Where the precision is a
+// mixture the formats are chosen by how sensitive layers are, and what loses too much gets
+// more bits where they bring most, as long as the size allows.
+func (p *Plan) settle(ctx context.Context, ref *original, dir string, tell func(Progress)) (Report, error) {
+	var mix *mixture
+	var parts []dialPart
+	if d := p.newDials(ref.s.component); p.options.Method == Calibrated && len(d.parts) > 0 {
+		if err := d.measure(ctx, p, ref.s, tell); err != nil {
+			return Report{}, err
+		}
+		mix, parts = d.newMixture(p.options.Method), d.parts
+		mix.solve(p, lossMargin*p.accepts.Loss, p.maxBytes())
+	}
+	promoted := 0
+	for attempt := 1; ; attempt++ {
+		to := dir
+		written, err := p.Write(ctx, to, tell)
+		if err != nil {
+			return Report{}, err
+		}
+		tell(Progress{Stage: "comparing", Name: ref.s.component})
+		l, err := ref.measure(ctx, to, p.options.Runtime)
+		if err != nil {
+			return Report{}, err
+		}
+		r := p.report(written)
+		r.Loss, r.Attempts = &l, attempt
+		for _, part := range parts {
+			r.Sensitivity = append(r.Sensitivity, Sensitivity{part.Name, part.loss})
+		}
+		if l.Loss <= p.accepts.Loss {
+			return r, nil
+		}
+		refused := &LossError{Precision: p.precision(ref.s.component), Component: ref.s.component, Measured: l, Accepted: p.accepts.Loss, Promoted: promoted}
+		more := false
+		if mix != nil && attempt < maxAttempts {
+			mix.learn(l.Loss)
+			before := map[*Item]int{}
+			for _, it := range mix.items {
+				before[it] = it.chosen
+			}
+			more = mix.solve(p, lossMargin*p.accepts.Loss, p.maxBytes())
+			for _, it := range mix.items {
+				if it.chosen > before[it] {
+					promoted++
+				}
+			}
+		}
+		if !more {
+			return r, errors.Join(refused, os.RemoveAll(dir))
+		}
+		if err := p.supersede(dir); err != nil {
+			return r, err
+		}
+		defer p.forget()
+	}
+}
+
+// supersede moves a folder out of the way; what stays the same is taken from it.
+func (p *Plan) supersede(dir string) error {
+	if err := p.forget(); err != nil {
+		return err
+	}
+	aside := filepath.Join(p.options.Runtime.Scratch(), "attempt")
+	if err := os.Rename(dir, aside); err != nil {
+		// Another file system: what stays the same is made again.
+		return os.RemoveAll(dir)
+	}
+	ck, err := checkpoint.Open(aside)
+	p.before = ck
+	return err
+}
+
+// forget removes what supersede moved.
+func (p *Plan) forget() error {
+	if p.before == nil {
+		return nil
+	}
+	ck := p.before
+	p.before = nil
+	return errors.Join(ck.Close(), os.RemoveAll(ck.Path))
+}
+
+// made are the tensors of an item in an earlier attempt, if they are as they will be now.
+func (p *Plan) made(it *Item) []checkpoint.Entry {
+	if p.before == nil || it.quant.Bits == 0 {
+		return nil
+	}
+	if q, ok := p.before.Quantized(it.Name); !ok || q != it.quant {
+		return nil
+	}
+	var list []checkpoint.Entry
+	for _, suffix := range it.quant.Suffixes() {
+		e, err := p.before.Tensor(it.Name + suffix)
+		if err != nil {
+			return nil
+		}
+		list = append(list, e)
+	}
+	return list
 }
 
 func (p *Plan) report(written []Written) Report {

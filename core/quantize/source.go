@@ -18,7 +18,7 @@ type files map[string]*os.File
 func (p *Plan) openFiles() (files, error) {
 	fs := files{}
 	for i := range p.Items {
-		for _, e := range p.Items[i].entries {
+		for _, e := range append(p.made(&p.Items[i]), p.Items[i].entries...) {
 			if fs[e.File] != nil {
 				continue
 			}

@@ -471,8 +471,12 @@ func (w *writer) rows(it *Item, from, to int64, s *scratch) (off, whole float64,
 		_, err := w.to.WriteAt(data, w.layout.Offset(it.Name+suffix)+from*int64(len(data))/(to-from))
 		return err
 	}
+	stay := w.plan.made(it)
 	if it.quant.Bits == 0 && it.stored.Bits == 0 && it.dtype == it.entries[0].DType || it.quant.Bits > 0 && it.quant == it.stored {
-		for i, e := range it.entries { // as it is
+		stay = it.entries
+	}
+	if stay != nil {
+		for i, e := range stay { // as it is
 			if s.raw, err = w.source.part(e, it.Rows, from, to, s.raw); err != nil {
 				return 0, 0, err
 			}
