@@ -132,6 +132,10 @@ func everyBlocks() []Blocks {
 					scales = tensor.Float32
 				}
 				list = append(list, Blocks{Bits: bits, Block: block, Scales: uint32(scales), Offsets: offsets})
+				// What `accel quantize` writes: scales, and mins, of float16.
+				if scales == tensor.Float32 && block >= 32 && offsets != OffsetsZeros {
+					list = append(list, Blocks{Bits: bits, Block: block, Scales: uint32(tensor.Float16), Offsets: offsets})
+				}
 			}
 		}
 	}
