@@ -43,7 +43,7 @@ A run that is killed goes on where it was when the same command is given again.`
 	f.StringToStringVar(&components, "component", nil, "`NAME=PRECISION` of one component; repeatable")
 	f.Int64Var(&o.Block, "block", 0, "`WEIGHTS` that share a scale: 32, 64 or 128 (default: as the policy says)")
 	f.StringVar(&o.Method, "method", "", "`METHOD` by which codes are found: "+quantize.Nearest+", "+quantize.Fit+" or, with --calibrate, "+quantize.Calibrated)
-	f.StringVar(&o.Sample, "calibrate", "", "`FILE` of texts, one a line, that layers are calibrated with and the result is held against the model on")
+	f.StringVar(&o.Sample, "calibrate", "", "`PATH` of a file of texts, one a line, or of a folder of pictures or sounds, which layers are calibrated with and the result is held against the model on")
 	f.StringVar(&maxLoss, "max-loss", "", "largest `LOSS` of the result, such as 1% (default: as the policy says)")
 	f.StringVarP(&output, "output", "o", "", "`DIR` to write (default MODEL-PRECISION in the current folder)")
 	complete(c, "bits", quantize.Precisions()...)

@@ -387,10 +387,10 @@ func texts(t testing.TB, n int) string {
 // TestCalibrated: calibration brings the result nearer to the model, for encoders and for
 // decoders.
 func TestCalibrated(t *testing.T) {
-	for _, name := range []string{"bert", "llama", "llava", "clip"} {
+	for _, name := range []string{"bert", "llama", "llava", "clip", "t5"} {
 		t.Run(name, func(t *testing.T) {
 			dir := testfiles.Shared(t, "tiny", name)
-			o := Options{Components: map[string]string{models.Decode: "3", models.Encode: "3", models.Text: "3"}, Precision: "3", Sample: texts(t, 60), MaxLoss: 99, Runtime: plain{t.TempDir()}}
+			o := Options{Components: map[string]string{models.Decode: "3", models.Encode: "3", models.Text: "3", models.Encoder: "3"}, Precision: "3", Sample: texts(t, 60), MaxLoss: 99, Runtime: plain{t.TempDir()}}
 			loss := map[string]float64{}
 			for _, o.Method = range []string{Fit, Calibrated} {
 				_, r := quantised(t, dir, o)
@@ -400,6 +400,42 @@ func TestCalibrated(t *testing.T) {
 				}
 			}
 			t.Logf("loss %.4f with calibration, %.4f without", loss[Calibrated], loss[Fit])
+			if !(loss[Calibrated] < loss[Fit]) {
+				t.Errorf("loss %g with calibration, %g without", loss[Calibrated], loss[Fit])
+			}
+		})
+	}
+}
+
+// TestCalibratedMedia: so do pictures and sounds for what sees and hears.
+func TestCalibratedMedia(t *testing.T) {
+	for name, component := range map[string]string{"vit": models.Classify, "llava": models.See, "clip": models.Image, "wav2vec2": models.CTCLogits, "whisper": models.Encoder} {
+		t.Run(name, func(t *testing.T) {
+			dir := testfiles.Shared(t, "tiny", name)
+			media := t.TempDir()
+			// Two files are a sample, one of which the gate has.
+			names := []string{"a.png", "b.png"}
+			if component == models.CTCLogits || component == models.Encoder {
+				names = []string{"audio.wav"}
+			}
+			for i, from := range append(names, names...) {
+				data, err := os.ReadFile(filepath.Join(dir, from))
+				if err != nil {
+					t.Skip(err)
+				}
+				if err := os.WriteFile(filepath.Join(media, fmt.Sprint(i)+filepath.Ext(from)), data, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			o := Options{Precision: "4", Sample: media, MaxLoss: 99, Runtime: plain{t.TempDir()}}
+			loss := map[string]float64{}
+			for _, o.Method = range []string{Fit, Calibrated} {
+				_, r := quantised(t, dir, o)
+				if loss[o.Method] = r.Loss.Loss; r.Component != component {
+					t.Errorf("measured was %s", r.Component)
+				}
+			}
+			t.Logf("loss %.5f with calibration, %.5f without", loss[Calibrated], loss[Fit])
 			if !(loss[Calibrated] < loss[Fit]) {
 				t.Errorf("loss %g with calibration, %g without", loss[Calibrated], loss[Fit])
 			}

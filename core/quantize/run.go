@@ -12,14 +12,15 @@ import (
 
 // Report is what was made of a model.
 type Report struct {
-	Class   string  `json:"class"`
-	Dir     string  `json:"dir"`
-	Method  string  `json:"method"`
-	Size    Size    `json:"size"`
-	Smaller float64 `json:"smaller"` // than with 16 bits, as a part
-	Bits    float64 `json:"bits_per_weight"`
-	Layers  []Layer `json:"layers"`
-	Loss    *Loss   `json:"loss,omitempty"` // nil: it was not measured
+	Class     string  `json:"class"`
+	Dir       string  `json:"dir"`
+	Method    string  `json:"method"`
+	Size      Size    `json:"size"`
+	Smaller   float64 `json:"smaller"` // than with 16 bits, as a part
+	Bits      float64 `json:"bits_per_weight"`
+	Layers    []Layer `json:"layers"`
+	Loss      *Loss   `json:"loss,omitempty"`      // nil: it was not measured
+	Component string  `json:"component,omitempty"` // that the loss is of
 	// Sensitivity is what each part of the model loses where it alone is in the smallest
 	// format, unless it was not measured.
 	Sensitivity []Sensitivity `json:"sensitivity,omitempty"`
@@ -133,7 +134,7 @@ func (p *Plan) settle(ctx context.Context, ref *original, dir string, tell func(
 			return Report{}, err
 		}
 		r := p.report(written)
-		r.Loss, r.Attempts = &l, attempt
+		r.Loss, r.Component, r.Attempts = &l, ref.s.component, attempt
 		for _, part := range parts {
 			r.Sensitivity = append(r.Sensitivity, Sensitivity{part.Name, part.loss})
 		}

@@ -92,9 +92,28 @@ func readTexts(file string) ([]string, error) {
 	return texts, nil
 }
 
-// newSample makes a sample of texts for the component that reads such. The error is a
-// *SampleError where there is none, or too little text.
-func newSample(ck *checkpoint.Checkpoint, m *models.Model, file string) (*sample, error) {
+// newSample makes a sample of what is at path, for the component that takes such: a file
+// of texts, one a line, or a folder of pictures or of sounds. The error is a *SampleError
+// where the model has no such component, or there is too little.
+func newSample(ck *checkpoint.Checkpoint, m *models.Model, path string) (*sample, error) {
+	var s *sample
+	var err error
+	if info, e := os.Stat(path); e == nil && info.IsDir() {
+		s, err = newMediaSample(ck, m, path)
+	} else {
+		s, err = newTextSample(ck, m, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.divide()
+	if len(s.fit) == 0 || len(s.test) == 0 {
+		return nil, &SampleError{File: path, Found: "there is too little", Wanted: fmt.Sprintf("two texts, pictures or sounds at least, or %d tokens", 2*windowTokens)}
+	}
+	return s, nil
+}
+
+func newTextSample(ck *checkpoint.Checkpoint, m *models.Model, file string) (*sample, error) {
 	texts, err := readTexts(file)
 	if err != nil {
 		return nil, err
@@ -107,26 +126,22 @@ func newSample(ck *checkpoint.Checkpoint, m *models.Model, file string) (*sample
 	switch {
 	case m.Decoder != nil && m.Decoder.Cross == nil:
 		s.component, s.output, s.logits = models.Decode, models.Logits, true
-		err = s.windows(m, tok, texts)
+		return s, s.windows(m, tok, texts)
 	case m.Has(models.Encode):
 		s.component, s.output = models.Encode, models.SentenceEmbedding
-		err = s.texts(m, tok, texts, int(m.Embedding.MaxTokens))
+		return s, s.texts(m, tok, texts, int(m.Embedding.MaxTokens))
 	case m.Has(models.Text):
 		s.component, s.output = models.Text, models.TextEmbeds
 		if m.Has(models.Video) {
 			s.output = models.TextFeatures
 		}
-		err = s.texts(m, tok, texts, int(m.MaxTokens))
-	default:
-		return nil, &SampleError{File: file, Found: "models of class " + m.Class + " read no texts alone", Wanted: "a model that embeds or generates texts"}
+		return s, s.texts(m, tok, texts, int(m.MaxTokens))
 	}
-	if err != nil {
-		return nil, err
+	if m.Has(models.Encoder) && !m.Hears() {
+		s.component, s.output = models.Encoder, "encoder_last_hidden_state"
+		return s, s.texts(m, tok, texts, int(m.MaxTokens))
 	}
-	if len(s.fit) == 0 || len(s.test) == 0 {
-		return nil, &SampleError{File: file, Found: "there is too little text", Wanted: fmt.Sprintf("%d texts or %d tokens at least", 2, 2*windowTokens)}
-	}
-	return s, nil
+	return nil, &SampleError{File: file, Found: "models of class " + m.Class + " read no texts alone", Wanted: "a folder of what the model sees or hears"}
 }
 
 // windows cuts all texts, one after another, into windows of a decoder.
@@ -142,7 +157,6 @@ func (s *sample) windows(m *models.Model, tok *processors.Tokenizer, texts []str
 		}
 		s.fit = append(s.fit, f)
 	}
-	s.divide()
 	return nil
 }
 
@@ -216,7 +230,6 @@ func (s *sample) texts(m *models.Model, tok *processors.Tokenizer, texts []strin
 		}
 		s.fit = append(s.fit, feed{inputs: in})
 	}
-	s.divide()
 	return nil
 }
 
