@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"testing"
 
 	"github.com/accelhq/accel/sdk/backend"
 	"github.com/accelhq/accel/sdk/graph"
@@ -39,7 +38,7 @@ var deviceChecks = []check[*conn]{
 	{"operators", checkOperators},
 }
 
-func nodesOf(t *testing.T, dir string) int {
+func nodesOf(t T, dir string) int {
 	t.Helper()
 	m, err := graph.Load(dir)
 	if err != nil {
@@ -49,7 +48,7 @@ func nodesOf(t *testing.T, dir string) int {
 	return len(m.Graph.Nodes)
 }
 
-func checkAssess(t *testing.T, c *conn) {
+func checkAssess(t T, c *conn) {
 	for what, dir := range map[string]string{
 		"y = x + x": c.doubling(4), "a chain": c.long(64, 10), "a weight": c.weighted(16), "an operator nobody has": c.unknown(),
 	} {
@@ -84,7 +83,7 @@ func checkAssess(t *testing.T, c *conn) {
 	}
 }
 
-func checkCompile(t *testing.T, c *conn) {
+func checkCompile(t T, c *conn) {
 	e, err := c.tryCompile(&backendv1.CompileRequest{GraphDir: c.doubling(4), SmokeDims: map[string]int64{"n": 7, "unused": 3}})
 	c.must("Compile", err)
 	if e.id.GetDevice() != c.device.ID || e.id.GetEpoch() != c.device.Epoch || e.id.GetN() == 0 {
@@ -111,7 +110,7 @@ func checkCompile(t *testing.T, c *conn) {
 	}
 }
 
-func checkCompileRefuses(t *testing.T, c *conn) {
+func checkCompileRefuses(t T, c *conn) {
 	_, err := c.tryCompile(&backendv1.CompileRequest{GraphDir: c.unknown()})
 	e := c.refused("Compile of an operator that nobody has", err, backend.CodeUnsupported)
 	if !slices.Equal(e.Nodes, []string{"odd"}) {
@@ -122,7 +121,7 @@ func checkCompileRefuses(t *testing.T, c *conn) {
 	c.compile(c.doubling(4))
 }
 
-func checkMalformed(t *testing.T, c *conn) {
+func checkMalformed(t T, c *conn) {
 	good, err := os.ReadFile(filepath.Join(c.weighted(1000), graph.ModelFile))
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +172,7 @@ func checkMalformed(t *testing.T, c *conn) {
 }
 
 // Weights inside the model and beside it give the same.
-func checkWeights(t *testing.T, c *conn) {
+func checkWeights(t T, c *conn) {
 	const n = 5000
 	m, err := graph.Load(c.weighted(n))
 	if err != nil {
@@ -201,7 +200,7 @@ func checkWeights(t *testing.T, c *conn) {
 	}
 }
 
-func checkBudget(t *testing.T, c *conn) {
+func checkBudget(t T, c *conn) {
 	dir := c.weighted(1 << 18)
 	_, err := c.tryCompile(&backendv1.CompileRequest{GraphDir: dir, MemoryBudget: 4096})
 	if e := c.refused("Compile of a megabyte into a budget of 4096 bytes", err, backend.CodeOutOfMemory); e.Needed <= 4096 {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"testing"
 
 	"github.com/accelhq/accel/sdk/backend"
 	backendv1 "github.com/accelhq/accel/sdk/proto/accel/backend/v1"
@@ -43,7 +42,7 @@ func bind(b ...*backendv1.Binding) []*backendv1.Binding { return b }
 const readWrite = backendv1.MapMode_MAP_MODE_READ_WRITE
 
 // checkBindings runs with the data in every place, which must give the same.
-func checkBindings(t *testing.T, c *conn) {
+func checkBindings(t T, c *conn) {
 	const n = 1500 // more than a page, and no round number
 	const size = 4 * n
 	e := c.compile(c.doubling(n))
@@ -118,7 +117,7 @@ func checkBindings(t *testing.T, c *conn) {
 	}
 }
 
-func checkShapes(t *testing.T, c *conn) {
+func checkShapes(t T, c *conn) {
 	s := c.execute()
 	e := c.compile(c.doubling(4))
 	for _, n := range []int64{4, 1, 5, 1000, 4} {
@@ -150,7 +149,7 @@ func checkShapes(t *testing.T, c *conn) {
 	}
 }
 
-func checkWrongRuns(t *testing.T, c *conn) {
+func checkWrongRuns(t T, c *conn) {
 	e := c.compile(c.sum(4))
 	s := c.execute()
 	a, b, five := vectorIn("a", ramp(4)), vectorIn("b", ramp(4)), ramp(5)
@@ -188,7 +187,7 @@ func checkWrongRuns(t *testing.T, c *conn) {
 	s.done(s.sendRun(e.id, bind(a, b), bind(inlineOut("y"))))
 }
 
-func checkIDs(t *testing.T, c *conn) {
+func checkIDs(t T, c *conn) {
 	e := c.compile(c.doubling(4))
 	buf, mem := c.alloc(64), c.share(4096, readWrite)
 	s := c.execute()
@@ -222,7 +221,7 @@ func checkIDs(t *testing.T, c *conn) {
 	s.failed("to copy what was released", s.sendCopy(&backendv1.CopyRange{From: mem.id, To: buf, Length: 1}), backend.CodeBadState)
 }
 
-func checkRegions(t *testing.T, c *conn) {
+func checkRegions(t T, c *conn) {
 	r, err := region.Create(4096)
 	c.must("create a region", err)
 	defer r.Close()
@@ -275,7 +274,7 @@ func checkRegions(t *testing.T, c *conn) {
 	}
 }
 
-func checkBuffers(t *testing.T, c *conn) {
+func checkBuffers(t T, c *conn) {
 	s := c.execute()
 	const size = 1 << 16
 	mem := c.share(2*size, readWrite)
@@ -328,7 +327,7 @@ func checkBuffers(t *testing.T, c *conn) {
 	}
 }
 
-func checkMemory(t *testing.T, c *conn) {
+func checkMemory(t T, c *conn) {
 	_, err := c.p.RPC.Alloc(c.context(), &backendv1.AllocRequest{Device: c.device.ID, Length: 1 << 50})
 	if e := c.refused("a buffer of a petabyte", err, backend.CodeOutOfMemory); e.Needed < 1<<50 {
 		t.Errorf("the error says that %d bytes are needed", e.Needed)
@@ -343,7 +342,7 @@ func checkMemory(t *testing.T, c *conn) {
 }
 
 // checkOrder sends commands that depend on each other without waiting for any.
-func checkOrder(t *testing.T, c *conn) {
+func checkOrder(t T, c *conn) {
 	const steps = 20
 	e := c.compile(c.doubling(4))
 	s := c.execute()
@@ -373,7 +372,7 @@ func checkOrder(t *testing.T, c *conn) {
 }
 
 // checkOverlap keeps many commands open on several executables at once.
-func checkOverlap(t *testing.T, c *conn) {
+func checkOverlap(t T, c *conn) {
 	exes := []*compiled{c.compile(c.doubling(64)), c.compile(c.doubling(64)), c.compile(c.long(64, 5))}
 	s := c.execute()
 	x := bind(vectorIn("x", ramp(64)))
@@ -398,7 +397,7 @@ func checkOverlap(t *testing.T, c *conn) {
 
 // checkCancel cancels commands that run, that wait, that are over and that never
 // were. Each is answered once, and the stream goes on.
-func checkCancel(t *testing.T, c *conn) {
+func checkCancel(t T, c *conn) {
 	const n = 1 << 17
 	e := c.compile(c.long(n, 100))
 	quick := c.compile(c.doubling(4))
@@ -427,7 +426,7 @@ func checkCancel(t *testing.T, c *conn) {
 }
 
 // checkClientGone ends a stream under its commands.
-func checkClientGone(t *testing.T, c *conn) {
+func checkClientGone(t T, c *conn) {
 	e := c.compile(c.doubling(1 << 16))
 	x := bind(vectorIn("x", ramp(1<<16)))
 	for range 5 {
@@ -447,7 +446,7 @@ func checkClientGone(t *testing.T, c *conn) {
 	s.done(last)
 }
 
-func checkConcurrency(t *testing.T, c *conn) {
+func checkConcurrency(t T, c *conn) {
 	const streams, runs = 4, 25
 	exes := []*compiled{c.compile(c.doubling(256)), c.compile(c.doubling(256))}
 	var all []*stream

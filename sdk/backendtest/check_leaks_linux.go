@@ -5,7 +5,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"testing"
 
 	backendv1 "github.com/accelhq/accel/sdk/proto/accel/backend/v1"
 	"github.com/accelhq/accel/sdk/tensor"
@@ -32,7 +31,7 @@ func (c *conn) usage() usage {
 }
 
 // checkLeaks makes, uses and releases everything, again and again.
-func checkLeaks(t *testing.T, c *conn) {
+func checkLeaks(t T, c *conn) {
 	const n = 1 << 20 // elements: what leaks, leaks 4 MiB
 	const cycles = 16
 	dir := c.weighted(n)

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/accelhq/accel/sdk/backend"
@@ -49,7 +48,7 @@ func (g *gen) in(t tensor.Tensor) string {
 }
 
 // model builds the case, and runs the reference on it.
-func (k operatorCase) model(t *testing.T, dynamic bool) (*graph.Model, map[string]tensor.Tensor, map[string]tensor.Tensor) {
+func (k operatorCase) model(t T, dynamic bool) (*graph.Model, map[string]tensor.Tensor, map[string]tensor.Tensor) {
 	t.Helper()
 	seed := fnv.New64()
 	seed.Write([]byte(k.name))
@@ -88,7 +87,7 @@ const maxDeaths = 5
 
 // checkOperators runs those cases that Assess takes, with known shapes and, where
 // the device takes them, with symbolic ones.
-func checkOperators(t *testing.T, c *conn) {
+func checkOperators(t T, c *conn) {
 	ways := map[string]bool{"known shapes": false}
 	if !c.device.StaticShapes {
 		ways["symbolic shapes"] = true

@@ -5,7 +5,6 @@ import (
 	"os"
 	"runtime"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/accelhq/accel/sdk/backend"
@@ -27,7 +26,7 @@ var processChecks = []check[*suite]{
 	{"terminated", checkTerminated},
 }
 
-func checkDescribe(t *testing.T, s *suite) {
+func checkDescribe(t T, s *suite) {
 	c := s.fresh(t)
 	r, err := c.p.RPC.Describe(c.context(), &backendv1.DescribeRequest{})
 	c.must("Describe", err)
@@ -54,7 +53,7 @@ func checkDescribe(t *testing.T, s *suite) {
 	}
 }
 
-func checkConfigure(t *testing.T, s *suite) {
+func checkConfigure(t T, s *suite) {
 	c := s.fresh(t)
 	set := func(settings string) ([]string, error) {
 		r, err := c.p.RPC.Configure(c.context(), &backendv1.ConfigureRequest{SettingsJson: settings})
@@ -81,7 +80,7 @@ func checkConfigure(t *testing.T, s *suite) {
 	late.refused("to configure while the devices are watched", err, backend.CodeBadState)
 }
 
-func checkWatch(t *testing.T, s *suite) {
+func checkWatch(t T, s *suite) {
 	c := s.configured(t)
 	list := c.devices()
 	if len(list) == 0 {
@@ -115,7 +114,7 @@ func checkWatch(t *testing.T, s *suite) {
 	}
 }
 
-func checkUnknownDevice(t *testing.T, s *suite) {
+func checkUnknownDevice(t T, s *suite) {
 	c := s.configured(t)
 	c.device.ID = "no such device"
 	_, err := c.assess(c.doubling(4))
@@ -135,7 +134,7 @@ func checkUnknownDevice(t *testing.T, s *suite) {
 }
 
 // Two processes of one backend live side by side, and do not know each other's ids.
-func checkTwoProcesses(t *testing.T, s *suite) {
+func checkTwoProcesses(t T, s *suite) {
 	a, b := s.configured(t), s.configured(t)
 	for _, d := range a.devices() {
 		if d.Health != backend.Healthy || s.target.Devices != nil && !s.target.Devices(d) {
@@ -152,7 +151,7 @@ func checkTwoProcesses(t *testing.T, s *suite) {
 	}
 }
 
-func checkHostGone(t *testing.T, s *suite) {
+func checkHostGone(t T, s *suite) {
 	c := s.configured(t)
 	c.devices()
 	if err := c.p.CloseHost(); err != nil {
@@ -163,9 +162,9 @@ func checkHostGone(t *testing.T, s *suite) {
 	}
 }
 
-func checkTerminated(t *testing.T, s *suite) {
+func checkTerminated(t T, s *suite) {
 	if runtime.GOOS == "windows" {
-		t.Skip("Windows has no SIGTERM")
+		t.Skipf("Windows has no SIGTERM")
 	}
 	for _, sig := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
 		c := s.configured(t)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"reflect"
 	"slices"
-	"testing"
 
 	"github.com/accelhq/accel/sdk/backend"
 	"github.com/accelhq/accel/sdk/graph"
@@ -38,7 +37,7 @@ func sequenceOf(v ...graph.Datum) graph.Datum {
 
 // checkValues passes strings, sequences and optionals through devices that say that
 // they take them, and sees that all others refuse.
-func checkValues(t *testing.T, c *conn) {
+func checkValues(t T, c *conn) {
 	floats := graph.TensorType(tensor.Float32, graph.Known(3))
 	one, two := graph.TensorDatum(tensor.Floats(tensor.Shape{3}, 1, 2, 3)), graph.TensorDatum(tensor.Floats(tensor.Shape{3}, -1, 0.5, 7))
 	bytes3, err := tensor.New(tensor.Float32, tensor.Shape{3 << 20})

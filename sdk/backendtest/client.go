@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"testing"
 	"time"
 
 	"google.golang.org/grpc"
@@ -19,7 +18,7 @@ import (
 // conn is what a check has of a backend: calls that end the check when they fail,
 // and that are bounded in time.
 type conn struct {
-	t       *testing.T
+	t       T
 	suite   *suite
 	p       *Process
 	device  backend.Device

@@ -3,7 +3,6 @@ package backendtest
 import (
 	"os"
 	"path/filepath"
-	"testing"
 
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
@@ -11,7 +10,7 @@ import (
 
 // write writes a model into a folder of its own. It does not sync, as graph.Save
 // would: there are many.
-func write(t *testing.T, m *graph.Model) string {
+func write(t T, m *graph.Model) string {
 	t.Helper()
 	data, err := graph.Marshal(m)
 	if err != nil {
@@ -20,7 +19,7 @@ func write(t *testing.T, m *graph.Model) string {
 	return writeFile(t, data)
 }
 
-func writeFile(t *testing.T, data []byte) string {
+func writeFile(t T, data []byte) string {
 	t.Helper()
 	dir, err := filepath.Abs(t.TempDir())
 	if err == nil {
@@ -32,7 +31,7 @@ func writeFile(t *testing.T, data []byte) string {
 	return dir
 }
 
-func build(t *testing.T, b *graph.Builder) *graph.Model {
+func build(t T, b *graph.Builder) *graph.Model {
 	t.Helper()
 	m, err := b.Model()
 	if err != nil {

@@ -10,6 +10,7 @@
 package backendtest
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -41,28 +42,53 @@ func (t Target) withDefaults() Target {
 	return t
 }
 
+// T is what a check needs of a test: *testing.T has it, and so has a check that
+// Check runs outside of tests.
+type T interface {
+	Helper()
+	Cleanup(func())
+	Context() context.Context
+	TempDir() string
+	Failed() bool
+	Error(args ...any)
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Logf(format string, args ...any)
+	Skipf(format string, args ...any)
+}
+
 // check is one promise of the protocol.
-type check[T any] struct {
+type check[Of any] struct {
 	name string
-	run  func(*testing.T, T)
+	run  func(T, Of)
 }
 
 // Run tests a backend: its process, and each of its devices.
 func Run(t *testing.T, target Target) {
 	t.Helper()
-	s := &suite{target: target.withDefaults()}
-	t.Cleanup(func() { s.drop() })
+	s := newSuite(target)
+	t.Cleanup(s.drop)
+	s.walk(func(name string, run func(T)) {
+		t.Run(name, func(t *testing.T) { run(t) })
+	})
+}
+
+// devicesCheck is the check that finds the devices for the checks after it.
+const devicesCheck = "devices"
+
+// walk goes through the checks: those of the process, and then of each device,
+// whose names are "device ID/NAME".
+func (s *suite) walk(each func(name string, run func(T))) {
 	for _, c := range processChecks {
-		t.Run(c.name, func(t *testing.T) { c.run(t, s) })
+		each(c.name, func(t T) { c.run(t, s) })
 	}
 	var devices []backend.Device
-	t.Run("devices", func(t *testing.T) { devices = s.chosen(t) })
+	each(devicesCheck, func(t T) { devices = s.chosen(t) })
 	for _, d := range devices {
-		t.Run("device "+d.ID, func(t *testing.T) {
-			for _, c := range deviceChecks {
-				t.Run(c.name, func(t *testing.T) { c.run(t, s.connect(t, d.ID)) })
-			}
-		})
+		for _, c := range deviceChecks {
+			each("device "+d.ID+"/"+c.name, func(t T) { c.run(t, s.connect(t, d.ID)) })
+		}
 	}
 }
 
@@ -73,6 +99,8 @@ type suite struct {
 	end     func()
 }
 
+func newSuite(target Target) *suite { return &suite{target: target.withDefaults()} }
+
 // drop ends the shared process.
 func (s *suite) drop() {
 	if s.end != nil {
@@ -82,7 +110,7 @@ func (s *suite) drop() {
 }
 
 // chosen lists the devices that are to be tested.
-func (s *suite) chosen(t *testing.T) []backend.Device {
+func (s *suite) chosen(t T) []backend.Device {
 	c := s.fresh(t)
 	var chosen []backend.Device
 	for _, d := range c.devices() {
@@ -101,17 +129,18 @@ func (s *suite) chosen(t *testing.T) []backend.Device {
 }
 
 // fresh starts a process of its own for one check.
-func (s *suite) fresh(t *testing.T) *conn {
+func (s *suite) fresh(t T) *conn {
 	t.Helper()
-	p, err := Start(t, s.target)
+	p, end, err := launch(s.target)
 	if err != nil {
 		t.Fatalf("cannot start the backend: %v", err)
 	}
+	t.Cleanup(end)
 	return &conn{t: t, suite: s, p: p, timeout: s.target.Timeout}
 }
 
 // configured is fresh, after Configure.
-func (s *suite) configured(t *testing.T) *conn {
+func (s *suite) configured(t T) *conn {
 	t.Helper()
 	c := s.fresh(t)
 	c.configure(s.target.Settings)
@@ -120,7 +149,7 @@ func (s *suite) configured(t *testing.T) *conn {
 
 // connect gives a device of the shared process, which is started anew where a
 // check before ended it.
-func (s *suite) connect(t *testing.T, device string) *conn {
+func (s *suite) connect(t T, device string) *conn {
 	t.Helper()
 	if s.process != nil && s.process.client.Exited() {
 		s.drop()
