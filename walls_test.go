@@ -16,7 +16,7 @@ const module = "github.com/accelhq/accel/"
 // coreOrder is the way of data through core (docs/architecture.md, "Rooms"): a
 // package imports only packages that stand above it.
 var coreOrder = []string{
-	"config", "hub", "checkpoint", "tensorfile", "models", "processors", "quantize", "lower", "route", "backends", "hosts",
+	"config", "hub", "checkpoint", "tensorfile", "models", "processors", "quantize", "lower", "route", "installed", "hosts",
 	"kvcache", "schedule", "tasks", "engine", "verify", "bench", "server",
 }
 

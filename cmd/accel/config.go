@@ -84,7 +84,7 @@ func newConfigSchema(a *app) *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			// The defaults of this machine's cache folders are no part of the description.
 			def := config.Default()
-			def.Cache.Dir, def.Hub.Cache = "", ""
+			def.Cache.Dir, def.Hub.Cache, def.Hosts.Installed = "", "", ""
 			b, err := config.Schema(def, run)
 			if err != nil {
 				return err

@@ -6,6 +6,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 )
 
@@ -90,7 +91,8 @@ type Backend struct {
 
 // Hosts says how backend processes are found, started and restarted.
 type Hosts struct {
-	SearchPath   []string      `koanf:"search_path" env:"ACCEL_BACKEND_PATH" list:"path" path:"true" doc:"Folders looked through for accel-backend-NAME, before the folder 'backends' beside the accel program."`
+	SearchPath   []string      `koanf:"search_path" env:"ACCEL_BACKEND_PATH" list:"path" path:"true" doc:"Folders looked through for accel-backend-NAME, before those installed and the folder 'backends' beside the accel program."`
+	Installed    string        `koanf:"installed" path:"true" doc:"Folder of the backends that 'accel backends install' took; by default accel/backends in the user's data folder."`
 	StartTimeout time.Duration `koanf:"start_timeout" min:"1" doc:"How long a backend may take to start and describe itself."`
 	Backoff      Backoff       `koanf:"backoff" doc:"Waits between restarts in a row, doubled from first up to max. The first restart is immediate, and a while without a death ends the row."`
 }
@@ -220,6 +222,7 @@ func Default() Config {
 		Fallback: Fallback{Policy: "warn", RestartWait: 5 * time.Second},
 		Split:    "auto",
 		Hosts: Hosts{
+			Installed:    installedBackends(),
 			StartTimeout: 15 * time.Second,
 			Backoff:      Backoff{First: 100 * time.Millisecond, Max: 30 * time.Second},
 		},
@@ -247,6 +250,24 @@ func Default() Config {
 		},
 		Log: Log{Level: "info", Format: "auto"},
 	}
+}
+
+// installedBackends is a folder where each system keeps what belongs to a user and is
+// not to be lost.
+func installedBackends() string {
+	dir, err := os.UserHomeDir()
+	switch runtime.GOOS {
+	case "windows":
+		dir, err = os.UserCacheDir() // %LocalAppData%
+	case "darwin":
+		dir, err = os.UserConfigDir() // Application Support
+	default:
+		dir = filepath.Join(dir, ".local", "share")
+	}
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, "accel", "backends")
 }
 
 // defaultRun is a run of which nothing was said.

@@ -25,12 +25,13 @@ var reserved = []string{
 }
 
 // foreign are variables of huggingface_hub (https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables)
-// and the keys that they are defaults of: a file goes over them. Later ones go over earlier ones.
+// and freedesktop.org, and the keys that they are defaults of: a file goes over them. Later ones go over earlier ones.
 var foreign = []struct {
 	name, key string
 	value     func(string) any // nil: as it stands
 }{
 	{"XDG_CACHE_HOME", "hub.cache", below("huggingface", "hub")},
+	{"XDG_DATA_HOME", "hosts.installed", below("accel", "backends")}, // freedesktop.org's
 	{"HF_HOME", "hub.cache", below("hub")},
 	{"HUGGINGFACE_HUB_CACHE", "hub.cache", nil},
 	{"HF_HUB_CACHE", "hub.cache", nil},

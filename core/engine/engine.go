@@ -14,6 +14,7 @@ import (
 	"github.com/accelhq/accel/core/checkpoint"
 	"github.com/accelhq/accel/core/config"
 	"github.com/accelhq/accel/core/hosts"
+	"github.com/accelhq/accel/core/installed"
 	"github.com/accelhq/accel/core/lower"
 	"github.com/accelhq/accel/core/route"
 	"github.com/accelhq/accel/core/tasks"
@@ -49,24 +50,11 @@ func New(c config.Config, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	known := map[string]hosts.Backend{}
-	for name, b := range c.Backends {
-		h := hosts.Backend{Path: b.Path, Args: b.Args, Disabled: b.Disabled, Env: map[string]string{}}
-		for k, v := range b.Env {
-			h.Env[k] = v.Reveal()
-		}
-		if len(b.Settings) > 0 {
-			if h.Settings, err = json.Marshal(b.Settings); err != nil {
-				return nil, fmt.Errorf("backends.%s.settings: %w", name, err)
-			}
-		}
-		known[name] = h
+	where, err := Backends(c, o)
+	if err != nil {
+		return nil, err
 	}
-	manager, err := hosts.New(hosts.Options{
-		Backends: known, Path: c.Hosts.SearchPath, Beside: o.Beside, Logger: o.Log.Named("hosts"),
-		Timeouts: hosts.Timeouts{Start: c.Hosts.StartTimeout},
-		Restart:  hosts.Restart{Base: c.Hosts.Backoff.First, Max: c.Hosts.Backoff.Max},
-	})
+	manager, err := hosts.New(where)
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +64,32 @@ func New(c config.Config, o Options) (*Engine, error) {
 		e.models[name] = &model{name: name, config: m, opened: make(chan struct{})}
 	}
 	return e, nil
+}
+
+// Backends are the options of hosts that a configuration stands for.
+func Backends(c config.Config, o Options) (hosts.Options, error) {
+	known := map[string]hosts.Backend{}
+	for name, b := range c.Backends {
+		h := hosts.Backend{Path: b.Path, Args: b.Args, Disabled: b.Disabled, Env: map[string]string{}}
+		for k, v := range b.Env {
+			h.Env[k] = v.Reveal()
+		}
+		if len(b.Settings) > 0 {
+			var err error
+			if h.Settings, err = json.Marshal(b.Settings); err != nil {
+				return hosts.Options{}, fmt.Errorf("backends.%s.settings: %w", name, err)
+			}
+		}
+		known[name] = h
+	}
+	if o.Log == nil {
+		o.Log = hclog.NewNullLogger()
+	}
+	return hosts.Options{
+		Backends: known, Path: c.Hosts.SearchPath, Installed: installed.Open(c.Hosts.Installed), Beside: o.Beside, Logger: o.Log.Named("hosts"),
+		Timeouts: hosts.Timeouts{Start: c.Hosts.StartTimeout},
+		Restart:  hosts.Restart{Base: c.Hosts.Backoff.First, Max: c.Hosts.Backoff.Max},
+	}, nil
 }
 
 // Start starts the backends and then opens and places the models, in parallel and

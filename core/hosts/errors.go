@@ -49,6 +49,7 @@ const (
 	StartOutput  StartCause = "output"  // it printed something else than the handshake
 	StartVersion StartCause = "version" // it speaks another version of the protocol
 	StartRefused StartCause = "refused" // it refused its settings, or answered nonsense
+	StartChanged StartCause = "changed" // it is installed, and no longer what was installed
 )
 
 // StartError says why a backend's process did not become usable.
@@ -80,7 +81,7 @@ func (e *StartError) Unwrap() error { return e.Err }
 
 // permanent reports whether starting again can't help until a person has acted.
 func (e *StartError) permanent() bool {
-	return e.Cause == StartVersion || e.Cause == StartRefused
+	return e.Cause == StartVersion || e.Cause == StartRefused || e.Cause == StartChanged
 }
 
 // CrashedError (BACKEND_CRASHED) says that a backend's process ended while, or

@@ -1,6 +1,7 @@
 package hosts
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/accelhq/accel/core/installed"
 )
 
 const filePrefix = "accel-backend-"
@@ -23,25 +26,47 @@ func fileSuffix() string {
 	return ""
 }
 
-// folders are the places where backends lie, in the order of search.
-func (o *Options) folders() []string {
-	dirs := slices.Clone(o.Path)
-	if o.Beside != "" {
-		dirs = append(dirs, o.Beside)
-	}
-	return slices.DeleteFunc(dirs, func(d string) bool { return d == "" })
+// Origin says how a backend's program is known.
+type Origin string
+
+// Origins, in the order in which they are looked at. A backend is found in no other
+// way: what merely lies on the machine is not run.
+const (
+	Configured Origin = "configured"  // its path is in the configuration
+	SearchPath Origin = "search path" // in a folder that the user named
+	Installed  Origin = "installed"   // by `accel backends install`; its files are checked at each start
+	Beside     Origin = "beside"      // came with this program
+)
+
+// candidate is a program that may stand for a backend, or a folder of such.
+type candidate struct {
+	path   string
+	origin Origin
 }
 
-// names are the backends that are configured or lie in the folders, sorted.
+// folders are the places where backends lie, beside those installed.
+func (o *Options) folders() []candidate {
+	var list []candidate
+	for _, dir := range o.Path {
+		list = append(list, candidate{dir, SearchPath})
+	}
+	list = append(list, candidate{o.Beside, Beside})
+	return slices.DeleteFunc(list, func(p candidate) bool { return p.path == "" })
+}
+
+// names are the backends that are configured, installed or lie in the folders, sorted.
 func (o *Options) names() []string {
-	var names []string
+	names, err := o.Installed.Names()
+	if err != nil {
+		o.Logger.Warn("can't look for installed backends", "folder", o.Installed.Dir(), "error", err)
+	}
 	for name := range o.Backends {
 		names = append(names, name)
 	}
 	for _, dir := range o.folders() {
-		entries, err := os.ReadDir(dir)
+		entries, err := os.ReadDir(dir.path)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			o.Logger.Warn("can't look for backends", "folder", dir, "error", err)
+			o.Logger.Warn("can't look for backends", "folder", dir.path, "error", err)
 		}
 		for _, e := range entries {
 			name, ok := strings.CutPrefix(e.Name(), filePrefix)
@@ -58,30 +83,63 @@ func (o *Options) names() []string {
 }
 
 // find returns the program of a backend: the configured path, else the first
-// usable file of its name in the folders.
-func (o *Options) find(name string) (string, error) {
+// usable file of its name in the folders or among the installed ones.
+func (o *Options) find(name string) (candidate, error) {
 	notFound := &NotFoundError{Backend: name}
+	file := filePrefix + name + fileSuffix()
+	var candidates []candidate
 	if path := o.Backends[name].Path; path != "" {
-		notFound.Looked = []string{path}
+		candidates = []candidate{{path, Configured}}
 		notFound.Remedy = "correct the path in the configuration"
 	} else {
-		file := filePrefix + name + fileSuffix()
 		for _, dir := range o.folders() {
-			notFound.Looked = append(notFound.Looked, filepath.Join(dir, file))
+			if dir.origin == Beside {
+				candidates = append(candidates, o.installed(name, notFound)...)
+			}
+			candidates = append(candidates, candidate{filepath.Join(dir.path, file), dir.origin})
 		}
-		notFound.Remedy = fmt.Sprintf("put %s into one of the folders, name its folder in ACCEL_BACKEND_PATH, or give its path in the configuration", file)
+		if o.Beside == "" {
+			candidates = append(candidates, o.installed(name, notFound)...)
+		}
+		orDefault(&notFound.Remedy, fmt.Sprintf("install it (accel backends install FILE), put %s into one of the folders, name its folder in ACCEL_BACKEND_PATH, or give its path in the configuration", file))
 	}
-	for _, path := range notFound.Looked {
-		problem, remedy := unusable(path)
+	for _, c := range candidates {
+		notFound.Looked = append(notFound.Looked, c.path)
+		problem, remedy := unusable(c.path)
 		if problem == "" {
-			return filepath.Abs(path)
+			path, err := filepath.Abs(c.path)
+			return candidate{path, c.origin}, err
 		}
 		if remedy != "" {
-			notFound.Refused = append(notFound.Refused, path+" "+problem)
+			notFound.Refused = append(notFound.Refused, c.path+" "+problem)
 			notFound.Remedy = remedy
 		}
 	}
-	return "", notFound
+	return candidate{}, notFound
+}
+
+// installed is the program that was installed, if one was.
+func (o *Options) installed(name string, notFound *NotFoundError) []candidate {
+	in, err := o.Installed.Find(name)
+	if missing := (*installed.NotInstalledError)(nil); errors.As(err, &missing) {
+		return nil
+	}
+	if err != nil {
+		notFound.Refused = append(notFound.Refused, err.Error())
+		notFound.Remedy = "install it again, or remove it"
+		return nil
+	}
+	return []candidate{{in.Path(), Installed}}
+}
+
+// Find returns the program that stands for a backend's name, and how it is known; an
+// error is a *NotFoundError. An installed one is checked: *installed.ChangedError.
+func (o *Options) Find(ctx context.Context, name string) (path string, origin Origin, err error) {
+	p, err := o.find(name)
+	if err == nil && p.origin == Installed {
+		_, err = o.Installed.Verify(ctx, name)
+	}
+	return p.path, p.origin, err
 }
 
 // unusable says why a file can't be run as a backend, and what to do about it. A

@@ -60,7 +60,8 @@ func TestFind(t *testing.T) {
 		{name: "plain", says: []string{"is not executable", "chmod +x"}},
 		{name: "folder", says: []string{"is not a file"}},
 	} {
-		path, err := o.find(c.name)
+		found, err := o.find(c.name)
+		path := found.path
 		if path != c.path || (err == nil) != (c.says == nil) {
 			t.Errorf("%s: found %q, %v", c.name, path, err)
 			continue

@@ -30,6 +30,7 @@ const (
 type BackendStatus struct {
 	Name         string            `json:"name"`
 	Path         string            `json:"path,omitempty"`
+	Origin       Origin            `json:"origin,omitempty"` // how the path is known
 	State        State             `json:"state"`
 	Reason       string            `json:"reason,omitempty"`
 	Remedy       string            `json:"remedy,omitempty"`
@@ -70,14 +71,14 @@ func newHost(m *Manager, name string) *host {
 	h := &host{m: m, name: name, log: m.opts.Logger.With("backend", name),
 		gate: semaphore.NewWeighted(everyone), wake: make(chan struct{}, 1)}
 	h.status = BackendStatus{Name: name, State: Stopped, Reason: "not started"}
-	path, err := m.opts.find(name)
+	p, err := m.opts.find(name)
 	switch {
 	case m.opts.Backends[name].Disabled:
 		h.status.Reason, h.status.Remedy = "disabled in the configuration", "enable it there"
 	case err != nil:
 		h.failed(Undetected, err)
 	}
-	h.status.Path = path
+	h.status.Path, h.status.Origin = p.path, p.origin
 	return h
 }
 
@@ -170,7 +171,7 @@ func (h *host) supervise() {
 		h.ended(ctx, &rest, l)
 	}
 	h.set(func(s *BackendStatus) {
-		*s = BackendStatus{Name: h.name, Path: s.Path, State: Stopped, Reason: "closed", Restarts: s.Restarts, Version: s.Version, LastExit: s.LastExit, Stderr: s.Stderr}
+		*s = BackendStatus{Name: h.name, Path: s.Path, Origin: s.Origin, State: Stopped, Reason: "closed", Restarts: s.Restarts, Version: s.Version, LastExit: s.LastExit, Stderr: s.Stderr}
 		if h.attempts == 0 {
 			h.attempts, h.lastErr = 1, ErrClosed
 		}

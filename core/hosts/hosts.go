@@ -20,6 +20,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/accelhq/accel/core/installed"
 	"github.com/accelhq/accel/sdk/backend"
 )
 
@@ -31,6 +32,8 @@ type Options struct {
 	Backends map[string]Backend
 	// Path are the folders to look in, in order ($ACCEL_BACKEND_PATH).
 	Path []string
+	// Installed are those that the user installed, looked at after Path; nil: none.
+	Installed *installed.Store
 	// Beside is the folder beside the program, looked in last.
 	Beside string
 	// Logger receives what the backends say and what becomes of them.

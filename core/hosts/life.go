@@ -57,11 +57,17 @@ type life struct {
 // launch starts a process and makes it usable, or says why it is not. Nothing is
 // left of a process that did not become usable.
 func (h *host) launch(ctx context.Context) (*life, error) {
-	path, err := h.m.opts.find(h.name)
+	found, err := h.m.opts.find(h.name)
 	if err != nil {
 		return nil, err
 	}
-	h.set(func(s *BackendStatus) { s.Path = path })
+	path := found.path
+	h.set(func(s *BackendStatus) { s.Path, s.Origin = path, found.origin })
+	if found.origin == Installed {
+		if _, err := h.m.opts.Installed.Verify(ctx, h.name); err != nil {
+			return nil, &StartError{Backend: h.name, Path: path, Cause: StartChanged, Detail: err.Error(), Err: err}
+		}
+	}
 	dir, err := socketDir(h.m.base)
 	if err != nil {
 		return nil, &StartError{Backend: h.name, Path: path, Cause: StartExec, Detail: "no folder for its socket: " + err.Error(), Err: err}

@@ -1,4 +1,4 @@
-package backends
+package installed
 
 import (
 	"archive/tar"
@@ -132,7 +132,7 @@ func TestInstall(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for what, i := range map[string]Installed{"returned": in, "found": found} {
+			for what, i := range map[string]Backend{"returned": in, "found": found} {
 				if i.Name != "fancy" || i.Version != "1.2.0" || *i.API != (API{1, 1}) || i.Source != from || i.SHA256 != sumOf(string(data)) ||
 					i.Bytes != int64(len(program)+len("library")) || i.Path() != filepath.Join(s.Dir(), "fancy", "accel-backend-fancy") || i.At.IsZero() {
 					t.Errorf("%s: %+v", what, i)

@@ -1,4 +1,4 @@
-package backends
+package installed
 
 import (
 	"archive/tar"

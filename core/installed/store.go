@@ -1,11 +1,11 @@
-// Package backends keeps the backends that a user installed: it unpacks and checks
+// Package installed keeps the backends that a user installed: it unpacks and checks
 // their archives, and knows later whether a file of theirs is still what was installed.
 // It runs none of them.
 //
 // DIR/NAME holds what the archive held and installed.json, the record. It is written
 // beside and renamed; a lock in DIR keeps two commands apart. What a power cut tears is
 // found by its checksum.
-package backends
+package installed
 
 import (
 	"bytes"
@@ -43,10 +43,15 @@ type Store struct{ dir string }
 func Open(dir string) *Store { return &Store{dir} }
 
 // Dir is the store's folder.
-func (s *Store) Dir() string { return s.dir }
+func (s *Store) Dir() string {
+	if s == nil {
+		return ""
+	}
+	return s.dir
+}
 
-// Installed is a backend of the store.
-type Installed struct {
+// Backend is a backend of the store.
+type Backend struct {
 	Name     string            `json:"name"`
 	Version  string            `json:"version,omitempty"`  // empty: it came without a manifest, and says so itself
 	API      *API              `json:"api,omitempty"`      // likewise
@@ -62,7 +67,7 @@ type Installed struct {
 }
 
 // Path is where the program lies.
-func (i *Installed) Path() string { return filepath.Join(i.Dir, filepath.FromSlash(i.Program)) }
+func (i *Backend) Path() string { return filepath.Join(i.Dir, filepath.FromSlash(i.Program)) }
 
 // InstallOptions say how to install.
 type InstallOptions struct {
@@ -125,48 +130,48 @@ func (e *ChangedError) Error() string {
 // program called accel-backend-NAME. Nothing of it is run, and nothing is left of what
 // is refused. Errors: *ArchiveError, *ManifestError, *IncompatibleError, *ChecksumError,
 // *ExistsError, the file system's.
-func (s *Store) Install(ctx context.Context, file string, o InstallOptions) (installed Installed, err error) {
+func (s *Store) Install(ctx context.Context, file string, o InstallOptions) (installed Backend, err error) {
 	if s.dir == "" {
-		return Installed{}, errors.New("there is no folder for installed backends: set hosts.installed")
+		return Backend{}, errors.New("there is no folder for installed backends: set hosts.installed")
 	}
 	file, err = filepath.Abs(file)
 	if err != nil {
-		return Installed{}, err
+		return Backend{}, err
 	}
 	f, err := os.Open(file)
 	if err != nil {
-		return Installed{}, err
+		return Backend{}, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return Installed{}, err
+		return Backend{}, err
 	}
 	if !info.Mode().IsRegular() {
-		return Installed{}, &ArchiveError{Archive: file, Problem: "it is no file"}
+		return Backend{}, &ArchiveError{Archive: file, Problem: "it is no file"}
 	}
 	if info.Size() == 0 || info.Size() > maxBytes {
-		return Installed{}, &ArchiveError{Archive: file, Problem: fmt.Sprintf("it has %d bytes, wanted are 1 to %d", info.Size(), int64(maxBytes))}
+		return Backend{}, &ArchiveError{Archive: file, Problem: fmt.Sprintf("it has %d bytes, wanted are 1 to %d", info.Size(), int64(maxBytes))}
 	}
 	sum, err := s.checkSource(ctx, file, f, info.Size(), o)
 	if err != nil {
-		return Installed{}, err
+		return Backend{}, err
 	}
 	unlock, err := s.lock(ctx)
 	if err != nil {
-		return Installed{}, err
+		return Backend{}, err
 	}
 	defer unlock()
 	work, err := os.MkdirTemp(s.dir, ".new-")
 	if err != nil {
-		return Installed{}, err
+		return Backend{}, err
 	}
 	defer os.RemoveAll(work)
 	var head [4]byte
 	if _, err := f.ReadAt(head[:], 0); err != nil && err != io.EOF {
-		return Installed{}, err
+		return Backend{}, err
 	}
-	in := Installed{Source: file, SHA256: sum, At: time.Now().UTC().Truncate(time.Second)}
+	in := Backend{Source: file, SHA256: sum, At: time.Now().UTC().Truncate(time.Second)}
 	from := work
 	if kind := formatOf(head[:]); kind == aProgram {
 		err = in.takeProgram(file, f, work, o.Name)
@@ -176,7 +181,7 @@ func (s *Store) Install(ctx context.Context, file string, o InstallOptions) (ins
 		from, err = in.takeArchive(ctx, file, f, kind, work)
 	}
 	if err != nil {
-		return Installed{}, err
+		return Backend{}, err
 	}
 	in.Bytes, err = in.check(ctx, from)
 	if wrong := (*ChangedError)(nil); errors.As(err, &wrong) {
@@ -184,7 +189,7 @@ func (s *Store) Install(ctx context.Context, file string, o InstallOptions) (ins
 		err = &ManifestError{Field: "files", Problem: fmt.Sprintf("%q %s", filepath.ToSlash(name), wrong.Problem)}
 	}
 	if err != nil {
-		return Installed{}, err
+		return Backend{}, err
 	}
 	return in, s.put(&in, from, o.Replace)
 }
@@ -234,7 +239,7 @@ func (c *counted) Write(p []byte) (int, error) {
 }
 
 // takeProgram copies a program without a manifest.
-func (in *Installed) takeProgram(file string, f *os.File, work, name string) error {
+func (in *Backend) takeProgram(file string, f *os.File, work, name string) error {
 	if name == "" {
 		var ok bool
 		if name, ok = strings.CutPrefix(strings.TrimSuffix(filepath.Base(file), ".exe"), programPrefix); !ok {
@@ -261,7 +266,7 @@ func (in *Installed) takeProgram(file string, f *os.File, work, name string) err
 }
 
 // takeArchive unpacks an archive, reads its manifest and returns the folder where that lies.
-func (in *Installed) takeArchive(ctx context.Context, file string, f *os.File, kind format, work string) (string, error) {
+func (in *Backend) takeArchive(ctx context.Context, file string, f *os.File, kind format, work string) (string, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return "", err
 	}
@@ -336,7 +341,7 @@ func readBounded(file string) ([]byte, error) {
 }
 
 // check holds the files in dir against their checksums and gives their size.
-func (in *Installed) check(ctx context.Context, dir string) (int64, error) {
+func (in *Backend) check(ctx context.Context, dir string) (int64, error) {
 	var total int64
 	for _, name := range slices.Sorted(maps.Keys(in.Files)) {
 		at := filepath.Join(dir, filepath.FromSlash(name))
@@ -375,7 +380,7 @@ func sumFile(ctx context.Context, file string) (int64, string, error) {
 }
 
 // put moves a finished folder to its place.
-func (s *Store) put(in *Installed, from string, replace bool) error {
+func (s *Store) put(in *Backend, from string, replace bool) error {
 	data, err := json.MarshalIndent(in, "", "  ")
 	if err != nil {
 		return err
@@ -449,51 +454,51 @@ func (s *Store) Names() ([]string, error) {
 
 // Find gives an installed backend as its record says: *NotInstalledError, or
 // *ChangedError where the record can't be read.
-func (s *Store) Find(name string) (Installed, error) {
+func (s *Store) Find(name string) (Backend, error) {
 	names, err := s.Names()
 	if err != nil {
-		return Installed{}, err
+		return Backend{}, err
 	}
 	if !slices.Contains(names, name) {
-		return Installed{}, &NotInstalledError{name, names}
+		return Backend{}, &NotInstalledError{name, names}
 	}
 	return s.read(name)
 }
 
-func (s *Store) read(name string) (Installed, error) {
+func (s *Store) read(name string) (Backend, error) {
 	dir := filepath.Join(s.dir, name)
 	file := filepath.Join(dir, recordFile)
 	data, err := readBounded(file)
 	if err != nil {
-		return Installed{}, &ChangedError{name, file, "can't be read: " + err.Error()}
+		return Backend{}, &ChangedError{name, file, "can't be read: " + err.Error()}
 	}
 	in, err := parseRecord(data)
 	if err == nil && in.Name != name {
 		err = fmt.Errorf("is of backend %q", in.Name)
 	}
 	if err != nil {
-		return Installed{}, &ChangedError{name, file, err.Error()}
+		return Backend{}, &ChangedError{name, file, err.Error()}
 	}
 	in.Dir = dir
 	return in, nil
 }
 
 // parseRecord reads a record; what it names lies inside the backend's folder.
-func parseRecord(data []byte) (Installed, error) {
-	var in Installed
+func parseRecord(data []byte) (Backend, error) {
+	var in Backend
 	if len(data) > maxManifest {
 		return in, errors.New("is too long to be a record")
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	if err := d.Decode(&in); err != nil {
-		return Installed{}, fmt.Errorf("is no record: %w", err)
+		return Backend{}, fmt.Errorf("is no record: %w", err)
 	}
 	if !NameForm.MatchString(in.Name) || in.Files[in.Program] == "" {
-		return Installed{}, errors.New("is no record: it names no program")
+		return Backend{}, errors.New("is no record: it names no program")
 	}
 	for name, sum := range in.Files {
 		if clean, err := entryPath(name); err != nil || clean != name || clean == "." || !isSum(sum) {
-			return Installed{}, fmt.Errorf("is no record: it lists %.100q", name)
+			return Backend{}, fmt.Errorf("is no record: it lists %.100q", name)
 		}
 	}
 	return in, nil
@@ -501,10 +506,10 @@ func parseRecord(data []byte) (Installed, error) {
 
 // Verify finds an installed backend and reads all its files: *NotInstalledError, or
 // *ChangedError where one is not what was installed.
-func (s *Store) Verify(ctx context.Context, name string) (Installed, error) {
+func (s *Store) Verify(ctx context.Context, name string) (Backend, error) {
 	in, err := s.Find(name)
 	if err != nil {
-		return Installed{}, err
+		return Backend{}, err
 	}
 	_, err = in.check(ctx, in.Dir)
 	return in, err
