@@ -13,36 +13,56 @@ import (
 )
 
 func newBackends(a *app) *cobra.Command {
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use:   "backends [NAME...]",
-		Short: "List the backends, the vendor libraries that they found, and why one does not start",
-		RunE: func(c *cobra.Command, args []string) error {
-			return a.withMachine(c.Context(), func(backends []hosts.BackendStatus, devices []hosts.DeviceStatus) error {
-				var known []string
-				var rows []hosts.BackendStatus
-				for _, b := range backends {
-					known = append(known, b.Name)
-					if len(args) == 0 || slices.Contains(args, b.Name) {
-						rows = append(rows, b)
-					}
-				}
-				for _, name := range args {
-					if slices.Contains(known, name) {
-						continue
-					}
-					e := &notFoundError{fmt.Sprintf("there is no backend %q", name), fmt.Sprintf("there are: %v", known)}
-					if near := config.Nearest(name, known); near != "" {
-						e.remedy = fmt.Sprintf("did you mean %q?", near)
-					}
-					return e
-				}
-				if a.json {
-					return json.NewEncoder(a.out).Encode(map[string]any{"backends": orEmpty(rows)})
-				}
-				return a.printBackends(rows, devices)
-			})
-		},
+		Short: "List, install, test or remove backends",
+		Long: `List the backends: where each was found, the vendor libraries that it found, and why one
+does not start. A backend is run only if it came with Accel, was installed by
+` + "`accel backends install`" + `, lies in a folder of hosts.search_path ($ACCEL_BACKEND_PATH) or is named in
+the configuration.`,
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: a.completeBackends,
+		RunE:              a.listBackends,
 	}
+	list := &cobra.Command{
+		Use:               "list [NAME...]",
+		Short:             "List the backends, the vendor libraries that they found, and why one does not start",
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: a.completeBackends,
+		RunE:              a.listBackends,
+	}
+	c.AddCommand(list, newBackendsInstall(a), newBackendsTest(a), newBackendsRemove(a))
+	return c
+}
+
+func (a *app) listBackends(c *cobra.Command, args []string) error {
+	return a.withMachine(c.Context(), func(backends []hosts.BackendStatus, devices []hosts.DeviceStatus) error {
+		var known []string
+		var rows []hosts.BackendStatus
+		for _, b := range backends {
+			known = append(known, b.Name)
+			if len(args) == 0 || slices.Contains(args, b.Name) {
+				rows = append(rows, b)
+			}
+		}
+		for _, name := range args {
+			if !slices.Contains(known, name) {
+				return noBackend(name, known)
+			}
+		}
+		if a.json {
+			return json.NewEncoder(a.out).Encode(map[string]any{"backends": orEmpty(rows)})
+		}
+		return a.printBackends(rows, devices)
+	})
+}
+
+func noBackend(name string, known []string) error {
+	e := &notFoundError{fmt.Sprintf("there is no backend %q", name), fmt.Sprintf("there are: %v", known)}
+	if near := config.Nearest(name, known); near != "" {
+		e.remedy = fmt.Sprintf("did you mean %q?", near)
+	}
+	return e
 }
 
 // withMachine starts the backends without any model and shows what is there.
@@ -63,10 +83,10 @@ func (a *app) withMachine(ctx context.Context, show func([]hosts.BackendStatus, 
 func (a *app) printBackends(rows []hosts.BackendStatus, devices []hosts.DeviceStatus) error {
 	s := styleOf(a.out, a.environ)
 	if len(rows) == 0 {
-		_, err := fmt.Fprintln(a.out, "There is no backend. They are looked for in hosts.search_path ($ACCEL_BACKEND_PATH) and in the folder `backends` beside this program.")
+		_, err := fmt.Fprintln(a.out, "There is no backend. They are looked for in hosts.search_path ($ACCEL_BACKEND_PATH), among those that `accel backends install` took, and in the folder `backends` beside this program.")
 		return err
 	}
-	t := table{header: []string{"BACKEND", "STATE", "VERSION", "DEVICES", "PATH"}, right: []bool{3: true}}
+	t := table{header: []string{"BACKEND", "STATE", "VERSION", "DEVICES", "FROM", "PATH"}, right: []bool{3: true}}
 	t.paint = func(col int, cell, padded string) string {
 		if col == 1 {
 			return s.health(cell, padded)
@@ -80,7 +100,7 @@ func (a *app) printBackends(rows []hosts.BackendStatus, devices []hosts.DeviceSt
 				n++
 			}
 		}
-		t.add(b.Name, string(b.State), dash(b.Version), fmt.Sprint(n), dash(b.Path))
+		t.add(b.Name, string(b.State), dash(b.Version), fmt.Sprint(n), dash(string(b.Origin)), dash(b.Path))
 	}
 	if err := t.write(a.out, s, terminalWidth(a.out)); err != nil {
 		return err

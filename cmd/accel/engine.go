@@ -44,16 +44,21 @@ func (e realEngine) Machine() ([]hosts.BackendStatus, []hosts.DeviceStatus) {
 // openEngine makes the real engine. Backends lie in the folder `backends` beside
 // this program, if nowhere else.
 func openEngine(c config.Config, log hclog.Logger) (engineAPI, error) {
-	o := engine.Options{Log: log}
-	if exe, err := os.Executable(); err == nil {
-		if real, err := filepath.EvalSymlinks(exe); err == nil {
-			exe = real
-		}
-		o.Beside = filepath.Join(filepath.Dir(exe), "backends")
-	}
-	e, err := engine.New(c, o)
+	e, err := engine.New(c, engine.Options{Log: log, Beside: beside()})
 	if err != nil {
 		return nil, err
 	}
 	return realEngine{e}, nil
+}
+
+// beside is the folder of the backends that came with this program.
+func beside() string {
+	exe, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	if real, err := filepath.EvalSymlinks(exe); err == nil {
+		exe = real
+	}
+	return filepath.Join(filepath.Dir(exe), "backends")
 }

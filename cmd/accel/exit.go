@@ -12,6 +12,7 @@ import (
 	"github.com/accelhq/accel/core/engine"
 	"github.com/accelhq/accel/core/hosts"
 	"github.com/accelhq/accel/core/hub"
+	"github.com/accelhq/accel/core/installed"
 	"github.com/accelhq/accel/core/quantize"
 	"github.com/accelhq/accel/core/server"
 	"github.com/accelhq/accel/core/tasks"
@@ -31,7 +32,8 @@ const (
 
 const exitHelp = `Exit status:
   0    done
-  1    what was asked did not hold (accel verify: an output is off) or failed otherwise
+  1    what was asked did not hold (accel verify: an output is off; accel backends test:
+       a check failed) or failed otherwise
   2    the command line, the configuration or the input is wrong
   3    no such model, backend or device, or none that can serve
   4    a backend did not start, crashed, or ran out of memory
@@ -92,6 +94,11 @@ var exitClasses = []struct {
 	{isA[*quantize.OptionError], exitUsage},
 	{isA[*quantize.ExistsError], exitUsage},
 	{isA[*quantize.SampleError], exitUsage},
+	{isA[*installed.ArchiveError], exitUsage},
+	{isA[*installed.ManifestError], exitUsage},
+	{isA[*installed.IncompatibleError], exitUsage},
+	{isA[*installed.ChecksumError], exitUsage},
+	{isA[*installed.ExistsError], exitUsage},
 	{isA[*hub.RefError], exitUsage},
 	{isA[*hub.PatternError], exitUsage},
 	{isA[*hub.ChoiceError], exitUsage},
@@ -103,10 +110,12 @@ var exitClasses = []struct {
 	{isA[*engine.ModelNotFoundError], exitNotFound},
 	{isA[*engine.ModelUnusableError], exitNotFound},
 	{isA[*engine.NoPlatformError], exitNotFound},
+	{isA[*installed.NotInstalledError], exitNotFound},
 	{isA[*hosts.NotFoundError], exitNotFound},
 	{isA[*hosts.UnavailableError], exitNotFound},
 	{isA[*engine.PoisonedError], exitBackend},
 	{isA[*hosts.StartError], exitBackend},
+	{isA[*installed.ChangedError], exitBackend},
 	{isA[*hosts.CrashedError], exitBackend},
 	{isA[*hosts.DeviceLostError], exitBackend},
 	{isA[*hosts.TimeoutError], exitBackend},

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/accelhq/accel/core/installed"
 )
 
@@ -130,6 +132,34 @@ func (o *Options) installed(name string, notFound *NotFoundError) []candidate {
 		return nil
 	}
 	return []candidate{{in.Path(), Installed}}
+}
+
+// Names are the backends that are known, sorted: configured, installed or found in the
+// folders. None of them is run.
+func (o *Options) Names() []string {
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+	return o.names()
+}
+
+// Hides says what stands before, or behind, an installed backend of a name; empty:
+// nothing does.
+func (o *Options) Hides(name string) string {
+	file := filePrefix + name + fileSuffix()
+	p, err := o.find(name)
+	switch {
+	case err == nil && p.origin != Installed:
+		return fmt.Sprintf("%s (%s) is used for %q before it", p.path, p.origin, name)
+	case err == nil && o.Beside != "" && isThere(filepath.Join(o.Beside, file)):
+		return fmt.Sprintf("it is used for %q instead of %s, which came with Accel", name, filepath.Join(o.Beside, file))
+	}
+	return ""
+}
+
+func isThere(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // Find returns the program that stands for a backend's name, and how it is known; an
