@@ -16,7 +16,6 @@ const capacity = 4 << 30 // bytes that the device says to have
 func main() { backend.Serve(tiny{}) }
 
 type tiny struct{} // implements backend.Backend
-
 func (tiny) Describe(context.Context) (backend.Info, error) {
 	return backend.Info{Name: "tiny", Version: "0.1.0"}, nil
 }
@@ -99,8 +98,7 @@ func (t tiny) Compile(ctx context.Context, spec backend.CompileSpec, _ func(stri
 	return e, nil
 }
 
-// executable goes through its graph node by node.
-type executable struct {
+type executable struct { // goes through its graph node by node
 	*graph.Model // and its Close, which unmaps the weights
 	info         backend.ExecutableInfo
 }
@@ -141,10 +139,10 @@ func (tiny) Alloc(_ context.Context, _ string, bytes int64) (backend.Buffer, err
 	}
 	return buffer(make([]byte, bytes)), nil
 }
-
 func (tiny) Close() error { return nil }
 
-type buffer []byte                                       // memory of the device
+type buffer []byte // memory of the device
+
 func (b buffer) Size() int64                             { return int64(len(b)) }
 func (b buffer) ReadAt(p []byte, at int64) (int, error)  { return copy(p, b[at:]), nil }
 func (b buffer) WriteAt(p []byte, at int64) (int, error) { return copy(b[at:], p), nil }
