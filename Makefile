@@ -56,6 +56,16 @@ test: test-native build models onnx-tests openai-client hub-client ## run all te
 	ACCEL_BIN=$(CURDIR)/bin $(GO) test -race -short -timeout 20m ./...
 	ACCEL_BIN=$(CURDIR)/bin $(GO) test -timeout 20m $$(grep -rl --include='*_test.go' 'testing.Short()' cmd core plugins sdk | xargs -n1 dirname | sort -u | sed 's,^,./,')
 
+# Backends of others, made and tested outside of this module.
+.PHONY: examples-test
+examples-test: build ## build examples/ as strangers would, install and test what comes out
+	@if $(PYTHON) -m venv --help >/dev/null 2>&1; then $(MAKE) --no-print-directory $(VENV)-backend/requirements && venv=$(CURDIR)/$(VENV)-backend; \
+	else echo "leaving out the example in Python: python3-venv was not found (Debian: apt-get install python3-venv)"; fi; \
+	examples/test.sh $(CURDIR)/bin/accel $(CURDIR) $${venv:-}
+$(VENV)-backend/requirements: examples/backend-python/requirements.txt
+	$(PYTHON) -m venv $(VENV)-backend
+	$(VENV)-backend/bin/python -m pip install --quiet --disable-pip-version-check -r $< && cp $< $@
+
 .PHONY: lint
 lint: native ## gofmt, go vet, staticcheck; the import walls are a test
 	@bad=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); if [ -n "$$bad" ]; then echo "gofmt would change:"; echo "$$bad"; exit 1; fi

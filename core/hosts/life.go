@@ -269,7 +269,9 @@ func (l *life) probeFailure(call string, err error) error {
 	if _, broken := status.FromError(err); broken {
 		select {
 		case <-l.proc.exited:
-			return l.startError(StartExited, fmt.Sprintf("it ended in %s", call), "", err)
+			if l.proc.alone {
+				return l.startError(StartExited, fmt.Sprintf("it ended in %s", call), "", err)
+			}
 		case <-time.After(settleTime):
 		}
 	}

@@ -1,6 +1,7 @@
 package hosts
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -222,7 +223,7 @@ func (p *process) Kill(context.Context) error {
 }
 
 func (p *process) Stdout() io.ReadCloser {
-	return readCloser{io.TeeReader(p.stdout, &p.head), p.stdout}
+	return readCloser{&handshakeOnly{stdout: p.stdout, head: &p.head, rest: p.speech()}, p.stdout}
 }
 
 // Stderr is read here and not by go-plugin.
@@ -248,6 +249,45 @@ func (p *process) HostToPlugin(network, address string) (string, string, error) 
 type readCloser struct {
 	io.Reader
 	io.Closer
+}
+
+// maxHandshake is the longest handshake that is waited for the end of.
+const maxHandshake = 4 << 10
+
+// handshakeOnly gives go-plugin the first line of stdout. What comes after it, from a
+// backend that leaves stdout to its libraries, is heard like stderr: go-plugin would stop
+// to read at a long line, and the backend then at a full pipe.
+type handshakeOnly struct {
+	stdout io.Reader
+	head   *firstLine
+	rest   *speech
+	given  int // bytes of the line; -1: it has ended
+}
+
+func (h *handshakeOnly) Read(p []byte) (int, error) {
+	for {
+		n, err := h.stdout.Read(p)
+		if h.given < 0 {
+			h.rest.Write(p[:n])
+			if err != nil {
+				h.rest.flush()
+				return 0, err
+			}
+			continue
+		}
+		end := bytes.IndexByte(p[:n], '\n') + 1
+		if end == 0 && h.given+n > maxHandshake {
+			p[n-1], end = '\n', n // it is none, and is told so now
+		}
+		if end > 0 {
+			h.rest.Write(p[end:n])
+			n, h.given = end, -1
+		} else {
+			h.given += n
+		}
+		h.head.Write(p[:n])
+		return n, err
+	}
 }
 
 // firstLine keeps the first line of what is written to it, up to a length that

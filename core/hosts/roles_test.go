@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -81,6 +82,49 @@ func play(role string) {
 	case "half_handshake":
 		fmt.Printf("1|%d\n", backend.ProtocolVersion)
 		hang()
+	case "talks": // a good backend, but for what it prints to stdout for ever
+		go func() {
+			time.Sleep(20 * time.Millisecond) // after the handshake, mostly
+			line := bytes.Repeat([]byte("1|1|unix|/nowhere|grpc| "), 1<<13)
+			for {
+				if _, err := os.NewFile(1, "stdout").Write(line); err != nil {
+					return
+				}
+			}
+		}()
+		serve("honest")
+	case "long_line":
+		fmt.Print(strings.Repeat("x", 1<<20))
+		hang()
+	case "raw_noise", "raw_closes", "raw_http": // listens, and speaks something else
+		l, err := net.Listen("unix", filepath.Join(os.Getenv(backend.EnvSocketDir), "plugin1"))
+		if err != nil {
+			panic(err)
+		}
+		fmt.Printf("1|%d|unix|%s|grpc|\n", backend.ProtocolVersion, l.Addr())
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				panic(err)
+			}
+			switch role {
+			case "raw_noise":
+				c.Write(bytes.Repeat([]byte{0xfe, 0, 7, 0xff}, 1<<10))
+			case "raw_http":
+				io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+			default:
+				c.Close()
+			}
+		}
+	case "both_versions": // speaks the host's version, and a later one
+		plugin.Serve(&plugin.ServeConfig{
+			HandshakeConfig: backend.Handshake,
+			VersionedPlugins: map[int]plugin.PluginSet{
+				backend.ProtocolVersion:     {backend.PluginName: served{server: &liar{lie: "describe_wider", stderr: os.Stderr}}},
+				backend.ProtocolVersion + 1: {backend.PluginName: served{server: &liar{lie: "describe_dies", stderr: os.Stderr}}},
+			},
+			GRPCServer: plugin.DefaultGRPCServer,
+		})
 	case "manager": // a host that is to be killed
 		m, err := New(Options{Path: []string{os.Getenv("ACCEL_TEST_BACKENDS")}})
 		if err == nil {
@@ -93,12 +137,19 @@ func play(role string) {
 		fmt.Println(m.Backends()[0].PID)
 		hang()
 	default:
-		plugin.Serve(&plugin.ServeConfig{
-			HandshakeConfig:  backend.Handshake,
-			VersionedPlugins: map[int]plugin.PluginSet{backend.ProtocolVersion: {backend.PluginName: served{server: &liar{lie: role, stderr: os.Stderr}}}},
-			GRPCServer:       plugin.DefaultGRPCServer,
-		})
+		serve(role)
 	}
+}
+
+func serve(role string) {
+	stderr := os.Stderr
+	plugin.Serve(&plugin.ServeConfig{
+		HandshakeConfig:  backend.Handshake,
+		VersionedPlugins: map[int]plugin.PluginSet{backend.ProtocolVersion: {backend.PluginName: served{server: &liar{lie: role, stderr: stderr}}}},
+		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
+			return grpc.NewServer(append(opts, misbehaviour(role, stderr)...)...)
+		},
+	})
 }
 
 type served struct {
@@ -136,14 +187,46 @@ func (l *liar) Describe(context.Context, *backendv1.DescribeRequest) (*backendv1
 		hang()
 	case "describe_newer":
 		r.ApiMin, r.ApiMax = 5, 9
+	case "describe_wider":
+		r.ApiMax = backend.ProtocolVersion + 1
 	}
 	return r, nil
+}
+
+func (l *liar) Configure(context.Context, *backendv1.ConfigureRequest) (*backendv1.ConfigureResponse, error) {
+	return &backendv1.ConfigureResponse{}, nil
+}
+
+func (l *liar) Assess(context.Context, *backendv1.AssessRequest) (*backendv1.AssessResponse, error) {
+	r := &backendv1.AssessResponse{Nodes: []*backendv1.Verdict{{Ok: true}, {Ok: true}}, MemoryEstimate: 1000}
+	switch l.lie {
+	case "assess_absurd":
+		r.MemoryEstimate = 1<<64 - 1
+	case "assess_no_word":
+		r.Nodes[1] = &backendv1.Verdict{Refusal: 77}
+	}
+	return r, nil
+}
+
+func (l *liar) Alloc(context.Context, *backendv1.AllocRequest) (*backendv1.AllocResponse, error) {
+	id := &backendv1.Id{Device: "0", Epoch: liarEpoch, N: 2}
+	switch l.lie {
+	case "alloc_other_device":
+		id.Device = "1"
+	case "alloc_no_memory":
+		return nil, backend.ToStatus(backend.OutOfMemory("it", 1<<62, 0))
+	}
+	return &backendv1.AllocResponse{Buffer: id}, nil
 }
 
 func (l *liar) Watch(_ *backendv1.WatchRequest, s grpc.ServerStreamingServer[backendv1.WatchResponse]) error {
 	d := &backendv1.Device{Id: "0", Platform: "simulation", Kind: backendv1.Kind_KIND_SIMULATED, Health: backendv1.Health_HEALTH_HEALTHY, Epoch: liarEpoch}
 	list := []*backendv1.Device{d}
 	switch l.lie {
+	case "watch_absurd":
+		d.MemoryTotal, d.MemoryFree = 1<<20, 1<<64-1
+	case "watch_free":
+		d.MemoryTotal, d.MemoryFree = 1<<20, 1<<21
 	case "watch_no_epoch":
 		d.Epoch = 0
 	case "watch_twice":
@@ -181,6 +264,8 @@ func (l *liar) Compile(_ *backendv1.CompileRequest, s grpc.ServerStreamingServer
 		c.Executable.Device = "1"
 	case "compile_other_epoch":
 		c.Executable.Epoch = 8
+	case "compile_absurd":
+		c.Memory = 1<<64 - 1
 	case "compile_bad_type":
 		c.Inputs[0].ElementType = 99
 	case "unknown_shape":

@@ -155,6 +155,10 @@ func TestFailedStarts(t *testing.T) {
 		"newer protocol": {role(t, "describe_newer"), patient, StartVersion, []string{"5 to 9", "version 1"}},
 		"no epoch":       {role(t, "watch_no_epoch"), patient, StartRefused, []string{"epoch"}},
 		"listed twice":   {role(t, "watch_twice"), patient, StartRefused, []string{"twice"}},
+		"a long line":    {role(t, "long_line"), patient, StartOutput, []string{`"xxxx`, "stdout"}},
+		"other protocol": {role(t, "raw_noise"), start, StartRefused, []string{"report it"}},
+		"other server":   {role(t, "raw_http"), start, StartRefused, []string{"report it"}},
+		"closes":         {role(t, "raw_closes"), start, StartRefused, []string{"report it"}},
 		"no list":        {role(t, "watch_silent"), start, StartTimeout, []string{"300ms", "devices"}},
 	}
 	for name, c := range cases {

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Makes accel-backend-onnxruntime in a folder: setup.sh PROTO FOLDER [VENV]
 #   PROTO   the folder sdk/proto of Accel, whose code for Python is generated here
-#   FOLDER  gets the program and what it needs; it may be moved only with VENV in place
-#   VENV    an environment of Python, made if it is not there; default FOLDER/venv
+#   FOLDER  gets the program and what it needs
+#   VENV    an environment of Python, made if it is not there, where the program looks for it;
+#           default FOLDER/venv
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 proto=$(cd "$1" && pwd)
@@ -17,7 +18,7 @@ fi
 cp "$here/backend.py" "$folder/"
 cat > "$folder/accel-backend-onnxruntime" <<PROGRAM
 #!/bin/sh
-exec "$venv/bin/python" "$folder/backend.py" "\$@"
+exec "$venv/bin/python" "\$(dirname "\$0")/backend.py" "\$@"
 PROGRAM
 chmod 755 "$folder/accel-backend-onnxruntime"
 echo "$folder/accel-backend-onnxruntime"

@@ -150,6 +150,9 @@ func DeviceFromProto(p *backendv1.Device) (Device, error) {
 	if d.MemoryFree, err = count("free memory", p.GetMemoryFree()); err != nil {
 		return fail(err)
 	}
+	if d.MemoryTotal > 0 && d.MemoryFree > d.MemoryTotal {
+		return Device{}, fmt.Errorf("device %q: %d bytes of %d are free, which cannot be", p.GetId(), d.MemoryFree, d.MemoryTotal)
+	}
 	for _, n := range p.GetElementTypes() {
 		t, err := DTypeFromProto(n)
 		if err != nil {
