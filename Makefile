@@ -117,12 +117,13 @@ native test-native:
 	@$(MAKE) --no-print-directory -j$(JOBS) -C native/cpu CXX='$(CXX)' all $(NATIVE)
 
 .PHONY: generate
-generate: ## make the protocol's Go code again (needs protoc)
+generate: ## make the protocol's Go code and docs/protocol.md again (needs protoc)
 	@command -v protoc >/dev/null || { echo "protoc was not found; Debian: apt-get install protobuf-compiler"; exit 1; }
 	GOBIN=$(CURDIR)/build/tools $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
 	GOBIN=$(CURDIR)/build/tools $(GO) install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
 	cd sdk/proto && PATH="$(CURDIR)/build/tools:$$PATH" protoc --go_out=. --go_opt=paths=source_relative \
 	  --go-grpc_out=. --go-grpc_opt=paths=source_relative accel/backend/v1/backend.proto
+	$(GO) run ./sdk/proto/protocoldoc sdk/proto/accel/backend/v1/backend.proto > build/protocol.md && mv build/protocol.md docs/protocol.md
 
 .PHONY: clean
 clean: ## remove what was built; .cache (models) stays

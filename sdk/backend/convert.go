@@ -99,7 +99,7 @@ func (d Device) Check() error {
 	if _, err := attentionWays.number(d.Attention); err != nil {
 		return fail("%v", err)
 	}
-	if d.MemoryTotal < 0 || d.MemoryFree < 0 {
+	if d.MemoryTotal < 0 || d.MemoryFree < 0 || d.MemoryTotal > 0 && d.MemoryFree > d.MemoryTotal {
 		return fail("memory of %d bytes, %d free, cannot be", d.MemoryTotal, d.MemoryFree)
 	}
 	for _, t := range d.ElementTypes {
