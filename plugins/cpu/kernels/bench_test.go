@@ -333,6 +333,28 @@ func BenchmarkNorm(b *testing.B) {
 	}
 }
 
+// Weights of a decoder as checkpoints store them, in bytes packed a second.
+func BenchmarkPack(b *testing.B) {
+	for _, threads := range []int{1, 2} {
+		r := newRunner(b, Config{Threads: threads})
+		for _, f := range []Format{PackBF16, PackF32} {
+			for _, s := range [][2]int64{{1024, 1024}, {4096, 1024}, {1024, 4096}} {
+				n, k := s[0], s[1]
+				b.Run(fmt.Sprintf("%s/%dthreads/%s/%dx%d", r.ISA(), threads, r.PackedLayout(f), n, k), func(b *testing.B) {
+					size, err := r.PackedBytes(f, n, k)
+					if err != nil {
+						b.Fatal(err)
+					}
+					var p Program
+					p.Add(&Pack{Src: Ref{Buffer: 1}, Dst: Ref{Buffer: 2}, N: n, K: k, NStride: k, KStride: 1, Format: f})
+					b.SetBytes(size)
+					benchmark(b, r, &p, []Buffer{{}, BufferOf(make([]byte, size)), BufferOf(make([]byte, size))}, 0)
+				})
+			}
+		}
+	}
+}
+
 // An operation over one element: what a run costs beside its work.
 func BenchmarkRun(b *testing.B) {
 	r := newRunner(b, Config{Threads: 2})

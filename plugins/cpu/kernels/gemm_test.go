@@ -146,6 +146,76 @@ func TestGemmPropagatesNaN(t *testing.T) {
 }
 
 // Weights of 16 bits are those of f32 that they stand for: the same sums, but for a row or two, in the same order.
+// What is packed stands in panels, each k after k, the last filled up with zeros.
+func TestPack(t *testing.T) {
+	onEveryISA(t, func(t *testing.T, r *Runner) {
+		rng := newRand()
+		for _, f := range []Format{PackBF16, PackF32} {
+			each := int64(4)
+			if f == PackBF16 {
+				each = 2
+			}
+			one, err := r.PackedBytes(f, 1, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			panel := one / each
+			for _, s := range [][2]int64{{1, 1}, {3, 64}, {8, 32}, {16, 16}, {17, 33}, {32, 64}, {33, 31}, {40, 65}, {64, 160}, {71, 100}, {100, 7}, {5, 0}} {
+				n, k := s[0], s[1]
+				for name, strides := range map[string][2]int64{"nk": {k, 1}, "nk apart": {k + 3, 1}, "kn": {1, n}, "kn apart": {1, n + 5}} {
+					mem := newMemory()
+					length := (n-1)*strides[0] + max(k-1, 0)*strides[1] + 1
+					size, err := r.PackedBytes(f, n, k)
+					if err != nil {
+						t.Fatal(err)
+					}
+					from := make([]uint32, length)
+					for i := range from {
+						from[i] = rng.Uint32()
+					}
+					var src, dst Ref
+					var at func(j, i int64) uint32  // of the weight
+					var got func(word int64) uint32 // of what was packed
+					if f == PackBF16 {
+						short := make([]uint16, length)
+						for i := range short {
+							short[i] = uint16(from[i])
+						}
+						var out []uint16
+						src, _ = put(mem, short)
+						dst, out = put(mem, make([]uint16, size/each))
+						at = func(j, i int64) uint32 { return uint32(short[j*strides[0]+i*strides[1]]) }
+						got = func(word int64) uint32 { return uint32(out[word]) }
+						for i := range out {
+							out[i] = 0x7777
+						}
+					} else {
+						var out []uint32
+						src, _ = put(mem, from)
+						dst, out = put(mem, make([]uint32, size/each))
+						at = func(j, i int64) uint32 { return from[j*strides[0]+i*strides[1]] }
+						got = func(word int64) uint32 { return out[word] }
+						for i := range out {
+							out[i] = 0x77777777
+						}
+					}
+					mem.run(t, r, &Pack{Src: src, Dst: dst, N: n, K: k, NStride: strides[0], KStride: strides[1], Format: f})
+					for word := range size / each {
+						p, i, j := word/(panel*k), word/panel%k, word%panel
+						want := uint32(0)
+						if column := p*panel + j; column < n {
+							want = at(column, i)
+						}
+						if g := got(word); g != want {
+							t.Fatalf("format %d, %dx%d %s: panel %d, k %d, column %d is %#x, want %#x", f, n, k, name, p, i, j, g, want)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
 func TestGemmOf16Bits(t *testing.T) {
 	onEveryISA(t, func(t *testing.T, r *Runner) {
 		rng := newRand()

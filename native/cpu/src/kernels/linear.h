@@ -7,20 +7,61 @@
 namespace accelcpu {
 namespace {
 
-// `Together` neighbours along k stand side by side, and k is filled up with zeros.
+// Elements of either, in turn, from the middle of each or from the beginning.
+template <int From, class Row, int... I>
+INLINE Row zip(Row a, Row b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (From + I / 2 + (I % 2 ? static_cast<int>(sizeof...(I)) : 0))...);
+}
+
+// The columns of a square of 16 byte rows of words, as rows; both strides in bytes. The first half of the rows is zipped with the
+// second until each has been everywhere.
+template <class Word>
+INLINE void transpose_square(const char* from, int64_t from_stride, char* to, int64_t to_stride) {
+  constexpr int n = 16 / sizeof(Word);
+  using All = std::make_integer_sequence<int, n>;
+  typedef Word Row __attribute__((vector_size(16)));
+  Row rows[n], zipped[n];
+  UNROLL for (int i = 0; i < n; i++) std::memcpy(&rows[i], from + i * from_stride, sizeof(Row));
+  UNROLL for (int round = 1; round < n; round *= 2) {
+    UNROLL for (int i = 0; i < n / 2; i++) {
+      zipped[2 * i] = zip<0>(rows[i], rows[i + n / 2], All());
+      zipped[2 * i + 1] = zip<n / 2>(rows[i], rows[i + n / 2], All());
+    }
+    UNROLL for (int i = 0; i < n; i++) rows[i] = zipped[i];
+  }
+  UNROLL for (int i = 0; i < n; i++) std::memcpy(to + i * to_stride, &rows[i], sizeof(Row));
+}
+
+// `Together` neighbours along k stand side by side, a word, and k is filled up with zeros.
 template <int Together, class T>
 void pack_as(Workers& w, const accelcpu_pack& o, const T* from, T* to) {
+  using Word = std::conditional_t<Together == 1, T, uint32_t>;
+  static_assert(sizeof(Word) == Together * sizeof(T), "a word");
+  constexpr int kSquare = 16 / sizeof(Word);
+  static_assert(kPanel % kSquare == 0, "squares side by side fill a panel");
   const int64_t depth = Together == 1 ? o.k : ceil_div(o.k, kPairsDepth) * kPairsDepth;
   w.each(ceil_div(o.n, kPanel), [&](int64_t p, void*) {
     const int columns = static_cast<int>(min_of<int64_t>(kPanel, o.n - p * kPanel));
     const T* src = from + p * kPanel * o.n_stride;
     T* dst = to + p * kPanel * depth;
+    if (Together == 1 && o.n_stride == 1 && columns == kPanel) {
+      for (int64_t k = 0; k < o.k; k++) std::memcpy(dst + k * kPanel, src + k * o.k_stride, kPanel * sizeof(T));
+      return;
+    }
     const auto at = [](int64_t k, int64_t j) { return (k / Together * kPanel + j) * Together + k % Together; };
     // Columns that lie along k are read a cache line at a time: element by element, a line is gone before the next of it is read.
     const int64_t run = o.k_stride == 1 ? 64 / static_cast<int64_t>(sizeof(T)) : 1;
     for (int64_t k0 = 0; k0 < depth; k0 += run) {
       const int64_t end = min_of(k0 + run, o.k), filled = min_of(k0 + run, depth);
-      for (int j = 0; j < columns; j++) {
+      int done = 0;
+      if (o.k_stride == 1 && end - k0 == run) {
+        for (; done + kSquare <= columns; done += kSquare) {
+          const char* square = reinterpret_cast<const char*>(src + done * o.n_stride + k0);
+          for (int64_t k = 0; k < run; k += kSquare * Together)
+            transpose_square<Word>(square + k * static_cast<int64_t>(sizeof(T)), o.n_stride * static_cast<int64_t>(sizeof(T)), reinterpret_cast<char*>(dst + at(k0 + k, done)), kPanel * static_cast<int64_t>(sizeof(Word)));
+        }
+      }
+      for (int j = done; j < columns; j++) {
         const T* column = src + j * o.n_stride;
         for (int64_t k = k0; k < end; k++) dst[at(k, j)] = column[k * o.k_stride];
         for (int64_t k = max_of(k0, end); k < filled; k++) dst[at(k, j)] = T{};
