@@ -47,6 +47,7 @@ type cpu struct {
 	library  *kernels.Library
 	runner   *kernels.Runner
 	failed   error // why there is no runner
+	backlog  backlog
 }
 
 func (c *cpu) Describe(context.Context) (backend.Info, error) {
@@ -208,8 +209,11 @@ func (c *cpu) Compile(ctx context.Context, spec backend.CompileSpec, progress fu
 		m.Close()
 		return nil, backend.Unsupported("the device does not take these nodes; Assess says why", refused...)
 	}
-	e, err := newExecutable(m, runner, newPackedWeights(spec.Dir, runner, hclog.L().Named("cpu")))
+	weights := newPackedWeights(spec.Dir, runner, hclog.L().Named("cpu"))
+	weights.backlog, weights.progress = &c.backlog, progress
+	e, err := newExecutable(m, runner, weights)
 	if err != nil {
+		weights.Close()
 		m.Close()
 		return nil, err
 	}

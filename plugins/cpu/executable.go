@@ -36,12 +36,12 @@ type planned struct {
 }
 
 func newExecutable(m *graph.Model, runner *kernels.Runner, weights *packedWeights) (*executable, error) {
+	weights.read(m.Graph)
 	nameDims(m.Graph)
 	forgetShapes(m.Graph)
 	if err := graph.Infer(m); err != nil {
 		return nil, backend.Invalid("graph_dir", "%v", err)
 	}
-	weights.sources = m.Graph.Initializers
 	e := &executable{model: m, runner: runner, weights: weights}
 	constants := map[string]bool{}
 	for _, in := range m.Graph.Initializers {

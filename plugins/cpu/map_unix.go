@@ -49,14 +49,22 @@ func unmap(data []byte) error {
 	return unix.Munmap(data)
 }
 
+// expectBytes are asked for at a time: of more, the kernel reads no more than the device takes in one request, or its read-ahead.
+const expectBytes = 256 << 10
+
 // expect has the pages of data, which must lie in a mapped file, read in the background.
 func expect(data []byte) error {
-	if len(data) == 0 {
-		return nil
+	page := uintptr(os.Getpagesize())
+	for len(data) > 0 {
+		begin := unsafe.Pointer(unsafe.SliceData(data))
+		skip := int(uintptr(begin) & (page - 1)) // of the page, which the mapping has whole
+		n := min(len(data), expectBytes-skip)
+		if err := unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(begin, -skip)), skip+n), unix.MADV_WILLNEED); err != nil {
+			return err
+		}
+		data = data[n:]
 	}
-	begin := unsafe.Pointer(unsafe.SliceData(data))
-	skip := int(uintptr(begin) & uintptr(os.Getpagesize()-1)) // of the page, which the mapping has whole
-	return unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(begin, -skip)), skip+len(data)), unix.MADV_WILLNEED)
+	return nil
 }
 
 // forget gives back the whole pages of data, which must lie in a mapped file: what

@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -21,7 +23,7 @@ import (
 // packedWeights keeps a graph's weights as Gemm and GemmBlocks read them, in files beside the
 // graph: packed/<layout>/<weight>. They are written once and mapped read-only, so
 // that processes of the same layout share them. Packing does not wait for the disk more than it must: what will be
-// packed is read ahead; a file is mapped as soon as it is written, synced when there is nothing left to read, and only
+// read is read ahead; a file is mapped as soon as it is written, synced when nobody packs any more, and only
 // then has its name.
 type packedWeights struct {
 	dir    string // of the layouts
@@ -33,16 +35,92 @@ type packedWeights struct {
 	size int64
 	room []byte // that weights are packed in before they are written; it is used again for the next
 
-	sources    []*graph.Initializer // of the graph
-	ahead      sync.Once
-	written    []func() // sync what was written since packed was called last
+	sources  []*graph.Initializer // in the order in which they are read
+	total    int64                // bytes of sources
+	progress func(stage string, fraction float64)
+	ahead    sync.Once
+	packing  bool     // since packed was called last
+	found    [][]byte // mapped as they were since then, and perhaps on disk still
+	written  []func() // sync what was written since then
+
+	backlog    *backlog
+	closing    chan struct{}
 	background sync.WaitGroup
+}
+
+// backlog lets files wait to be synced while weights are packed: a disk that writes reads the less. All components of a process
+// have one, for one is packed while the next is still to come.
+type backlog struct {
+	mu    sync.Mutex
+	busy  int       // components that pack
+	ended time.Time // when one of them did last
+}
+
+// quiet is how long nobody has packed before files are synced.
+const quiet = 2 * time.Second
+
+func (b *backlog) begin() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.busy++
+}
+
+func (b *backlog) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.busy--
+	b.ended = time.Now()
+}
+
+// wait returns when nobody has packed for a while, or once hurry is closed.
+func (b *backlog) wait(hurry <-chan struct{}) {
+	for {
+		b.mu.Lock()
+		left := quiet
+		if b.busy == 0 {
+			left -= time.Since(b.ended)
+		}
+		b.mu.Unlock()
+		if left <= 0 {
+			return
+		}
+		select {
+		case <-hurry:
+			return
+		case <-time.After(left):
+		}
+	}
 }
 
 func newPackedWeights(graphDir string, runner *kernels.Runner, log hclog.Logger) *packedWeights {
 	return &packedWeights{
 		dir:    filepath.Join(graphDir, "packed"),
-		runner: runner, log: log, open: map[string][]byte{},
+		runner: runner, log: log, open: map[string][]byte{}, progress: func(string, float64) {},
+		backlog: &backlog{}, closing: make(chan struct{}),
+	}
+}
+
+// gathers read a few rows of their first input.
+var gathers = map[string]bool{"Gather": true, "GatherBlocks": true}
+
+// read says what the graph reads, before anything of it is planned. Where nothing was ever packed that is packed next.
+func (p *packedWeights) read(g *graph.Graph) {
+	index := graph.NewIndex(g)
+	var tables []*graph.Initializer
+	for _, in := range g.Initializers {
+		_, packs := formats[in.Tensor.DType]
+		switch {
+		case in.External == nil || !packs && in.Tensor.DType != tensor.Uint8:
+		case !slices.ContainsFunc(index.Uses(in.Name), func(u graph.Use) bool { return u.Input != 0 || !gathers[u.Node.OpType] }):
+			tables = append(tables, in) // of which a run reads a few rows
+		default:
+			p.sources = append(p.sources, in)
+			p.total += int64(len(in.Tensor.Data))
+		}
+	}
+	p.sources = append(p.sources, tables...)
+	if _, err := os.Stat(p.dir); errors.Is(err, fs.ErrNotExist) {
+		p.ahead.Do(func() { p.background.Go(p.readAhead) })
 	}
 }
 
@@ -84,7 +162,7 @@ func (p *packedWeights) filters(key string, source func() (tensor.Tensor, error)
 	})
 }
 
-// kept is what pack makes of so many zeros, from the file that keeps it if there is one.
+// kept is what pack writes, every byte of it, from the file that keeps it if there is one.
 func (p *packedWeights) kept(format kernels.Format, key, sizes string, size int64, pack func(out []byte) error) (tensor.Tensor, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -105,6 +183,7 @@ func (p *packedWeights) load(format kernels.Format, key, sizes string, size int6
 	path := filepath.Join(p.dir, p.runner.PackedLayout(format), hex.EncodeToString(sum[:12]))
 	data, err := mapFile(path, size)
 	if err == nil {
+		p.found = append(p.found, data)
 		return data, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -114,10 +193,16 @@ func (p *packedWeights) load(format kernels.Format, key, sizes string, size int6
 		p.room = alignedBytes(size)
 	}
 	p.ahead.Do(func() { p.background.Go(p.readAhead) })
+	if !p.packing {
+		p.packing = true
+		p.backlog.begin()
+	}
 	packed := p.room[:size:size]
-	clear(packed)
 	if err := pack(packed); err != nil {
 		return nil, err
+	}
+	if p.total > 0 {
+		p.progress("pack", float64(p.size+size)/float64(p.total))
 	}
 	data, err = p.keep(path, packed)
 	if err != nil {
@@ -155,11 +240,11 @@ func (p *packedWeights) keep(path string, packed []byte) (data []byte, err error
 	return data, nil
 }
 
-// readAhead has the weights read that are in files, in their order.
+// readAhead has the weights read that are in the model's files, in their order.
 func (p *packedWeights) readAhead() {
 	for _, in := range p.sources {
-		if _, packs := formats[in.Tensor.DType]; !packs || in.External == nil {
-			continue
+		if p.closes() {
+			return
 		}
 		if err := expect(in.Tensor.Data); err != nil {
 			p.log.Debug("a weight is not read ahead", "weight", in.Name, "error", err)
@@ -167,18 +252,44 @@ func (p *packedWeights) readAhead() {
 	}
 }
 
-// packed says that the weights of a plan are packed: what that took is given back, and what was written is synced.
+func (p *packedWeights) closes() bool {
+	select {
+	case <-p.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// packed says that the weights of a plan are packed: what that took is given back, and what was written is synced in time. What
+// was packed before is read by the first run.
 func (p *packedWeights) packed() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.packing {
+		p.packing = false
+		p.backlog.end()
+		p.progress("smoke run", 1)
+	}
 	if p.room != nil {
 		p.room = nil
 		debug.FreeOSMemory() // as large as the largest weight
 	}
-	written := p.written
-	p.written = nil
+	written, found := p.written, p.found
+	p.written, p.found = nil, nil
+	p.background.Go(func() {
+		for _, data := range found {
+			if p.closes() {
+				break
+			}
+			if err := expect(data); err != nil {
+				p.log.Debug("a packed weight is not read ahead", "error", err)
+			}
+		}
+	})
 	p.background.Go(func() {
 		for _, sync := range written {
+			p.backlog.wait(p.closing)
 			sync()
 		}
 	})
@@ -211,6 +322,7 @@ func (p *packedWeights) readOnce(in *graph.Initializer) {
 
 // Close unmaps everything, once it is on disk.
 func (p *packedWeights) Close() error {
+	close(p.closing)
 	p.background.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()

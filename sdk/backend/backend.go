@@ -34,7 +34,8 @@ type Backend interface {
 	Assess(ctx context.Context, device, dir string) (Assessment, error)
 	// Compile makes an executable of the graph in dir. The folder stays until the
 	// executable is closed, so weights may be mapped from it.
-	// The SDK then runs it once on zeros; it need not.
+	// The SDK then runs it once on zeros; it need not. progress may be called until
+	// that run has ended, and does nothing later.
 	Compile(ctx context.Context, spec CompileSpec, progress func(stage string, fraction float64)) (Executable, error)
 	// Alloc makes a zeroed buffer of so many bytes on the device.
 	Alloc(ctx context.Context, device string, bytes int64) (Buffer, error)
