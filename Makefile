@@ -102,7 +102,7 @@ soak: build $(SMOLLM2) ## let 64 clients ask a real model for SOAK (10m) while i
 
 .PHONY: bench
 bench: build models $(WHISPER_BASE) $(VENV)/peers $(VENV)/gguf $(SPEECH)/done llamacpp ## measure, side by side with ONNX Runtime, llama.cpp and faster-whisper, and print ratios
-	ACCEL_PEER_PYTHON=$(CURDIR)/$(VENV)/bin/python ACCEL_PEER_LLAMACPP=$$(ls $(CURDIR)/$(LLAMACPP_PEER) 2>/dev/null || true) ACCEL_BIN=$(CURDIR)/bin $(GO) test -run LlamaCpp -bench '$(BENCH)' -benchtime 1x -timeout 60m ./core/bench
+	ACCEL_PEER_PYTHON=$(CURDIR)/$(VENV)/bin/python ACCEL_PEER_LLAMACPP=$$(ls $(CURDIR)/$(LLAMACPP_PEER) 2>/dev/null || true) ACCEL_BIN=$(CURDIR)/bin $(GO) test -v -run LlamaCpp -bench '$(BENCH)' -benchtime 1x -timeout 60m ./core/bench
 	$(GO) test -run '^$$' -bench Execute -timeout 10m ./core/hosts
 
 ##@ Make

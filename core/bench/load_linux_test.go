@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -180,27 +181,62 @@ func reading(b *testing.B, path string) time.Duration {
 	return time.Since(begun)
 }
 
-// processorTime is what a process has used of processors.
-func processorTime(b *testing.B, pid int) time.Duration {
-	b.Helper()
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		b.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(data), ") ")
-	return ticks(b, strings.Fields(rest)[11:13]) // utime and stime
+// usage is what a process has used of the machine, or all of them.
+type usage struct {
+	processor time.Duration
+	system    time.Duration // of it, in the kernel; counted in hundredths of a second
+	read      int64         // bytes, from disks
+	written   int64         // bytes, to files that are to be on disks
 }
 
-// machineTime is what all processes have used of this machine's processors, waits for disks not counted.
-func machineTime(b *testing.B) time.Duration {
+func (u usage) minus(v usage) usage {
+	return usage{u.processor - v.processor, u.system - v.system, u.read - v.read, u.written - v.written}
+}
+
+// used is what some processes of ours have used together.
+func used(b *testing.B, pids []int) (sum usage) {
 	b.Helper()
-	data, err := os.ReadFile("/proc/stat")
+	for _, pid := range pids {
+		var now unix.Timespec
+		if err := unix.ClockGettime(int32(^pid<<3|2), &now); err != nil { // of all threads: CPUCLOCK_SCHED
+			b.Fatal(err)
+		}
+		sum.processor += time.Duration(now.Nano())
+		stat := procFile(b, fmt.Sprintf("/proc/%d/stat", pid))
+		_, rest, _ := strings.Cut(stat, ") ")
+		sum.system += ticks(b, strings.Fields(rest)[12:13])
+		for line := range strings.Lines(procFile(b, fmt.Sprintf("/proc/%d/io", pid))) {
+			name, value, _ := strings.Cut(line, ": ")
+			n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			switch name {
+			case "read_bytes":
+				sum.read += n
+			case "write_bytes":
+				sum.written += n
+			}
+		}
+	}
+	return sum
+}
+
+// machineTime is what all processes have used of this machine's processors, waits for disks not counted, and what its host kept from it.
+func machineTime(b *testing.B) (busy, stolen time.Duration) {
+	b.Helper()
+	first, _, _ := strings.Cut(procFile(b, "/proc/stat"), "\n")
+	f := strings.Fields(first) // cpu, user, nice, system, idle, iowait, irq, softirq, steal
+	return ticks(b, append(f[1:4:4], f[6:8]...)), ticks(b, f[8:9])
+}
+
+func procFile(b *testing.B, path string) string {
+	b.Helper()
+	data, err := os.ReadFile(path)
 	if err != nil {
 		b.Fatal(err)
 	}
-	first, _, _ := strings.Cut(string(data), "\n")
-	f := strings.Fields(first) // cpu, user, nice, system, idle, iowait, irq, softirq, steal
-	return ticks(b, append(f[1:4:4], f[6:9]...))
+	return string(data)
 }
 
 func ticks(b *testing.B, fields []string) time.Duration {
@@ -216,33 +252,97 @@ func ticks(b *testing.B, fields []string) time.Duration {
 	return time.Duration(sum) * (time.Second / 100) // USER_HZ
 }
 
-// loading is how long components took to be ready.
-type loading struct {
-	wall      time.Duration
-	processor time.Duration            // of processors, that the engine and the backend used
-	busy      time.Duration            // of processors, that whatever runs on this machine used
-	stages    map[string]time.Duration // of each component, one after another: "see: pack"
+// settle waits until what was written is on disk, so that no run pays for the one before.
+func settle(b *testing.B) {
+	b.Helper()
+	unix.Sync()
+	for begun := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		var waiting int64 // KiB
+		for line := range strings.Lines(procFile(b, "/proc/meminfo")) {
+			if f := strings.Fields(line); f[0] == "Dirty:" || f[0] == "Writeback:" {
+				n, err := strconv.ParseInt(f[1], 10, 64)
+				if err != nil {
+					b.Fatal(err)
+				}
+				waiting += n
+			}
+		}
+		if waiting < 32<<10 || time.Since(begun) > time.Minute {
+			return
+		}
+	}
 }
 
-// load opens a LLaVA and brings its components onto a CPU backend of its own, which has been started before: all at once, or each in turn.
-func load(b *testing.B, cache, dir string, together bool) loading {
+// touchMemory has the machine own so much free memory: the host of a virtual one may have taken back what nobody used, and gives it
+// again page by page, on our processors' time. It tells how much of that went by.
+func touchMemory(b *testing.B, bytes int) time.Duration {
+	b.Helper()
+	before := used(b, []int{os.Getpid()})
+	m, err := unix.Mmap(-1, 0, bytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	if err == nil {
+		err = unix.Munmap(m)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	return used(b, []int{os.Getpid()}).minus(before).processor
+}
+
+// loading is how long components took to be ready.
+type loading struct {
+	wall   time.Duration
+	own    usage         // of the engine and the backend
+	busy   time.Duration // of processors, that whatever runs on this machine used
+	stolen time.Duration // of processors, that the host gave to others
+	stages []stage
+}
+
+// stage is a part of a component's loading, such as "see: pack".
+type stage struct {
+	name      string
+	wall      time.Duration
+	processor time.Duration // of the engine and the backend, whatever else they did
+}
+
+// load opens a LLaVA and brings its components onto a CPU backend of its own, which has been started before: all at once, or each
+// in turn, with so many bytes of free memory touched just before.
+func load(b *testing.B, cache, dir string, together bool, memory int) loading {
 	b.Helper()
 	e, end := openEngine(b, cache)
 	defer end()
-	out := loading{stages: map[string]time.Duration{}}
+	if memory > 0 {
+		touchMemory(b, memory)
+	}
+	var out loading
 	pids := []int{os.Getpid()}
 	for _, h := range e.Hosts().Backends() {
 		if h.PID > 0 {
 			pids = append(pids, h.PID)
 		}
 	}
-	used := func() (sum time.Duration) {
-		for _, pid := range pids {
-			sum += processorTime(b, pid)
+	busy, stolen := machineTime(b)
+	before, begun := used(b, pids), time.Now()
+	var mu sync.Mutex
+	// A watch notes stages as one ends and the next begins.
+	watch := func(component string) (next func(to string)) {
+		var now string
+		var since time.Time
+		var from usage
+		return func(to string) {
+			mu.Lock()
+			defer mu.Unlock()
+			if to == now {
+				return
+			}
+			at := used(b, pids)
+			if now != "" {
+				out.stages = append(out.stages, stage{component + now, time.Since(since), at.minus(from).processor})
+			}
+			now, since, from = to, time.Now(), at
 		}
-		return sum
 	}
-	before, others, begun := used(), machineTime(b), time.Now()
+	next := watch("")
+	next("open")
 	decode, err := e.Open(dir, engine.SessionOptions{Component: models.Decode, Preferred: "cpu", Policy: route.Deny})
 	if err != nil {
 		b.Fatal(err)
@@ -263,21 +363,15 @@ func load(b *testing.B, cache, dir string, together bool) loading {
 			b.Error(err)
 		}
 	}()
-	out.stages["open"] = time.Since(begun)
-	var mu sync.Mutex
+	next("")
 	bring := func(name string, s *engine.Session, do func() error) {
-		stage, since := "lower", time.Now()
-		next := func(to string, _ float64) {
-			mu.Lock()
-			defer mu.Unlock()
-			out.stages[name+": "+stage] += time.Since(since)
-			stage, since = to, time.Now()
-		}
-		s.OnProgress(next)
+		next := watch(name + ": ")
+		next("lower")
+		s.OnProgress(func(to string, _ float64) { next(to) })
 		if err := do(); err != nil {
 			b.Error(err)
 		}
-		next("", 1)
+		next("")
 	}
 	parts := []func(){
 		func() {
@@ -304,20 +398,38 @@ func load(b *testing.B, cache, dir string, together bool) loading {
 		}
 	}
 	all.Wait()
-	out.wall, out.processor, out.busy = time.Since(begun), used()-before, machineTime(b)-others
+	out.wall, out.own = time.Since(begun), used(b, pids).minus(before)
+	busyThen, stolenThen := machineTime(b)
+	out.busy, out.stolen = busyThen-busy, stolenThen-stolen
 	return out
 }
 
-// loadRounds is how often each way of loading is measured; the two take turns, and medians are compared.
-const loadRounds = 5
+// loadPairs is how often the components are loaded in turn and side by side; which comes first alternates.
+var loadPairs = flag.Int("load.pairs", 8, "how often BenchmarkLoad loads the components in turn and side by side")
 
-const (
-	ownTime = "processor time, own" // of the engine and its backend
-	allTime = "processor time, all" // of whatever ran on the machine
-)
+// loadMemory is more than loading takes, the model's file included.
+const loadMemory = 5 << 29
+
+// loadings are the states of a machine that loading is measured in.
+var loadings = []struct {
+	name    string
+	prepare func(b *testing.B, file string)
+	memory  int  // bytes of free memory that are touched
+	kept    bool // all was lowered and packed before
+}{
+	{name: "cold", prepare: forgetFile, memory: loadMemory}, // the file is not in memory
+	{name: "unpacked", prepare: inMemory, memory: loadMemory},
+	{name: "untouched", prepare: func(b *testing.B, file string) { // a host had time to take back what is free
+		inMemory(b, file)
+		time.Sleep(5 * time.Second)
+	}},
+	{name: "warm", prepare: inMemory, kept: true},
+}
+
+func inMemory(b *testing.B, file string) { reading(b, file) }
 
 // BenchmarkLoad measures how long a LLaVA of random weights takes to be ready, its components brought side by side and one after
-// the other. Cold: nothing of it was lowered or packed before, and its file is not in memory. Unpacked: the file is. Warm: all is.
+// the other, each with all processors.
 func BenchmarkLoad(b *testing.B) {
 	dir, total, vision := randomLlava(b)
 	if part := float64(vision) / float64(total); total < 1<<30 || part < llavaVisionLeast || part > llavaVision {
@@ -325,51 +437,127 @@ func BenchmarkLoad(b *testing.B) {
 	}
 	file := filepath.Join(dir, "model.safetensors")
 	b.Logf("%d bytes, %.0f %% of them the vision side's", total, 100*float64(vision)/float64(total))
-	for _, way := range []string{"cold", "unpacked", "warm"} {
-		b.Run(way, func(b *testing.B) {
-			figures := map[bool]map[string][]float64{false: {}, true: {}}
-			cache := b.TempDir()
-			if way == "warm" {
-				load(b, cache, dir, true)
+	for _, way := range loadings {
+		b.Run(way.name, func(b *testing.B) {
+			f := figures{}
+			kept := b.TempDir()
+			if way.kept {
+				load(b, kept, dir, true, 0)
 			}
-			for range loadRounds * b.N {
-				for _, together := range []bool{false, true} {
-					note := func(name string, d time.Duration) {
-						figures[together][name] = append(figures[together][name], d.Seconds())
+			for i := range *loadPairs * b.N {
+				if way.name == "cold" {
+					forgetFile(b, file)
+					f.add("the file alone, read", true, reading(b, file).Seconds())
+				}
+				for j := range 2 {
+					together := (i+j)%2 == 1
+					cache := kept
+					if !way.kept {
+						var err error
+						if cache, err = os.MkdirTemp(kept, ""); err != nil {
+							b.Fatal(err)
+						}
 					}
-					if way == "cold" {
-						cache = b.TempDir()
-						forgetFile(b, file)
-						note("the file alone, read", reading(b, file))
-						forgetFile(b, file)
-					}
-					if way == "unpacked" {
-						cache = b.TempDir()
-						reading(b, file)
-					}
-					l := load(b, cache, dir, together)
-					note("ready", l.wall)
-					note(ownTime, l.processor)
-					note(allTime, l.busy)
-					for name, d := range l.stages {
-						note(name, d)
+					settle(b)
+					way.prepare(b, file)
+					f.note(load(b, cache, dir, together, way.memory), together)
+					if !way.kept {
+						if err := os.RemoveAll(cache); err != nil {
+							b.Fatal(err)
+						}
 					}
 				}
 			}
-			turn, side := figures[false], figures[true]
-			var table strings.Builder
-			fmt.Fprintf(&table, "%-22s %9s %12s\n", "seconds", "in turn", "side by side")
-			for _, name := range slices.Sorted(maps.Keys(turn)) {
-				fmt.Fprintf(&table, "%-22s %9.2f %12.2f\n", name, median(turn[name]), median(side[name]))
-			}
-			one, all := median(turn["ready"]), median(side["ready"])
-			fmt.Fprintf(&table, "%-22s %9.2f %12.2f\n", "processors busy, own", median(turn[ownTime])/one, median(side[ownTime])/all)
-			fmt.Fprintf(&table, "%-22s %9.2f %12.2f of %d", "processors busy, all", median(turn[allTime])/one, median(side[allTime])/all, runtime.NumCPU())
-			b.Log("\n" + table.String())
-			b.ReportMetric(0, "ns/op")
-			b.ReportMetric(one, "in-turn-s")
-			b.ReportMetric(all, "side-by-side-s")
-			b.ReportMetric(100*(1-all/one), "%-less")
+			settle(b)
+			f.report(b)
+			b.ReportMetric(touchMemory(b, 1<<30).Seconds(), "s-to-touch-GiB")
 		})
 	}
+}
+
+// figures are what runs of a benchmark found, by name and by whether components were loaded side by side.
+type figures map[string]*[2][]float64
+
+func (f figures) add(name string, together bool, v float64) {
+	if f[name] == nil {
+		f[name] = &[2][]float64{}
+	}
+	way := 0
+	if together {
+		way = 1
+	}
+	f[name][way] = append(f[name][way], v)
+}
+
+const (
+	ready     = "ready"
+	ownTime   = "processor time, own" // of the engine and its backend
+	allTime   = "processor time, all" // of whatever ran on the machine
+	busyIn    = "busy in "            // processors, own, in a stage
+	megabytes = 1e6
+)
+
+func (f figures) note(l loading, together bool) {
+	stages, processor := map[string]time.Duration{}, map[string]time.Duration{}
+	for _, s := range l.stages {
+		stages[s.name] += s.wall
+		processor[s.name] += s.processor
+	}
+	for name, d := range stages {
+		f.add(name, together, d.Seconds())
+		if !together {
+			f.add(busyIn+name, together, processor[name].Seconds()/d.Seconds())
+		}
+	}
+	f.add(ready, together, l.wall.Seconds())
+	f.add(ownTime, together, l.own.processor.Seconds())
+	f.add("- in the kernel", together, l.own.system.Seconds())
+	f.add(allTime, together, l.busy.Seconds())
+	f.add("- kept by the host", together, l.stolen.Seconds())
+	f.add("MB read", together, float64(l.own.read)/megabytes)
+	f.add("MB written", together, float64(l.own.written)/megabytes)
+	f.add("processors busy, own", together, l.own.processor.Seconds()/l.wall.Seconds())
+	f.add("processors busy, all", together, l.busy.Seconds()/l.wall.Seconds())
+}
+
+// report logs quartiles, and how much less side by side takes: of each pair, and at best, with all processors at work on what they
+// did in turn.
+func (f figures) report(b *testing.B) {
+	var table strings.Builder
+	row := func(name string, v []float64) string {
+		if len(v) == 0 {
+			return ""
+		}
+		return fmt.Sprintf("%.2f (%.2f %.2f)", median(v), quantile(v, 0.25), quantile(v, 0.75))
+	}
+	fmt.Fprintf(&table, "%-24s %22s %22s %10s\n", "seconds (quartiles)", "in turn", "side by side", "busy")
+	for _, name := range slices.Sorted(maps.Keys(f)) {
+		if strings.HasPrefix(name, busyIn) {
+			continue
+		}
+		busy := ""
+		if v := f[busyIn+name]; v != nil {
+			busy = fmt.Sprintf("%.2f", median(v[0]))
+		}
+		fmt.Fprintf(&table, "%-24s %22s %22s %10s\n", name, row(name, f[name][0]), row(name, f[name][1]), busy)
+	}
+	var less []float64
+	for i, turn := range f[ready][0] {
+		less = append(less, 100*(1-f[ready][1][i]/turn))
+	}
+	one, all := median(f[ready][0]), median(f[ready][1])
+	best := 100 * (1 - median(f[ownTime][0])/float64(runtime.NumCPU())/one)
+	fmt.Fprintf(&table, "side by side takes %.1f %% less (%.1f %.1f), %.1f %% by medians; with %d processors always at work it would be %.1f %%",
+		median(less), quantile(less, 0.25), quantile(less, 0.75), 100*(1-all/one), runtime.NumCPU(), best)
+	b.Log("\n" + table.String())
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(one, "in-turn-s")
+	b.ReportMetric(all, "side-by-side-s")
+	b.ReportMetric(median(less), "%-less")
+	b.ReportMetric(best, "%-less-at-best")
+}
+
+func quantile(v []float64, q float64) float64 {
+	v = slices.Sorted(slices.Values(v))
+	return v[int(q*float64(len(v)-1)+0.5)]
 }
