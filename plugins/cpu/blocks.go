@@ -177,7 +177,7 @@ func (pw *packedWeights) blocks(p *planner, w blocksWeight) (tensor.Tensor, erro
 	if err != nil {
 		return tensor.Tensor{}, err
 	}
-	return pw.kept(kernels.PackedBlocks, w.key(), fmt.Sprintf("%d %d %+v", w.n, w.k, w.Blocks), size, func(out []byte) error {
+	return pw.kept(kernels.PackedBlocks, w.key(), fmt.Sprintf("%d %d %+v", w.n, w.k, w.Blocks), size, size, func(out []byte, _ int64) error {
 		op := &kernels.PackBlocks{Dst: kernels.Ref{Buffer: 1}, N: w.n, K: w.k, CodesStride: w.stride, Weight: w.Blocks}
 		buffers := []kernels.Buffer{{}, kernels.BufferOf(out)}
 		for _, part := range []struct {

@@ -33,7 +33,7 @@ type packedWeights struct {
 	mu   sync.Mutex
 	open map[string][]byte
 	size int64
-	room []byte // that weights are packed in before they are written; it is used again for the next
+	room []byte // that pieces of weights are packed in before they are written; it is used again for the next
 
 	sources  []*graph.Initializer // in the order in which they are read
 	total    int64                // bytes of sources
@@ -139,7 +139,23 @@ func (p *packedWeights) get(w weight, n, k int64) (tensor.Tensor, error) {
 	if err != nil {
 		return tensor.Tensor{}, err
 	}
-	return p.kept(format, w.key(), fmt.Sprintf("%d %d", n, k), size, func(out []byte) error { return p.pack(w, n, k, out) })
+	panel, err := p.runner.PackedBytes(format, 1, k)
+	if err != nil {
+		return tensor.Tensor{}, err
+	}
+	var src tensor.Tensor
+	return p.kept(format, w.key(), fmt.Sprintf("%d %d", n, k), size, panel, func(out []byte, from int64) error {
+		if src.Data == nil {
+			src = w.init.Tensor.Aligned()
+		}
+		if err := p.pack(w, src, n, k, panel, out, from); err != nil {
+			return err
+		}
+		if from+int64(len(out)) == size {
+			p.readOnce(w.init)
+		}
+		return nil
+	})
 }
 
 // filters is the packed form of a convolution's weights, [groups*n, k] as source makes them: group after
@@ -149,7 +165,7 @@ func (p *packedWeights) filters(key string, source func() (tensor.Tensor, error)
 	if err != nil {
 		return tensor.Tensor{}, err
 	}
-	return p.kept(kernels.PackF32, key, fmt.Sprintf("%d %d %d", groups, n, k), groups*size, func(out []byte) error {
+	return p.kept(kernels.PackF32, key, fmt.Sprintf("%d %d %d", groups, n, k), groups*size, groups*size, func(out []byte, _ int64) error {
 		src, err := source()
 		if err != nil {
 			return err
@@ -162,14 +178,17 @@ func (p *packedWeights) filters(key string, source func() (tensor.Tensor, error)
 	})
 }
 
-// kept is what pack writes, every byte of it, from the file that keeps it if there is one.
-func (p *packedWeights) kept(format kernels.Format, key, sizes string, size int64, pack func(out []byte) error) (tensor.Tensor, error) {
+// packer writes a piece of a packed weight, every byte of it, that begins at a byte.
+type packer func(out []byte, from int64) error
+
+// kept is what pack writes, from the file that keeps it if there is one. Pieces of whole steps are asked of pack one after another.
+func (p *packedWeights) kept(format kernels.Format, key, sizes string, size, step int64, pack packer) (tensor.Tensor, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	data, ok := p.open[key]
 	if !ok {
 		var err error
-		if data, err = p.load(format, key, sizes, size, pack); err != nil {
+		if data, err = p.load(format, key, sizes, size, step, pack); err != nil {
 			return tensor.Tensor{}, fmt.Errorf("pack weight %s: %w", key, err)
 		}
 		p.open[key] = data
@@ -178,7 +197,7 @@ func (p *packedWeights) kept(format kernels.Format, key, sizes string, size int6
 	return tensor.Tensor{DType: tensor.Uint8, Shape: tensor.Shape{int64(len(data))}, Data: data}, nil
 }
 
-func (p *packedWeights) load(format kernels.Format, key, sizes string, size int64, pack func(out []byte) error) ([]byte, error) {
+func (p *packedWeights) load(format kernels.Format, key, sizes string, size, step int64, pack packer) ([]byte, error) {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s", key, sizes))
 	path := filepath.Join(p.dir, p.runner.PackedLayout(format), hex.EncodeToString(sum[:12]))
 	data, err := mapFile(path, size)
@@ -189,32 +208,37 @@ func (p *packedWeights) load(format kernels.Format, key, sizes string, size int6
 	if !errors.Is(err, fs.ErrNotExist) {
 		p.log.Warn("packing a weight again", "weight", key, "file", path, "because", err)
 	}
-	if int64(len(p.room)) < size {
-		p.room = alignedBytes(size)
-	}
 	p.ahead.Do(func() { p.background.Go(p.readAhead) })
 	if !p.packing {
 		p.packing = true
 		p.backlog.begin()
 	}
-	packed := p.room[:size:size]
-	if err := pack(packed); err != nil {
-		return nil, err
+	var failed error // of pack's
+	data, err = p.keep(path, size, step, func(out []byte, from int64) error {
+		failed = pack(out, from)
+		return failed
+	})
+	switch {
+	case failed != nil:
+		return nil, failed
+	case err != nil:
+		p.log.Warn("packed weights can't be kept; they stay in this process alone", "file", path, "error", err)
+		data = alignedBytes(size)
+		if err := pack(data, 0); err != nil {
+			return nil, err
+		}
 	}
 	if p.total > 0 {
 		p.progress("pack", float64(p.size+size)/float64(p.total))
 	}
-	data, err = p.keep(path, packed)
-	if err != nil {
-		p.room = nil
-		p.log.Warn("packed weights can't be kept; they stay in this process alone", "file", path, "error", err)
-		return packed, nil
-	}
 	return data, nil
 }
 
+// pieceBytes are packed before they are written: few enough to be in the processor's caches still, and enough for all threads.
+const pieceBytes = 4 << 20
+
 // keep writes a file that appears whole or not at all, and maps it. The disk is waited for in the background.
-func (p *packedWeights) keep(path string, packed []byte) (data []byte, err error) {
+func (p *packedWeights) keep(path string, size, step int64, pack packer) (data []byte, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
@@ -222,8 +246,8 @@ func (p *packedWeights) keep(path string, packed []byte) (data []byte, err error
 	if err != nil {
 		return nil, err
 	}
-	if _, err = f.Write(packed); err == nil {
-		data, err = mapFile(f.Name(), int64(len(packed)))
+	if err = p.write(f, size, step, pack); err == nil {
+		data, err = mapFile(f.Name(), size)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
@@ -238,6 +262,26 @@ func (p *packedWeights) keep(path string, packed []byte) (data []byte, err error
 		}
 	})
 	return data, nil
+}
+
+func (p *packedWeights) write(f *os.File, size, step int64, pack packer) error {
+	if size == 0 {
+		return nil
+	}
+	each := min(size, max(1, pieceBytes/step)*step)
+	if int64(len(p.room)) < each {
+		p.room = alignedBytes(max(each, pieceBytes))
+	}
+	for from := int64(0); from < size; from += each {
+		piece := p.room[:min(each, size-from)]
+		if err := pack(piece, from); err != nil {
+			return err
+		}
+		if _, err := f.Write(piece); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readAhead has the weights read that are in the model's files, in their order.
@@ -273,7 +317,7 @@ func (p *packedWeights) packed() {
 	}
 	if p.room != nil {
 		p.room = nil
-		debug.FreeOSMemory() // as large as the largest weight
+		debug.FreeOSMemory() // as large as the largest weight that is packed in one piece
 	}
 	written, found := p.written, p.found
 	p.written, p.found = nil, nil
@@ -295,19 +339,22 @@ func (p *packedWeights) packed() {
 	})
 }
 
-func (p *packedWeights) pack(w weight, n, k int64, out []byte) error {
-	src := w.init.Tensor.Aligned()
-	op := &kernels.Pack{Src: kernels.Ref{Buffer: 1}, Dst: kernels.Ref{Buffer: 2}, N: n, K: k, NStride: 1, KStride: n, Format: formats[src.DType]}
+// pack writes those panels of an [n,k] weight, src, that begin at byte `from` of its packed form.
+func (p *packedWeights) pack(w weight, src tensor.Tensor, n, k, panel int64, out []byte, from int64) error {
+	if len(out) == 0 {
+		return nil
+	}
+	each := int64(src.DType.Bits() / 8)
+	columns := panel / (k * each) // of a panel
+	first := from / panel * columns
+	op := &kernels.Pack{Src: kernels.Ref{Buffer: 1}, Dst: kernels.Ref{Buffer: 2}, N: min(int64(len(out))/panel*columns, n-first), K: k, NStride: 1, KStride: n, Format: formats[src.DType]}
 	if w.transposed {
 		op.NStride, op.KStride = k, 1
 	}
+	op.Src.Offset = first * op.NStride * each
 	prog := &kernels.Program{}
 	prog.Add(op)
-	if err := p.runner.Run(prog, []kernels.Buffer{{}, kernels.BufferOf(src.Data), kernels.BufferOf(out)}, nil); err != nil {
-		return err
-	}
-	p.readOnce(w.init)
-	return nil
+	return p.runner.Run(prog, []kernels.Buffer{{}, kernels.BufferOf(src.Data), kernels.BufferOf(out)}, nil)
 }
 
 // readOnce says that a weight was read and never will be again: a file's pages need not stay in this process.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/accelhq/accel/plugins/cpu/kernels"
 	"github.com/accelhq/accel/sdk/backend"
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
@@ -168,5 +169,55 @@ func TestPackedAtOnce(t *testing.T) {
 	}
 	if len(names) != 2 || names[0] != filepath.Base(left) {
 		t.Errorf("%v are left, want one file and what was there before", names)
+	}
+}
+
+// TestPackedInPieces: a weight of several pieces is the one that is packed at once, whether a file keeps it or not.
+func TestPackedInPieces(t *testing.T) {
+	r := runners(t)[0]
+	const n, k = 2101, 1100
+	for _, d := range []tensor.DType{tensor.BFloat16, tensor.Float32} {
+		data := make([]byte, n*k*int64(d.Bits()/8))
+		rand.NewChaCha8([32]byte{1}).Read(data)
+		for _, transposed := range []bool{false, true} {
+			for _, keep := range []bool{false, true} {
+				w := weight{name: "w", transposed: transposed, init: &graph.Initializer{Name: "w", Tensor: tensor.Tensor{DType: d, Data: data}}}
+				n1, k1 := int64(n), int64(k)
+				size, err := r.PackedBytes(formats[d], n1, k1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if size <= pieceBytes {
+					t.Fatalf("%d bytes are one piece", size)
+				}
+				op := &kernels.Pack{Src: kernels.Ref{Buffer: 1}, Dst: kernels.Ref{Buffer: 2}, N: n1, K: k1, NStride: 1, KStride: n1, Format: formats[d]}
+				if transposed {
+					op.NStride, op.KStride = k1, 1
+				}
+				prog, want := &kernels.Program{}, make([]byte, size)
+				prog.Add(op)
+				if err := r.Run(prog, []kernels.Buffer{{}, kernels.BufferOf(data), kernels.BufferOf(want)}, nil); err != nil {
+					t.Fatal(err)
+				}
+				dir := t.TempDir()
+				if !keep {
+					if err := os.WriteFile(filepath.Join(dir, "packed"), nil, 0o600); err != nil { // where a folder should be
+						t.Fatal(err)
+					}
+				}
+				p := newPackedWeights(dir, r, hclog.NewNullLogger())
+				got, err := p.get(w, n1, k1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !slices.Equal(got.Data, want) {
+					t.Errorf("%s, transposed %v, kept %v: other bytes than at once", d, transposed, keep)
+				}
+				p.packed()
+				if err := p.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
 	}
 }
