@@ -15,6 +15,7 @@ import (
 	"github.com/accelhq/accel/plugins/cpu/kernels"
 	"github.com/accelhq/accel/sdk/backend"
 	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/machine"
 	"github.com/accelhq/accel/sdk/reference"
 	"github.com/accelhq/accel/sdk/tensor"
 )
@@ -98,9 +99,9 @@ func (c *cpu) ready() (*kernels.Runner, error) {
 }
 
 func (c *cpu) Watch(ctx context.Context, update func([]backend.Device)) error {
-	d := backend.Device{ID: deviceID, Platform: "cpu", Name: processorName(), Kind: backend.Hardware, Health: backend.Healthy,
+	d := backend.Device{ID: deviceID, Platform: "cpu", Name: machine.Processor(), Kind: backend.Hardware, Health: backend.Healthy,
 		Attention: backend.AttentionFused}
-	d.MemoryTotal, d.MemoryFree = memory()
+	d.MemoryTotal, d.MemoryFree = machine.Memory()
 	for t := tensor.Float32; t.Valid(); t++ {
 		d.ElementTypes = append(d.ElementTypes, t)
 	}
@@ -233,7 +234,7 @@ func (c *cpu) Alloc(_ context.Context, device string, bytes int64) (backend.Buff
 	if err := checkDevice(device); err != nil {
 		return nil, err
 	}
-	if _, free := memory(); free > 0 && bytes > free {
+	if _, free := machine.Memory(); free > 0 && bytes > free {
 		return nil, backend.OutOfMemory("a buffer", bytes, free)
 	}
 	return &hostBuffer{data: alignedBytes(bytes)}, nil

@@ -1,4 +1,4 @@
-package main
+package machine
 
 import (
 	"bufio"
@@ -8,17 +8,17 @@ import (
 	"strings"
 )
 
-// processorName is the model name of the first processor.
-func processorName() string {
+// Processor is the model name of the first processor.
+func Processor() string {
 	if v, ok := procValue("/proc/cpuinfo", "model name"); ok {
 		return v
 	}
 	return runtime.GOARCH + " processor"
 }
 
-// memory is the machine's memory and what of it can be had without swapping, in
+// Memory is the machine's memory and what of it can be had without swapping, in
 // bytes; 0 where the system does not say.
-func memory() (total, free int64) {
+func Memory() (total, free int64) {
 	kib := func(key string) int64 {
 		v, ok := procValue("/proc/meminfo", key)
 		if !ok {

@@ -1,0 +1,272 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"unsafe"
+
+	"github.com/accelhq/accel/plugins/openvino/ov"
+	"github.com/accelhq/accel/sdk/backend"
+	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+// executable is a graph that the runtime has compiled.
+type executable struct {
+	lib      *ov.Library
+	compiled *ov.Compiled
+	info     backend.ExecutableInfo
+	request  *request // of the last run; nil: there was none
+}
+
+// request is a request of the runtime's and what it is bound to.
+type request struct {
+	*ov.Request
+	inputs  []bound
+	outputs []bound
+	own     []tensor.Tensor // scratch memory of static outputs that nobody wants
+}
+
+// bound is memory that a request's input or output is bound to.
+type bound struct {
+	tensor *ov.Tensor
+	data   *byte
+	shape  tensor.Shape
+}
+
+// describe reads from the graph what its inputs and outputs are. The shapes that its
+// outputs declare are believed only where nothing follows from the graph.
+func (x *executable) describe(dir string) error {
+	m, err := backend.LoadModel(dir)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	declared := map[string]*graph.Type{}
+	for _, v := range m.Graph.Outputs {
+		declared[v.Name] = v.Type
+		if v.Type != nil && v.Type.Kind == graph.KindTensor {
+			v.Type = &graph.Type{Kind: graph.KindTensor, Elem: v.Type.Elem}
+		}
+	}
+	if err := graph.Infer(m); err != nil {
+		return backend.Invalid("graph_dir", "%v", err)
+	}
+	constant := map[string]bool{}
+	for _, in := range m.Graph.Initializers {
+		constant[in.Name] = true
+		if bytes, err := tensor.ByteSize(in.Tensor.DType, in.Tensor.Shape); err == nil {
+			x.info.Memory += bytes
+		}
+	}
+	for _, v := range m.Graph.Inputs {
+		if !constant[v.Name] {
+			x.info.Inputs = append(x.info.Inputs, graph.Value{Name: v.Name, Type: v.Type.Clone()})
+		}
+	}
+	for _, v := range m.Graph.Outputs {
+		t := v.Type
+		if t == nil || t.Kind == graph.KindTensor && !t.HasShape && declared[v.Name] != nil {
+			t = declared[v.Name]
+		}
+		x.info.Outputs = append(x.info.Outputs, graph.Value{Name: v.Name, Type: t.Clone()})
+	}
+	return nil
+}
+
+// match holds the runtime's inputs and outputs against the graph's, which have the
+// same order.
+func (x *executable) match() error {
+	for _, side := range []struct {
+		what  string
+		graph []graph.Value
+		ports []ov.Port
+	}{{"input", x.info.Inputs, x.compiled.Inputs}, {"output", x.info.Outputs, x.compiled.Outputs}} {
+		if len(side.graph) != len(side.ports) {
+			return backend.Unsupported("OpenVINO has made another number of " + side.what + "s of the graph")
+		}
+		for i, v := range side.graph {
+			p := side.ports[i]
+			if v.Type == nil || v.Type.Kind != graph.KindTensor {
+				return backend.Unsupported(side.what + " " + v.Name + " is of no type that OpenVINO has")
+			}
+			if v.Type.Elem != p.Type.Elem {
+				return backend.Unsupported(side.what + " " + v.Name + " is of " + v.Type.Elem.String() + ", OpenVINO makes it " + p.Type.Elem.String())
+			}
+		}
+	}
+	return nil
+}
+
+func (x *executable) Info() backend.ExecutableInfo { return x.info }
+
+func (x *executable) Close() error {
+	if x.request != nil {
+		x.request.close()
+	}
+	if x.compiled != nil {
+		x.compiled.Close()
+	}
+	return nil
+}
+
+func (r *request) close() {
+	r.Close()
+	for _, list := range [][]bound{r.inputs, r.outputs} {
+		for _, b := range list {
+			if b.tensor != nil {
+				b.tensor.Close()
+			}
+		}
+	}
+}
+
+func (x *executable) Run(ctx context.Context, inputs []backend.Value, out backend.Outputs) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if x.request == nil {
+		r, err := x.compiled.NewRequest()
+		if err != nil {
+			return backend.Internal("%v", err)
+		}
+		n := len(x.info.Outputs)
+		x.request = &request{Request: r, inputs: make([]bound, len(inputs)), outputs: make([]bound, n), own: make([]tensor.Tensor, n)}
+	}
+	r := x.request
+	for i, v := range inputs {
+		t, err := hostTensor(v)
+		if err != nil {
+			return err
+		}
+		if err := r.inputs[i].set(x.lib, t, func(t *ov.Tensor) error { return r.SetInput(i, t) }); err != nil {
+			return backend.Internal("input %s: %v", x.info.Inputs[i].Name, err)
+		}
+	}
+	placed := make([]bool, len(x.info.Outputs))
+	for i := range x.info.Outputs {
+		p := x.compiled.Outputs[i].Type
+		shape, ok := static(p)
+		if !ok {
+			continue // the runtime's own memory; its shape is known after the run
+		}
+		var t tensor.Tensor
+		var err error
+		if out.Wanted(i) {
+			t, err = out.Place(i, p.Elem, shape)
+			placed[i] = true
+		} else if t = r.own[i]; t.Shape == nil {
+			t, err = tensor.New(p.Elem, shape)
+			r.own[i] = t
+		}
+		if err != nil {
+			return err
+		}
+		if err := r.outputs[i].set(x.lib, t, func(t *ov.Tensor) error { return r.SetOutput(i, t) }); err != nil {
+			return backend.Internal("output %s: %v", x.info.Outputs[i].Name, err)
+		}
+	}
+	if err := r.run(ctx); err != nil {
+		return err
+	}
+	for i := range x.info.Outputs {
+		if placed[i] || !out.Wanted(i) {
+			continue
+		}
+		t, err := r.Output(i)
+		if err != nil {
+			return backend.Internal("output %s: %v", x.info.Outputs[i].Name, err)
+		}
+		v, err := t.Value()
+		if err == nil {
+			err = out.Give(i, graph.TensorDatum(v))
+		}
+		t.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run runs the request, and cancels it when ctx ends.
+func (r *request) run(ctx context.Context) error {
+	if err := r.Start(); err != nil {
+		return backend.Internal("%s", brief(err))
+	}
+	if ctx.Done() != nil {
+		cancelled := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() {
+			defer close(cancelled)
+			_ = r.Cancel() // the run then ends as it would have
+		})
+		defer func() {
+			if !stop() {
+				<-cancelled // or it would cancel the next run
+			}
+		}()
+	}
+	err := r.Wait()
+	if cause := ctx.Err(); cause != nil {
+		return cause
+	}
+	if e := (*ov.Error)(nil); errors.As(err, &e) {
+		// The graph was taken, so the values are to blame: an index out of range.
+		return backend.Invalid("inputs", "%s", brief(err))
+	}
+	return err
+}
+
+// set binds memory, if it is not what is bound already.
+func (b *bound) set(lib *ov.Library, t tensor.Tensor, set func(*ov.Tensor) error) error {
+	data := unsafe.SliceData(t.Data)
+	if b.tensor != nil && b.data == data && b.shape.Equal(t.Shape) {
+		return nil
+	}
+	made, err := lib.TensorOf(t)
+	if err != nil {
+		return err
+	}
+	if err := set(made); err != nil {
+		made.Close()
+		return err
+	}
+	if b.tensor != nil {
+		b.tensor.Close()
+	}
+	*b = bound{tensor: made, data: data, shape: t.Shape.Clone()}
+	return nil
+}
+
+// static is the shape of a type without open dimensions.
+func static(t *graph.Type) (tensor.Shape, bool) {
+	if !t.HasShape {
+		return nil, false
+	}
+	s := make(tensor.Shape, len(t.Dims))
+	for i, d := range t.Dims {
+		if d.Size < 0 {
+			return nil, false
+		}
+		s[i] = d.Size
+	}
+	return s, true
+}
+
+// hostTensor is an input's memory; a buffer of this device is host memory too.
+func hostTensor(v backend.Value) (tensor.Tensor, error) {
+	t := v.Tensor
+	if v.Buffer == nil {
+		return t, nil
+	}
+	b, ok := v.Buffer.(*buffer)
+	if !ok {
+		return t, backend.Invalid("inputs", "a buffer of another device was bound")
+	}
+	n, err := tensor.ByteSize(t.DType, t.Shape)
+	if err != nil || v.Offset < 0 || n > b.Size()-v.Offset {
+		return t, backend.Invalid("inputs", "%s%v at %d reaches beyond a buffer of %d bytes", t.DType, t.Shape, v.Offset, b.Size())
+	}
+	t.Data = b.data[v.Offset : v.Offset+n : v.Offset+n]
+	return t, nil
+}

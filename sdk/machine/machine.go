@@ -1,0 +1,2 @@
+// Package machine says what the system tells of the processor and its memory.
+package machine
