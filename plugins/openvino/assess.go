@@ -9,29 +9,50 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/accelhq/accel/plugins/openvino/ov"
 	"github.com/accelhq/accel/sdk/backend"
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/vendorlib"
 )
 
 // maxTrialConstant is the largest constant, in bytes, that a trial has as it is.
 // Larger ones are zeros: what they hold decides nothing.
 const maxTrialConstant = 1 << 20
 
-// trials are the nodes that a device was asked about, each as a model of its own:
-// what takes a node and why not, nobody but the runtime knows.
+// maxWholeTrial is how many bytes of constants a graph has at most to be compiled as a
+// whole when it is assessed. Of a larger one each kind of node is.
+const maxWholeTrial = 16 << 20
+
+// trials are the nodes that a device was asked about: what takes a node and why not,
+// nobody but the runtime knows. To read and compile a model costs 20 ms however small
+// it is, so nodes are tried many together, and in halves where that fails.
 type trials struct {
-	core   *ov.Core
-	device string
-	dir    string // temporary
+	library    string
+	device     string
+	properties map[string]string
+	dir        string // temporary
 
 	mu    sync.Mutex
-	known map[[sha256.Size]byte]backend.Verdict
+	known map[trialKey]backend.Verdict
+	child *vendorlib.Child // nil: none is there
+	rest  *time.Timer      // ends the child when nothing was asked for a while
 }
 
-func (o *openVINO) judge(core *ov.Core, device string) (*trials, error) {
+// A trial ends its process if it takes longer than trialLimit; the process ends when
+// nothing was asked for as long as childRest.
+const (
+	trialLimit = 2 * time.Minute
+	childRest  = 10 * time.Second
+)
+
+type trialKey [sha256.Size]byte
+
+func (o *openVINO) judge(lib *ov.Library, device string) (*trials, error) {
+	properties := o.properties(device, "")
+	delete(properties, cacheDir)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if t := o.trials[device]; t != nil {
@@ -41,43 +62,311 @@ func (o *openVINO) judge(core *ov.Core, device string) (*trials, error) {
 	if err != nil {
 		return nil, backend.Internal("%v", err)
 	}
-	t := &trials{core: core, device: device, dir: dir, known: map[[sha256.Size]byte]backend.Verdict{}}
+	t := &trials{library: lib.Path(), device: device, properties: properties, dir: dir, known: map[trialKey]backend.Verdict{}}
 	o.trials[device] = t
 	return t, nil
 }
 
-func (t *trials) close() error { return os.RemoveAll(t.dir) }
+func (t *trials) close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.endChild()
+	return os.RemoveAll(t.dir)
+}
+
+// endChild ends the child, if there is one. mu is held.
+func (t *trials) endChild() {
+	if t.child != nil {
+		t.child.Close()
+		t.child = nil
+	}
+}
 
 // verdicts on the nodes of a model's main graph, in order.
 func (t *trials) verdicts(ctx context.Context, m *graph.Model, dir string) ([]backend.Verdict, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	out := make([]backend.Verdict, len(m.Graph.Nodes))
-	g := newSurroundings(m)
-	refused := false
+	s := newSurroundings(m)
+	whole := true
 	for i, n := range m.Graph.Nodes {
-		if err := ctx.Err(); err != nil {
-			return nil, err
+		out[i] = backend.AcceptAs(platform)
+		for _, rule := range rules {
+			if v := rule(s, n); !v.OK {
+				out[i], whole = v, false
+				break
+			}
 		}
-		v, err := t.node(g, n)
+	}
+	var together error
+	if whole {
+		small := graph.FootprintOf(m).Weights <= maxWholeTrial
+		together = t.take(ctx, filepath.Join(dir, graph.ModelFile), small)
+		if together == nil && small {
+			return out, nil
+		}
+		if e := (*refusedError)(nil); together != nil && !errors.As(together, &e) {
+			return nil, together
+		}
+	}
+	made := make([]*trial, len(m.Graph.Nodes)) // nil: a rule refuses it
+	ask := map[trialKey]*trial{}
+	for i, n := range m.Graph.Nodes {
+		if !out[i].OK {
+			continue
+		}
+		x, err := s.alone(n)
 		if err != nil {
+			return nil, backend.Internal("node %s: %v", n.Label(), err)
+		}
+		if made[i] = x; !t.has(x.key) {
+			ask[x.key] = x
+		}
+	}
+	var asked []*trial
+	for _, x := range made {
+		if x != nil && ask[x.key] == x {
+			asked = append(asked, x)
+		}
+	}
+	for _, stage := range []func(context.Context, []*trial) error{t.read, t.compile} {
+		if err := t.split(ctx, asked, stage); err != nil {
 			return nil, err
 		}
-		out[i] = v
-		refused = refused || !v.OK
+		asked = slices.DeleteFunc(asked, func(x *trial) bool { return t.has(x.key) })
 	}
-	if refused {
-		return out, nil
+	for _, x := range asked {
+		t.known[x.key] = backend.AcceptAs(platform)
 	}
-	// Nodes that are taken one by one may not be together.
-	whole, err := t.core.Read(filepath.Join(dir, graph.ModelFile))
-	if err != nil {
-		why := brief(err)
-		for i := range out {
-			out[i] = backend.Refuse(backend.RefusedOperator, "together: "+why)
+	taken := true
+	for i, x := range made {
+		if x != nil {
+			out[i] = t.known[x.key]
 		}
-		return out, nil
+		taken = taken && out[i].OK
 	}
-	whole.Close()
+	if taken && together != nil {
+		return out, t.together(ctx, s, dir, together, out)
+	}
 	return out, nil
+}
+
+// together finds, of nodes that are taken one by one and not all together, the first
+// that can't stand behind those before it, and refuses it. What then remains is asked
+// about again, in pieces.
+func (t *trials) together(ctx context.Context, s *surroundings, dir string, why error, out []backend.Verdict) error {
+	good, bad := 0, len(out) // so many nodes from the first on are taken, and are not
+	for bad-good > 1 {
+		n := (good + bad) / 2
+		err := t.first(ctx, s, dir, n)
+		e := (*refusedError)(nil)
+		switch {
+		case err == nil:
+			good = n
+		case errors.As(err, &e):
+			bad, why = n, err
+		default:
+			return err
+		}
+	}
+	out[bad-1] = backend.Refuse(backend.RefusedOperator, "behind the nodes before it: "+why.Error())
+	return nil
+}
+
+// first tries the first n nodes of a graph.
+func (t *trials) first(ctx context.Context, s *surroundings, dir string, n int) error {
+	m := s.model.Clone()
+	defer m.Close()
+	g := m.Graph
+	faces := map[string]bool{}
+	for _, v := range g.Outputs {
+		faces[v.Name] = true
+	}
+	for _, x := range g.Nodes[n:] {
+		for _, name := range slices.Concat(x.Inputs, x.Captures()) {
+			faces[name] = true
+		}
+	}
+	g.Nodes, g.Outputs = g.Nodes[:n], nil
+	for _, x := range g.Nodes {
+		for _, name := range x.Outputs {
+			if faces[name] && name != "" {
+				g.Outputs = append(g.Outputs, &graph.Value{Name: name, Type: s.types[name].Clone()})
+			}
+		}
+	}
+	m.Prune()
+	// Beside the model, for constants in files lie there.
+	f, err := os.CreateTemp(dir, ".trial-*.onnx")
+	if err != nil {
+		return backend.Internal("%v", err)
+	}
+	defer os.Remove(f.Name())
+	if err := f.Close(); err != nil {
+		return backend.Internal("%v", err)
+	}
+	for _, in := range g.Initializers {
+		if in.External != nil {
+			in.External.Path = filepath.Base(in.External.Path)
+		}
+	}
+	data, err := graph.Marshal(m)
+	if err == nil {
+		err = os.WriteFile(f.Name(), data, 0o600)
+	}
+	if err != nil {
+		return backend.Internal("%v", err)
+	}
+	return t.take(ctx, f.Name(), true)
+}
+
+func (t *trials) has(k trialKey) bool {
+	_, ok := t.known[k]
+	return ok
+}
+
+// split has all of a list pass a stage, or finds those that do not and notes why.
+func (t *trials) split(ctx context.Context, list []*trial, stage func(context.Context, []*trial) error) error {
+	if len(list) == 0 {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := stage(ctx, list)
+	if e := (*refusedError)(nil); err == nil || !errors.As(err, &e) {
+		return err
+	}
+	if len(list) == 1 {
+		t.known[list[0].key] = backend.Refuse(backend.RefusedOperator, err.Error())
+		return nil
+	}
+	half := len(list) / 2
+	if err := t.split(ctx, list[:half], stage); err != nil {
+		return err
+	}
+	return t.split(ctx, list[half:], stage)
+}
+
+func (t *trials) read(ctx context.Context, list []*trial) error { return t.stage(ctx, list, false) }
+
+// compile leaves out what is large: it would be packed, which takes as long as the
+// compilation that follows.
+func (t *trials) compile(ctx context.Context, list []*trial) error {
+	var small []*trial
+	for _, x := range list {
+		if x.zeros == 0 {
+			small = append(small, x)
+		}
+	}
+	if len(small) == 0 {
+		return nil
+	}
+	return t.stage(ctx, small, true)
+}
+
+// joined is one model of several trials, side by side, and how many bytes of zeros it
+// wants beside it. Names end in the trial's place in the list.
+func joined(list []*trial) (*graph.Model, int64) {
+	m := &graph.Model{IRVersion: list[0].model.IRVersion, Opsets: list[0].model.Opsets, Graph: &graph.Graph{Name: "trial"}}
+	var zeros int64
+	for i, x := range list {
+		g := x.model.Graph.Clone()
+		names := map[string]string{}
+		for _, v := range slices.Concat(g.Inputs, g.Outputs) {
+			names[v.Name] = fmt.Sprintf("%s.%d", v.Name, i)
+		}
+		for _, in := range g.Initializers {
+			names[in.Name] = fmt.Sprintf("%s.%d", in.Name, i)
+		}
+		g.Rename(names)
+		m.Graph.Nodes = append(m.Graph.Nodes, g.Nodes...)
+		m.Graph.Inputs = append(m.Graph.Inputs, g.Inputs...)
+		m.Graph.Outputs = append(m.Graph.Outputs, g.Outputs...)
+		m.Graph.Initializers = append(m.Graph.Initializers, g.Initializers...)
+		zeros = max(zeros, x.zeros)
+	}
+	return m, zeros
+}
+
+// stage has the runtime take several nodes.
+func (t *trials) stage(ctx context.Context, list []*trial, compile bool) error {
+	m, zeros := joined(list)
+	data, err := graph.Marshal(m)
+	if err != nil {
+		return backend.Internal("%v", err)
+	}
+	path := filepath.Join(t.dir, graph.ModelFile)
+	err = os.WriteFile(path, data, 0o600)
+	if err == nil && zeros > 0 {
+		err = t.grow(zeros)
+	}
+	if err != nil {
+		return backend.Internal("%v", err)
+	}
+	return t.take(ctx, path, compile)
+}
+
+// take has the runtime read a model, and compile it, in a child. The error is
+// *refusedError where it does not, or dies of it.
+func (t *trials) take(ctx context.Context, path string, compile bool) error {
+	if t.rest != nil {
+		t.rest.Stop()
+	}
+	t.rest = time.AfterFunc(childRest, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.endChild()
+	})
+	if t.child == nil {
+		c, err := vendorlib.StartChild()
+		if err != nil {
+			return err
+		}
+		t.child = c
+	}
+	q := question{Library: t.library, Model: path, Properties: t.properties}
+	if compile {
+		q.Device = t.device
+	}
+	var a answer
+	err := t.child.Ask(ctx, q, trialLimit, &a)
+	if err != nil {
+		t.endChild()
+	}
+	dead := (*vendorlib.ChildError)(nil)
+	switch {
+	case errors.As(err, &dead):
+		return &refusedError{"OpenVINO did not survive it, " + dead.Error()}
+	case err == nil && a.Error != "":
+		return &refusedError{a.Error}
+	}
+	return err
+}
+
+// refusedError is the runtime's word on a trial.
+type refusedError struct{ why string }
+
+func (e *refusedError) Error() string { return e.why }
+
+// zerosFile holds the constants of a trial that are too large to be written. It has
+// holes only.
+const zerosFile = "zeros"
+
+func (t *trials) grow(bytes int64) error {
+	path := filepath.Join(t.dir, zerosFile)
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	case info.Size() >= bytes:
+		return nil
+	}
+	return os.Truncate(path, bytes)
 }
 
 // surroundings are what a model says of the values around a node.
@@ -100,143 +389,55 @@ func newSurroundings(m *graph.Model) *surroundings {
 	return s
 }
 
-// node is the verdict on a node.
-func (t *trials) node(s *surroundings, n *graph.Node) (backend.Verdict, error) {
-	for _, rule := range rules {
-		if v := rule(s, n); !v.OK {
-			return v, nil
-		}
-	}
-	return t.try(s, n)
+// trial is a model of one node, the values around it being inputs. Names are
+// replaced, so that equal nodes make equal models.
+type trial struct {
+	model *graph.Model
+	zeros int64             // bytes of zeros that it wants beside it
+	names map[string]string // of the values, by those that they had
+	key   trialKey
 }
 
-// try reads and compiles a model of the one node.
-func (t *trials) try(s *surroundings, n *graph.Node) (backend.Verdict, error) {
-	m, zeros, err := s.alone(n)
-	if err != nil {
-		return backend.Verdict{}, backend.Internal("%v", err)
-	}
-	data, err := graph.Marshal(m)
-	if err != nil {
-		return backend.Verdict{}, backend.Internal("%v", err)
-	}
-	key := sha256.Sum256(data)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if v, ok := t.known[key]; ok {
-		return v, nil
-	}
-	path := filepath.Join(t.dir, graph.ModelFile)
-	err = os.WriteFile(path, data, 0o600)
-	if err == nil && zeros > 0 {
-		err = t.grow(zeros)
-	}
-	if err != nil {
-		return backend.Verdict{}, backend.Internal("%v", err)
-	}
-	v := t.verdict(path, zeros == 0)
-	t.known[key] = v
-	return v, nil
-}
-
-// zerosFile holds the constants of a trial that are too large to be written. It has
-// holes only.
-const zerosFile = "zeros"
-
-func (t *trials) grow(bytes int64) error {
-	path := filepath.Join(t.dir, zerosFile)
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		if err := os.WriteFile(path, nil, 0o600); err != nil {
-			return err
-		}
-	case err != nil:
-		return err
-	case info.Size() >= bytes:
-		return nil
-	}
-	return os.Truncate(path, bytes)
-}
-
-func (t *trials) verdict(path string, compile bool) backend.Verdict {
-	m, err := t.core.Read(path)
-	if err != nil {
-		return backend.Refuse(backend.RefusedOperator, brief(err))
-	}
-	defer m.Close()
-	if !compile {
-		return backend.AcceptAs("openvino")
-	}
-	x, err := t.core.Compile(m, t.device, map[string]string{"EXECUTION_MODE_HINT": "ACCURACY", "INFERENCE_PRECISION_HINT": "f32"})
-	if err != nil {
-		return backend.Refuse(backend.RefusedOperator, brief(err))
-	}
-	x.Close()
-	return backend.AcceptAs("openvino")
-}
-
-// alone is a model of one node, the values around it being inputs, and how many
-// bytes of zeros it wants beside it. Names are replaced, so that equal nodes make
-// equal models; those of a node with graphs inside stay.
-func (s *surroundings) alone(n *graph.Node) (*graph.Model, int64, error) {
-	m := &graph.Model{IRVersion: s.model.IRVersion, Opsets: s.model.Opsets, Functions: s.model.Functions, Graph: &graph.Graph{Name: "node"}}
+func (s *surroundings) alone(n *graph.Node) (*trial, error) {
+	x := &trial{model: &graph.Model{IRVersion: s.model.IRVersion, Opsets: s.model.Opsets, Graph: &graph.Graph{Name: "node"}}}
+	g := x.model.Graph
 	c := n.Clone()
 	c.Name, c.Doc, c.Metadata = "", "", nil
-	inside := false
-	for range n.Graphs() {
-		inside = true
-	}
+	g.Nodes = []*graph.Node{c}
 	names := map[string]string{}
-	rename := func(prefix, name string) string {
-		if inside || name == "" {
-			return name
-		}
-		if names[name] == "" {
-			names[name] = fmt.Sprintf("%s%d", prefix, len(names))
-		}
-		return names[name]
-	}
-	var zeros int64
-	for i, name := range slices.Concat(n.Inputs, n.Captures()) {
-		if name == "" {
+	for _, name := range slices.Concat(n.Inputs, n.Captures()) {
+		if name == "" || names[name] != "" {
 			continue
 		}
-		known := names[name] != "" || inside && slices.Contains(slices.Concat(n.Inputs, n.Captures())[:i], name)
-		as := rename("in", name)
-		if i < len(c.Inputs) {
-			c.Inputs[i] = as
-		}
-		if known {
-			continue
-		}
+		names[name] = fmt.Sprintf("in%d", len(names))
 		k := s.constants[name]
 		if k == nil {
-			m.Graph.Inputs = append(m.Graph.Inputs, &graph.Value{Name: as, Type: s.types[name].Clone()})
+			g.Inputs = append(g.Inputs, &graph.Value{Name: name, Type: s.types[name].Clone()})
 			continue
 		}
-		in := &graph.Initializer{Name: as, Tensor: k.Tensor}
+		in := &graph.Initializer{Name: name, Tensor: k.Tensor}
 		bytes, err := tensor.ByteSize(k.Tensor.DType, k.Tensor.Shape)
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		if bytes > maxTrialConstant {
 			in.Tensor.Data = nil
 			in.External = &graph.External{Path: zerosFile, Length: bytes}
-			zeros = max(zeros, bytes)
+			x.zeros = max(x.zeros, bytes)
 		}
-		m.Graph.Initializers = append(m.Graph.Initializers, in)
+		g.Initializers = append(g.Initializers, in)
 	}
-	for i, name := range n.Outputs {
-		if name == "" {
-			continue
+	for _, name := range n.Outputs {
+		if name != "" {
+			names[name] = fmt.Sprintf("out%d", len(names))
+			g.Outputs = append(g.Outputs, &graph.Value{Name: name, Type: s.types[name].Clone()})
 		}
-		as := rename("out", name)
-		c.Outputs[i] = as
-		m.Graph.Outputs = append(m.Graph.Outputs, &graph.Value{Name: as, Type: s.types[name].Clone()})
 	}
-	m.Graph.Nodes = []*graph.Node{c}
-	return m, zeros, nil
+	g.Rename(names)
+	x.names = names
+	data, err := graph.Marshal(x.model)
+	x.key = sha256.Sum256(data)
+	return x, err
 }
 
 // rules refuse what the runtime would take, or fail at, for reasons that it does not

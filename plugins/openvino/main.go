@@ -11,6 +11,6 @@ import (
 var version = "unversioned"
 
 func main() {
-	vendorlib.Probed(probed)
+	vendorlib.Answer((&child{}).answer)
 	backend.Serve(newOpenVINO())
 }

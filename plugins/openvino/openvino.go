@@ -133,7 +133,7 @@ func (o *openVINO) state(ctx context.Context) []backend.Device {
 	o.look(ctx)
 	if o.failed != nil {
 		health := backend.Undetected
-		if e := (*vendorlib.ProbeError)(nil); errors.As(o.failed, &e) {
+		if e := (*vendorlib.ChildError)(nil); errors.As(o.failed, &e) {
 			health = backend.Unhealthy
 		}
 		return []backend.Device{gone("CPU", health, o.failed.Error())}
@@ -184,7 +184,7 @@ func (o *openVINO) use(ctx context.Context, id string) (*ov.Library, *ov.Core, e
 }
 
 func (o *openVINO) Assess(ctx context.Context, id, dir string) (backend.Assessment, error) {
-	_, core, err := o.use(ctx, id)
+	lib, _, err := o.use(ctx, id)
 	if err != nil {
 		return backend.Assessment{}, err
 	}
@@ -193,7 +193,7 @@ func (o *openVINO) Assess(ctx context.Context, id, dir string) (backend.Assessme
 		return backend.Assessment{}, err
 	}
 	defer m.Close()
-	j, err := o.judge(core, id)
+	j, err := o.judge(lib, id)
 	if err != nil {
 		return backend.Assessment{}, err
 	}
@@ -213,7 +213,7 @@ func (o *openVINO) Compile(ctx context.Context, spec backend.CompileSpec, progre
 	}
 	m, err := core.Read(filepath.Join(spec.Dir, graph.ModelFile))
 	if err != nil {
-		return nil, o.refused(ctx, core, spec, err)
+		return nil, o.refused(ctx, lib, spec, err)
 	}
 	defer m.Close()
 	if spec.MemoryBudget > 0 && x.info.Memory > spec.MemoryBudget {
@@ -221,7 +221,7 @@ func (o *openVINO) Compile(ctx context.Context, spec backend.CompileSpec, progre
 	}
 	progress("compile", 0.3)
 	if x.compiled, err = core.Compile(m, spec.Device, o.properties(spec.Device, spec.Dir)); err != nil {
-		return nil, o.refused(ctx, core, spec, err)
+		return nil, o.refused(ctx, lib, spec, err)
 	}
 	if err := x.match(); err != nil {
 		return nil, errors.Join(err, x.Close())
@@ -231,9 +231,9 @@ func (o *openVINO) Compile(ctx context.Context, spec backend.CompileSpec, progre
 
 // refused gives an error of the runtime's with a model its place in the protocol,
 // and names the nodes that are to blame.
-func (o *openVINO) refused(ctx context.Context, core *ov.Core, spec backend.CompileSpec, err error) error {
+func (o *openVINO) refused(ctx context.Context, lib *ov.Library, spec backend.CompileSpec, err error) error {
 	e := backend.Unsupported(brief(err))
-	if j, jerr := o.judge(core, spec.Device); jerr == nil {
+	if j, jerr := o.judge(lib, spec.Device); jerr == nil {
 		if m, merr := backend.LoadModel(spec.Dir); merr == nil {
 			defer m.Close()
 			verdicts, _ := j.verdicts(ctx, m, spec.Dir)
@@ -254,6 +254,8 @@ func nodeName(n *graph.Node) string {
 	}
 	return n.Outputs[0]
 }
+
+const cacheDir = "CACHE_DIR"
 
 // properties are what a model is compiled with. Nothing is computed in less than the
 // graph says unless the settings do.
@@ -288,7 +290,7 @@ func (o *openVINO) properties(id, dir string) map[string]string {
 		delete(p, "INFERENCE_PRECISION_HINT")
 	}
 	if s.Cache == "on" || s.Cache != "off" && kind != "CPU" {
-		p["CACHE_DIR"] = filepath.Join(dir, "ov", kind)
+		p[cacheDir] = filepath.Join(dir, "ov", kind)
 	}
 	for k, v := range s.Properties[kind] {
 		p[k] = v

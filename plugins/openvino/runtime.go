@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -69,62 +69,20 @@ func (s settings) find() (vendorlib.Found, error) {
 	return library.In(places(s.Library, os.Getenv))
 }
 
-// described is a runtime as the probing process found it.
-type described struct {
-	Version string
-	Devices []describedDevice
-}
-
-type describedDevice struct {
-	ID           string
-	Name         string
-	Capabilities []string // the runtime's words
-	Memory       int64    // bytes; 0: it does not say
-}
-
-// probed opens the runtime in a process of its own and asks it for its devices.
-func probed(path string) (any, error) {
-	lib, err := ov.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	core, err := lib.NewCore()
-	if err != nil {
-		return nil, err
-	}
-	defer core.Close()
-	d := described{Version: lib.Version()}
-	names, err := core.Devices()
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		x := describedDevice{ID: name, Name: name}
-		// What a device does not say of itself it is used without.
-		if full, err := core.Property(name, "FULL_DEVICE_NAME"); err == nil {
-			x.Name = full
-		}
-		if words, err := core.Property(name, "OPTIMIZATION_CAPABILITIES"); err == nil {
-			x.Capabilities = strings.Fields(words)
-		}
-		for _, key := range []string{"GPU_DEVICE_TOTAL_MEM_SIZE", "NPU_DEVICE_TOTAL_MEM_SIZE"} {
-			if text, err := core.Property(name, key); err == nil {
-				x.Memory, _ = strconv.ParseInt(text, 10, 64) // 0: it says something else
-			}
-		}
-		d.Devices = append(d.Devices, x)
-	}
-	return d, nil
-}
-
 // look finds and probes a runtime.
 func (s settings) look(ctx context.Context) (vendorlib.Found, described, error) {
 	at, err := s.find()
 	if err != nil {
 		return at, described{}, err
 	}
-	var d described
-	return at, d, vendorlib.Probe(ctx, at.Path, probeLimit, &d)
+	var a answer
+	if err := vendorlib.Probe(ctx, question{Library: at.Path}, probeLimit, &a); err != nil {
+		return at, described{}, fmt.Errorf("opening %s: %w", at.Path, err)
+	}
+	if a.Error != "" {
+		return at, described{}, errors.New(a.Error)
+	}
+	return at, *a.Described, nil
 }
 
 // kindOf is "CPU" for "CPU" and "GPU" for "GPU.1".
