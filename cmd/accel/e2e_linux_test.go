@@ -53,7 +53,8 @@ func run(m *testing.M) (int, error) {
 	}
 	if bin == "" {
 		bin = dir
-		for out, pkg := range map[string]string{"accel": ".", "backends/accel-backend-cpu": "../../plugins/cpu", "backends/accel-backend-reference": "../../plugins/reference"} {
+		for out, pkg := range map[string]string{"accel": ".", "backends/accel-backend-cpu": "../../plugins/cpu",
+			"backends/accel-backend-openvino": "../../plugins/openvino", "backends/accel-backend-reference": "../../plugins/reference"} {
 			if err := build(filepath.Join(dir, out), pkg); err != nil {
 				return 0, err
 			}
@@ -77,11 +78,12 @@ func tinyBERT(t *testing.T) string {
 	return dir
 }
 
-// command is accel with a cache of the test's own.
+// command is accel with a cache of the test's own, and without OpenVINO, which tests
+// that are about it let in: it would be the first on most routes.
 func command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(bin, "accel"), args...)
-	cmd.Env = append(os.Environ(), "ACCEL_CACHE="+t.TempDir(), "ACCEL_CONFIG=", "NO_COLOR=1")
+	cmd.Env = append(os.Environ(), "ACCEL_CACHE="+t.TempDir(), "ACCEL_CONFIG=", "NO_COLOR=1", "ACCEL_OPENVINO=off")
 	return cmd
 }
 

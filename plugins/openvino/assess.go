@@ -101,8 +101,9 @@ func (t *trials) verdicts(ctx context.Context, m *graph.Model, dir string) ([]ba
 	var together error
 	if whole {
 		small := graph.FootprintOf(m).Weights <= maxWholeTrial
-		together = t.take(ctx, filepath.Join(dir, graph.ModelFile), small)
-		if together == nil && small {
+		var types []*graph.Type
+		types, together = t.take(ctx, filepath.Join(dir, graph.ModelFile), small)
+		if together == nil && small && agree(m.Graph.Outputs, types, func(int, string) {}) {
 			return out, nil
 		}
 		if e := (*refusedError)(nil); together != nil && !errors.As(together, &e) {
@@ -217,7 +218,8 @@ func (t *trials) first(ctx context.Context, s *surroundings, dir string, n int) 
 	if err != nil {
 		return backend.Internal("%v", err)
 	}
-	return t.take(ctx, f.Name(), true)
+	_, err = t.take(ctx, f.Name(), true)
+	return err
 }
 
 func (t *trials) has(k trialKey) bool {
@@ -304,12 +306,38 @@ func (t *trials) stage(ctx context.Context, list []*trial, compile bool) error {
 	if err != nil {
 		return backend.Internal("%v", err)
 	}
-	return t.take(ctx, path, compile)
+	types, err := t.take(ctx, path, compile)
+	if err != nil {
+		return err
+	}
+	of := make([]int, 0, len(types)) // trial of each output
+	for i, x := range list {
+		for range x.model.Graph.Outputs {
+			of = append(of, i)
+		}
+	}
+	agree(m.Graph.Outputs, types, func(i int, why string) {
+		t.known[list[of[i]].key] = backend.Refuse(backend.RefusedAttribute, "OpenVINO would compute something else: its output is "+why)
+	})
+	return nil
+}
+
+// agree holds the types that the runtime gives outputs against those that they have,
+// and tells of each that is another.
+func agree(outputs []*graph.Value, types []*graph.Type, other func(i int, why string)) bool {
+	ok := len(outputs) == len(types)
+	for i := range min(len(outputs), len(types)) {
+		if why := unlike(outputs[i].Type, types[i]); why != "" {
+			other(i, why)
+			ok = false
+		}
+	}
+	return ok
 }
 
 // take has the runtime read a model, and compile it, in a child. The error is
-// *refusedError where it does not, or dies of it.
-func (t *trials) take(ctx context.Context, path string, compile bool) error {
+// *refusedError where it does not, or dies of it. It returns the types of its outputs.
+func (t *trials) take(ctx context.Context, path string, compile bool) ([]*graph.Type, error) {
 	if t.rest != nil {
 		t.rest.Stop()
 	}
@@ -321,7 +349,7 @@ func (t *trials) take(ctx context.Context, path string, compile bool) error {
 	if t.child == nil {
 		c, err := vendorlib.StartChild()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		t.child = c
 	}
@@ -337,11 +365,11 @@ func (t *trials) take(ctx context.Context, path string, compile bool) error {
 	dead := (*vendorlib.ChildError)(nil)
 	switch {
 	case errors.As(err, &dead):
-		return &refusedError{"OpenVINO did not survive it, " + dead.Error()}
+		return nil, &refusedError{"OpenVINO did not survive it, " + dead.Error()}
 	case err == nil && a.Error != "":
-		return &refusedError{a.Error}
+		return nil, &refusedError{a.Error}
 	}
-	return err
+	return a.Outputs, err
 }
 
 // refusedError is the runtime's word on a trial.
@@ -438,33 +466,4 @@ func (s *surroundings) alone(n *graph.Node) (*trial, error) {
 	data, err := graph.Marshal(x.model)
 	x.key = sha256.Sum256(data)
 	return x, err
-}
-
-// rules refuse what the runtime would take, or fail at, for reasons that it does not
-// tell.
-var rules = []func(*surroundings, *graph.Node) backend.Verdict{functions, values}
-
-// functions refuses calls of a model's functions, which the reader does not know.
-func functions(s *surroundings, n *graph.Node) backend.Verdict {
-	if s.model.Function(n.ID()) != nil || n.Domain == graph.DomainAccel {
-		return backend.Refuse(backend.RefusedFunction, "functions are taken by their bodies")
-	}
-	return backend.Accept
-}
-
-// values refuses nodes on what is no tensor of a type that the runtime has.
-func values(s *surroundings, n *graph.Node) backend.Verdict {
-	for _, name := range slices.Concat(n.Inputs, n.Outputs) {
-		t := s.types[name]
-		if name == "" || t == nil {
-			continue
-		}
-		if t.Kind != graph.KindTensor {
-			return backend.Refuse(backend.RefusedElementType, name+" is no tensor")
-		}
-		if t.Elem == tensor.String || t.Elem != tensor.Undefined && !ov.Has(t.Elem) {
-			return backend.Refuse(backend.RefusedElementType, fmt.Sprintf("%s is of %s", name, t.Elem))
-		}
-	}
-	return backend.Accept
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/accelhq/accel/plugins/openvino/ov"
+	"github.com/accelhq/accel/sdk/graph"
 )
 
 // question is what a child of this process is asked: the runtime may end the process
@@ -23,6 +24,8 @@ type question struct {
 type answer struct {
 	Described *described `json:",omitempty"`
 	Error     string     `json:",omitempty"` // of the runtime's, with the model
+	// Outputs are the types that the runtime gives a model's outputs, in their order.
+	Outputs []*graph.Type `json:",omitempty"`
 }
 
 // described is a runtime and its devices.
@@ -49,44 +52,52 @@ func (c *child) answer(raw json.RawMessage) (any, error) {
 	if err := json.Unmarshal(raw, &q); err != nil {
 		return nil, err
 	}
-	d, err := c.ask(q)
+	a, err := c.ask(q)
 	if err != nil {
 		return answer{Error: brief(err)}, nil
 	}
-	return answer{Described: d}, nil
+	return a, nil
 }
 
-func (c *child) ask(q question) (*described, error) {
+func (c *child) ask(q question) (answer, error) {
 	if c.core == nil {
 		lib, err := ov.Open(q.Library)
 		if err != nil {
-			return nil, err
+			return answer{}, err
 		}
 		core, err := lib.NewCore()
 		if err != nil {
-			return nil, err
+			return answer{}, err
 		}
 		c.lib, c.core = lib, core
 	}
 	if c.lib.Path() != q.Library {
-		return nil, errors.New("another library is open already")
+		return answer{}, errors.New("another library is open already")
 	}
 	if q.Model == "" {
-		return c.describe()
+		d, err := c.describe()
+		return answer{Described: d}, err
 	}
 	m, err := c.core.Read(q.Model)
-	if err != nil || q.Device == "" {
-		if err == nil {
-			m.Close()
-		}
-		return nil, err
+	if err != nil {
+		return answer{}, err
 	}
 	defer m.Close()
-	x, err := c.core.Compile(m, q.Device, q.Properties)
-	if err == nil {
-		x.Close()
+	var ports []ov.Port
+	if q.Device == "" {
+		_, ports, err = m.Ports()
+	} else {
+		var x *ov.Compiled
+		if x, err = c.core.Compile(m, q.Device, q.Properties); err == nil {
+			ports = x.Outputs
+			x.Close()
+		}
 	}
-	return nil, err
+	var a answer
+	for _, p := range ports {
+		a.Outputs = append(a.Outputs, p.Type)
+	}
+	return a, err
 }
 
 // describe asks the runtime for its devices. What a device does not say of itself it

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"unsafe"
 
 	"github.com/accelhq/accel/plugins/openvino/ov"
@@ -16,6 +18,9 @@ type executable struct {
 	lib      *ov.Library
 	compiled *ov.Compiled
 	info     backend.ExecutableInfo
+	alike    bool     // see transposesAlike
+	feeds    []int    // the runtime's input of each of the graph's; -1: it needs none
+	direct   []bool   // outputs that may be written where they are wanted
 	request  *request // of the last run; nil: there was none
 }
 
@@ -34,24 +39,41 @@ type bound struct {
 	shape  tensor.Shape
 }
 
-// describe reads from the graph what its inputs and outputs are. The shapes that its
+// loadModel reads the model in a graph folder and infers its types. The shapes that its
 // outputs declare are believed only where nothing follows from the graph.
-func (x *executable) describe(dir string) error {
+func loadModel(dir string) (*graph.Model, error) {
 	m, err := backend.LoadModel(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer m.Close()
-	declared := map[string]*graph.Type{}
+	declared := map[*graph.Value]*graph.Type{}
 	for _, v := range m.Graph.Outputs {
-		declared[v.Name] = v.Type
 		if v.Type != nil && v.Type.Kind == graph.KindTensor {
+			declared[v] = v.Type
 			v.Type = &graph.Type{Kind: graph.KindTensor, Elem: v.Type.Elem}
 		}
 	}
 	if err := graph.Infer(m); err != nil {
-		return backend.Invalid("graph_dir", "%v", err)
+		_ = m.Close() // read only; the model's fault is the one to tell
+		return nil, backend.Invalid("graph_dir", "%v", err)
 	}
+	for v, t := range declared {
+		if !v.Type.HasShape {
+			v.Type = t
+		}
+	}
+	return m, nil
+}
+
+// describe reads from the graph what its inputs and outputs are.
+func (x *executable) describe(dir string) error {
+	m, err := loadModel(dir)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	x.alike = transposesAlike(m.Graph)
+	solid := computed(m.Graph)
 	constant := map[string]bool{}
 	for _, in := range m.Graph.Initializers {
 		constant[in.Name] = true
@@ -65,37 +87,92 @@ func (x *executable) describe(dir string) error {
 		}
 	}
 	for _, v := range m.Graph.Outputs {
-		t := v.Type
-		if t == nil || t.Kind == graph.KindTensor && !t.HasShape && declared[v.Name] != nil {
-			t = declared[v.Name]
-		}
-		x.info.Outputs = append(x.info.Outputs, graph.Value{Name: v.Name, Type: t.Clone()})
+		x.direct = append(x.direct, solid[v.Name])
+		x.info.Outputs = append(x.info.Outputs, graph.Value{Name: v.Name, Type: v.Type.Clone()})
 	}
 	return nil
 }
 
-// match holds the runtime's inputs and outputs against the graph's, which have the
-// same order.
+// match finds the runtime's inputs and outputs of the graph's. Inputs that nothing needs
+// it may leave out; outputs have the graph's order.
 func (x *executable) match() error {
-	for _, side := range []struct {
-		what  string
-		graph []graph.Value
-		ports []ov.Port
-	}{{"input", x.info.Inputs, x.compiled.Inputs}, {"output", x.info.Outputs, x.compiled.Outputs}} {
-		if len(side.graph) != len(side.ports) {
-			return backend.Unsupported("OpenVINO has made another number of " + side.what + "s of the graph")
+	used := 0
+	for _, v := range x.info.Inputs {
+		i := slices.IndexFunc(x.compiled.Inputs, func(p ov.Port) bool { return p.Name == v.Name })
+		x.feeds = append(x.feeds, i)
+		if i < 0 {
+			continue
 		}
-		for i, v := range side.graph {
-			p := side.ports[i]
-			if v.Type == nil || v.Type.Kind != graph.KindTensor {
-				return backend.Unsupported(side.what + " " + v.Name + " is of no type that OpenVINO has")
-			}
-			if v.Type.Elem != p.Type.Elem {
-				return backend.Unsupported(side.what + " " + v.Name + " is of " + v.Type.Elem.String() + ", OpenVINO makes it " + p.Type.Elem.String())
-			}
+		used++
+		if why := unlike(v.Type, x.compiled.Inputs[i].Type); why != "" {
+			return backend.Unsupported("OpenVINO makes input " + v.Name + " " + why)
+		}
+	}
+	if used != len(x.compiled.Inputs) || len(x.info.Outputs) != len(x.compiled.Outputs) {
+		return backend.Unsupported("OpenVINO has made other inputs and outputs of the graph")
+	}
+	for i, v := range x.info.Outputs {
+		if why := unlike(v.Type, x.compiled.Outputs[i].Type); why != "" {
+			return backend.Unsupported("OpenVINO makes output " + v.Name + " " + why)
 		}
 	}
 	return nil
+}
+
+// unlike says what a type is that can't be the other, or nothing.
+func unlike(want, is *graph.Type) string {
+	switch {
+	case want == nil || want.Elem == tensor.Undefined:
+		return ""
+	case want.Kind != graph.KindTensor || is.Elem != want.Elem:
+		return is.Elem.String()
+	case !want.HasShape || !is.HasShape:
+		return ""
+	case len(is.Dims) != len(want.Dims):
+		return fmt.Sprintf("of rank %d", len(is.Dims))
+	}
+	for i, d := range is.Dims {
+		if w := want.Dims[i].Size; d.Size >= 0 && w >= 0 && d.Size != w {
+			return fmt.Sprintf("%d at dimension %d", d.Size, i)
+		}
+	}
+	return ""
+}
+
+// solidOperators are never left out as changing nothing.
+var solidOperators = map[string]bool{
+	"MatMul": true, "Gemm": true, "Conv": true, "ConvTranspose": true, "Softmax": true, "LayerNormalization": true, "RMSNormalization": true,
+	"Attention": true, "MatMulNBits": true, "LSTM": true, "GRU": true, "RNN": true, "Erf": true, "Tanh": true, "Sigmoid": true, "Gelu": true,
+}
+
+// computed are the values that some operator has surely computed on every way from the
+// graph's inputs. What the runtime finds to be an input after all, or a part of one, it
+// does not write to where an output is wanted (2026.4).
+func computed(g *graph.Graph) map[string]bool {
+	solid := map[string]bool{}
+	constant := map[string]bool{}
+	for _, in := range g.Initializers {
+		constant[in.Name] = true
+	}
+	for _, n := range g.Nodes {
+		is := solidOperators[n.OpType]
+		if !is {
+			some := false
+			is = true
+			for _, name := range n.Inputs {
+				if name == "" || constant[name] {
+					continue
+				}
+				some, is = true, is && solid[name]
+			}
+			is = is && some
+		}
+		for _, name := range n.Outputs {
+			solid[name] = is
+			constant[name] = n.OpType == "Constant"
+		}
+	}
+	return solid
 }
 
 func (x *executable) Info() backend.ExecutableInfo { return x.info }
@@ -139,7 +216,16 @@ func (x *executable) Run(ctx context.Context, inputs []backend.Value, out backen
 		if err != nil {
 			return err
 		}
-		if err := r.inputs[i].set(x.lib, t, func(t *ov.Tensor) error { return r.SetInput(i, t) }); err != nil {
+		if t.DType == tensor.Int64 {
+			if v, ok := beyondInt32(tensor.View[int64](t)); ok {
+				return backend.Invalid(x.info.Inputs[i].Name, "it holds %d, and OpenVINO computes int64 in 32 bits", v)
+			}
+		}
+		at := x.feeds[i]
+		if at < 0 {
+			continue
+		}
+		if err := r.inputs[i].set(x.lib, t, func(t *ov.Tensor) error { return r.SetInput(at, t) }); err != nil {
 			return backend.Internal("input %s: %v", x.info.Inputs[i].Name, err)
 		}
 	}
@@ -147,7 +233,7 @@ func (x *executable) Run(ctx context.Context, inputs []backend.Value, out backen
 	for i := range x.info.Outputs {
 		p := x.compiled.Outputs[i].Type
 		shape, ok := static(p)
-		if !ok {
+		if !ok || !x.direct[i] {
 			continue // the runtime's own memory; its shape is known after the run
 		}
 		var t tensor.Tensor

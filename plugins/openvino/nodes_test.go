@@ -18,16 +18,9 @@ import (
 // openRuntime opens the runtime in this process, or skips the test.
 func openRuntime(t testing.TB) (*ov.Library, *ov.Core) {
 	t.Helper()
-	if os.Getenv(envLibrary) == "" {
-		if exe, err := filepath.Abs("../../.cache/openvino"); err == nil {
-			if _, err := os.Stat(exe); err == nil {
-				t.Setenv(envLibrary, exe)
-			}
-		}
-	}
-	at, err := settings{}.find()
+	at, err := settings{Library: testfiles.OpenVINO(t)}.find()
 	if err != nil {
-		t.Skipf("OpenVINO is not there (run `make setup-openvino`): %v", err)
+		t.Fatal(err)
 	}
 	lib, err := ov.Open(at.Path)
 	if err != nil {

@@ -188,7 +188,7 @@ func (o *openVINO) Assess(ctx context.Context, id, dir string) (backend.Assessme
 	if err != nil {
 		return backend.Assessment{}, err
 	}
-	m, err := backend.LoadModel(dir)
+	m, err := loadModel(dir)
 	if err != nil {
 		return backend.Assessment{}, err
 	}
@@ -220,7 +220,11 @@ func (o *openVINO) Compile(ctx context.Context, spec backend.CompileSpec, progre
 		return nil, backend.OutOfMemory("the graph's weights", x.info.Memory, spec.MemoryBudget)
 	}
 	progress("compile", 0.3)
-	if x.compiled, err = core.Compile(m, spec.Device, o.properties(spec.Device, spec.Dir)); err != nil {
+	properties := o.properties(spec.Device, spec.Dir)
+	if x.alike && kindOf(spec.Device) == "CPU" {
+		properties["SNIPPETS_MODE"] = "DISABLE"
+	}
+	if x.compiled, err = core.Compile(m, spec.Device, properties); err != nil {
 		return nil, o.refused(ctx, lib, spec, err)
 	}
 	if err := x.match(); err != nil {
@@ -234,7 +238,7 @@ func (o *openVINO) Compile(ctx context.Context, spec backend.CompileSpec, progre
 func (o *openVINO) refused(ctx context.Context, lib *ov.Library, spec backend.CompileSpec, err error) error {
 	e := backend.Unsupported(brief(err))
 	if j, jerr := o.judge(lib, spec.Device); jerr == nil {
-		if m, merr := backend.LoadModel(spec.Dir); merr == nil {
+		if m, merr := loadModel(spec.Dir); merr == nil {
 			defer m.Close()
 			verdicts, _ := j.verdicts(ctx, m, spec.Dir)
 			for i, v := range verdicts {

@@ -102,3 +102,17 @@ func NodeTests(t testing.TB) []string {
 	}
 	return dirs
 }
+
+// OpenVINO is the folder of the runtime that `make setup-openvino` fetches; or what
+// $ACCEL_OPENVINO names.
+func OpenVINO(t testing.TB) string {
+	t.Helper()
+	dir := os.Getenv("ACCEL_OPENVINO")
+	if dir == "" || dir == "off" {
+		dir = filepath.Join(root(t), ".cache", "openvino")
+	}
+	if _, err := os.Stat(dir); err != nil {
+		t.Skipf("OpenVINO is not there (run `make setup-openvino`, or set ACCEL_OPENVINO): %v", err)
+	}
+	return dir
+}

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/accelhq/accel/plugins/openvino/ov"
+	"github.com/accelhq/accel/sdk/backend"
+	"github.com/accelhq/accel/sdk/graph"
+	"github.com/accelhq/accel/sdk/tensor"
+)
+
+// rules refuse what the runtime takes and gets wrong, and what it fails at without a
+// word. All else is found by trying.
+var rules = []func(*surroundings, *graph.Node) backend.Verdict{functions, values, ranges, misread}
+
+// functions refuses calls of a model's functions, which the reader does not know.
+func functions(s *surroundings, n *graph.Node) backend.Verdict {
+	if s.model.Function(n.ID()) != nil || n.Domain == graph.DomainAccel {
+		return backend.Refuse(backend.RefusedFunction, "functions are taken by their bodies")
+	}
+	return backend.Accept
+}
+
+// values refuses nodes on what is no tensor of a type that the runtime has, or that it
+// computes in another: the CPU computes float64 as float32, and the wide unsigned
+// integers as int32.
+func values(s *surroundings, n *graph.Node) backend.Verdict {
+	for _, name := range slices.Concat(n.Inputs, n.Outputs) {
+		t := s.types[name]
+		if name == "" || t == nil {
+			continue
+		}
+		switch {
+		case t.Kind != graph.KindTensor:
+			return backend.Refuse(backend.RefusedElementType, name+" is no tensor")
+		case t.Elem == tensor.String || t.Elem != tensor.Undefined && !ov.Has(t.Elem):
+			return backend.Refuse(backend.RefusedElementType, fmt.Sprintf("%s is of %s", name, t.Elem))
+		case t.Elem == tensor.Float64 || t.Elem == tensor.Uint32 || t.Elem == tensor.Uint64:
+			return backend.Refuse(backend.RefusedElementType, fmt.Sprintf("%s is of %s, which OpenVINO would compute in fewer bits", name, t.Elem))
+		}
+	}
+	return backend.Accept
+}
+
+// narrowArithmetic are operators whose results on integers of 8 and 16 bits wrap
+// around, where the runtime computes in 32 bits and saturates.
+var narrowArithmetic = []string{"Add", "Sub", "Mul", "Pow", "Neg", "Abs", "Sum", "CumSum", "BitShift", "ReduceSum", "ReduceProd", "ReduceL1", "ReduceSumSquare"}
+
+// ranges refuses integers that the runtime does not hold: it computes int64 in 32 bits.
+// Inputs of the graph are looked at when they come.
+func ranges(s *surroundings, n *graph.Node) backend.Verdict {
+	if n.Domain != graph.DomainONNX {
+		return backend.Accept
+	}
+	if slices.Contains(narrowArithmetic, n.OpType) && len(n.Inputs) > 0 {
+		if t := s.types[n.Inputs[0]]; t != nil {
+			switch t.Elem {
+			case tensor.Int8, tensor.Uint8, tensor.Int16, tensor.Uint16:
+				return backend.Refuse(backend.RefusedElementType, fmt.Sprintf("%s of %s would saturate where it has to wrap around", n.OpType, t.Elem))
+			}
+		}
+	}
+	// An end beyond all ends is one at 32 bits too.
+	if n.OpType == "Slice" || n.OpType == "Clip" {
+		return backend.Accept
+	}
+	for _, name := range n.Inputs {
+		c := s.constants[name]
+		if c == nil || c.Tensor.DType != tensor.Int64 || c.Tensor.Data == nil {
+			continue
+		}
+		if v, ok := beyondInt32(tensor.View[int64](c.Tensor.Aligned())); ok {
+			return backend.Refuse(backend.RefusedElementType, fmt.Sprintf("constant %s holds %d, and OpenVINO computes int64 in 32 bits", name, v))
+		}
+	}
+	return backend.Accept
+}
+
+// beyondInt32 is the first value that 32 bits do not hold.
+func beyondInt32(values []int64) (int64, bool) {
+	for _, v := range values {
+		if v != int64(int32(v)) {
+			return v, true
+		}
+	}
+	return 0, false
+}
+
+// misreading is a use of an operator of ONNX that OpenVINO 2026.4 takes and computes as
+// something else.
+type misreading struct {
+	op   string
+	when func(*surroundings, *graph.Node) bool
+	why  string
+}
+
+// misreadings were found with ONNX's own tests and with the nodes of real graphs. A
+// node may fit several.
+var misreadings = []misreading{
+	{"Attention", given("left_window_size", "right_window_size"), "windows are left out"},
+	{"Attention", func(_ *surroundings, n *graph.Node) bool {
+		return n.AttrInt("is_causal", 0) != 0 && reads(n, 6)
+	}, "with nonpad_kv_seqlen it is not causal"},
+	{"Attention", func(_ *surroundings, n *graph.Node) bool {
+		return n.AttrInt("is_causal", 0) != 0 && gives(n, 3)
+	}, "qk_matmul_output has no causal mask"},
+	{"BitShift", func(s *surroundings, n *graph.Node) bool {
+		t := s.types[n.Inputs[0]]
+		return t == nil || t.Elem == tensor.Int32 || t.Elem == tensor.Int64
+	}, "signs are not kept, nor shifts of all bits"},
+	{"Cast", toSmallFloat, "what is too large becomes infinite, not the largest number"},
+	{"CastLike", toSmallFloat, "what is too large becomes infinite, not the largest number"},
+	{"Col2Im", func(s *surroundings, n *graph.Node) bool {
+		return !s.constant(n, 1) || !s.constant(n, 2)
+	}, "sizes that are computed end the process where they are zero"},
+	{"DFT", func(s *surroundings, n *graph.Node) bool {
+		if n.AttrInt("onesided", 0) != 0 && (n.AttrInt("inverse", 0) != 0 || s.opset() >= 20) {
+			return true
+		}
+		if s.opset() < 20 { // the axis is an attribute
+			return n.AttrInt("axis", 1) < 0
+		}
+		axis, ok := s.scalar(n, 2, -2)
+		return !ok || axis != 1 && axis != 1-s.rank(n, 0)
+	}, "the axis is taken to be 1, and half of the result for the whole"},
+	{"LSTM", func(_ *surroundings, n *graph.Node) bool { return reads(n, 7) }, "peepholes are left out"},
+	{"LSTM", given("layout"), "the layout is taken to be 0"},
+	{"GRU", given("layout"), "the layout is taken to be 0"},
+	{"RNN", given("layout"), "the layout is taken to be 0"},
+	{"Resize", given("antialias", "exclude_outside"), "antialias and exclude_outside are left out"},
+	{"Resize", func(_ *surroundings, n *graph.Node) bool {
+		return n.AttrString("keep_aspect_ratio_policy", "stretch") != "stretch"
+	}, "the policy is taken to be stretch"},
+	{"Resize", func(_ *surroundings, n *graph.Node) bool {
+		return n.AttrString("coordinate_transformation_mode", "") == "align_corners" && reads(n, 2)
+	}, "scales are rounded to the sizes that they give"},
+	{"RoiAlign", func(_ *surroundings, n *graph.Node) bool { return n.AttrString("mode", "avg") == "max" }, "it takes the largest of other samples"},
+	{"SpaceToDepth", func(_ *surroundings, n *graph.Node) bool { return n.AttrString("mode", "DCR") != "DCR" }, "the mode is taken to be DCR"},
+}
+
+// given is true of nodes that have one of the attributes, other than 0.
+func given(names ...string) func(*surroundings, *graph.Node) bool {
+	return func(_ *surroundings, n *graph.Node) bool {
+		return slices.ContainsFunc(names, func(name string) bool { return n.AttrInt(name, 0) != 0 })
+	}
+}
+
+func reads(n *graph.Node, i int) bool { return i < len(n.Inputs) && n.Inputs[i] != "" }
+
+func gives(n *graph.Node, i int) bool { return i < len(n.Outputs) && n.Outputs[i] != "" }
+
+func toSmallFloat(s *surroundings, n *graph.Node) bool {
+	t := s.types[n.Outputs[0]]
+	return t != nil && t.Elem.IsFloat() && t.Elem.Bits() <= 8
+}
+
+// misread refuses what would come out wrong.
+func misread(s *surroundings, n *graph.Node) backend.Verdict {
+	for _, m := range misreadings {
+		if m.op == n.OpType && n.Domain == graph.DomainONNX && m.when(s, n) {
+			return backend.Refuse(backend.RefusedAttribute, "OpenVINO would compute something else: "+m.why)
+		}
+	}
+	return backend.Accept
+}
+
+// opset is the version of ONNX's operators.
+func (s *surroundings) opset() int64 { return s.model.Opsets[graph.DomainONNX] }
+
+// rank is the rank of a node's input; 0: it is not known.
+func (s *surroundings) rank(n *graph.Node, i int) int64 {
+	if i >= len(n.Inputs) {
+		return 0
+	}
+	if t := s.types[n.Inputs[i]]; t != nil && t.HasShape {
+		return int64(len(t.Dims))
+	}
+	return 0
+}
+
+// constant reports whether a node's input is known beforehand, or left out.
+func (s *surroundings) constant(n *graph.Node, i int) bool {
+	return !reads(n, i) || s.constants[n.Inputs[i]] != nil
+}
+
+// scalar is a node's input that is a constant of one int64, def where it is left
+// out; ok is false for any other.
+func (s *surroundings) scalar(n *graph.Node, i int, def int64) (v int64, ok bool) {
+	if !reads(n, i) {
+		return def, true
+	}
+	c := s.constants[n.Inputs[i]]
+	if c == nil || c.Tensor.DType != tensor.Int64 || len(c.Tensor.Data) != 8 {
+		return 0, false
+	}
+	return tensor.View[int64](c.Tensor.Aligned())[0], true
+}
+
+// transposesAlike reports whether a graph has a Transpose that changes the order of
+// elements and no shape, as one of heads and tokens that are as many. OpenVINO's
+// fused kernels for such parts of a graph (snippets) then leave it out.
+func transposesAlike(g *graph.Graph) bool {
+	types := g.Types()
+	for _, n := range g.Nodes {
+		for inner := range n.Graphs() {
+			if transposesAlike(inner) {
+				return true
+			}
+		}
+		if n.Domain != graph.DomainONNX || n.OpType != "Transpose" {
+			continue
+		}
+		t := types[n.Inputs[0]]
+		if t == nil || !t.HasShape {
+			continue
+		}
+		for i, from := range n.AttrInts("perm") {
+			if from < 0 || from >= int64(len(t.Dims)) {
+				continue
+			}
+			a, b := t.Dims[i], t.Dims[from]
+			if from != int64(i) && a.Size == b.Size && a.Size > 1 {
+				return true
+			}
+		}
+	}
+	return false
+}
