@@ -308,6 +308,11 @@ func attention(e *emitter, n *graph.Node) error {
 			return cannot(n, "its output %d is wanted", i)
 		}
 	}
+	for _, side := range []string{"left_window_size", "right_window_size"} {
+		if w := n.AttrInt(side, -1); w >= 0 {
+			return cannot(n, "it has a %s of %d", side, w)
+		}
+	}
 	q, k, v, mask := input(n, 0), input(n, 1), input(n, 2), input(n, 3)
 	qt := e.types[q]
 	if qt == nil || !qt.HasShape || len(qt.Dims) != 3 && len(qt.Dims) != 4 {

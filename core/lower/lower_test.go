@@ -400,3 +400,20 @@ func TestWeightsAreLinked(t *testing.T) {
 		t.Error("the folder's weights are others")
 	}
 }
+
+// TestAttentionInAWindowStays has no decomposition of attention forget the window.
+func TestAttentionInAWindowStays(t *testing.T) {
+	b := graph.NewBuilder("window")
+	b.Import(graph.DomainONNX, 25)
+	x := b.Input("x", f32(graph.Known(1), graph.Known(2), graph.Known(6), graph.Known(4)))
+	b.Output("y", b.Op("Attention", []string{x, x, x}, graph.IntAttr("is_causal", 1), graph.IntAttr("left_window_size", 0)), nil)
+	m, err := b.Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = open(t, t.TempDir(), 0).Lower(t.Context(), Source{Graph: m}, refusing(false, "Attention"), nil)
+	var refused *RefusedError
+	if !errors.As(err, &refused) || !strings.Contains(err.Error(), "left_window_size of 0") {
+		t.Errorf("got %v", err)
+	}
+}
