@@ -110,11 +110,14 @@ func (t *trials) verdicts(ctx context.Context, m *graph.Model, dir string) ([]ba
 			return nil, together
 		}
 	}
-	made := make([]*trial, len(m.Graph.Nodes)) // nil: a rule refuses it
+	made := make([]*trial, len(m.Graph.Nodes)) // nil: it can't be tried
 	ask := map[trialKey]*trial{}
 	for i, n := range m.Graph.Nodes {
 		if !out[i].OK {
 			continue
+		}
+		if !s.typed(n) {
+			continue // behind one that is refused, and asked about again without it
 		}
 		x, err := s.alone(n)
 		if err != nil {
@@ -192,7 +195,7 @@ func (t *trials) first(ctx context.Context, s *surroundings, dir string, n int) 
 	for _, x := range g.Nodes {
 		for _, name := range x.Outputs {
 			if faces[name] && name != "" {
-				g.Outputs = append(g.Outputs, &graph.Value{Name: name, Type: s.types[name].Clone()})
+				g.Outputs = append(g.Outputs, &graph.Value{Name: name, Type: s.typeOf(name)})
 			}
 		}
 	}
@@ -417,6 +420,22 @@ func newSurroundings(m *graph.Model) *surroundings {
 	return s
 }
 
+// typeOf is a copy of a value's type; of one that is not known a tensor's that says
+// nothing.
+func (s *surroundings) typeOf(name string) *graph.Type {
+	if t := s.types[name]; t != nil {
+		return t.Clone()
+	}
+	return &graph.Type{Kind: graph.KindTensor}
+}
+
+// typed reports whether the types of all that a node reads are known.
+func (s *surroundings) typed(n *graph.Node) bool {
+	return !slices.ContainsFunc(slices.Concat(n.Inputs, n.Captures()), func(name string) bool {
+		return name != "" && s.constants[name] == nil && (s.types[name] == nil || s.types[name].Elem == tensor.Undefined)
+	})
+}
+
 // trial is a model of one node, the values around it being inputs. Names are
 // replaced, so that equal nodes make equal models.
 type trial struct {
@@ -458,7 +477,7 @@ func (s *surroundings) alone(n *graph.Node) (*trial, error) {
 	for _, name := range n.Outputs {
 		if name != "" {
 			names[name] = fmt.Sprintf("out%d", len(names))
-			g.Outputs = append(g.Outputs, &graph.Value{Name: name, Type: s.types[name].Clone()})
+			g.Outputs = append(g.Outputs, &graph.Value{Name: name, Type: s.typeOf(name)})
 		}
 	}
 	g.Rename(names)

@@ -83,19 +83,15 @@ func (c *child) ask(q question) (answer, error) {
 		return answer{}, err
 	}
 	defer m.Close()
-	var ports []ov.Port
+	var a answer
 	if q.Device == "" {
-		_, ports, err = m.Ports()
+		a.Outputs, err = m.Outputs()
 	} else {
 		var x *ov.Compiled
 		if x, err = c.core.Compile(m, q.Device, q.Properties); err == nil {
-			ports = x.Outputs
+			a.Outputs = x.Outputs
 			x.Close()
 		}
-	}
-	var a answer
-	for _, p := range ports {
-		a.Outputs = append(a.Outputs, p.Type)
 	}
 	return a, err
 }

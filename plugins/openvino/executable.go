@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"unsafe"
 
 	"github.com/accelhq/accel/plugins/openvino/ov"
@@ -18,8 +17,8 @@ type executable struct {
 	lib      *ov.Library
 	compiled *ov.Compiled
 	info     backend.ExecutableInfo
-	alike    bool     // see transposesAlike
-	feeds    []int    // the runtime's input of each of the graph's; -1: it needs none
+	plain    bool     // without fused kernels, see fusesWrong
+	needs    []bool   // inputs that the runtime has; it leaves out what nothing needs
 	direct   []bool   // outputs that may be written where they are wanted
 	request  *request // of the last run; nil: there was none
 }
@@ -72,7 +71,7 @@ func (x *executable) describe(dir string) error {
 		return err
 	}
 	defer m.Close()
-	x.alike = transposesAlike(m.Graph)
+	x.plain = fusesWrong(m.Graph)
 	solid := computed(m.Graph)
 	constant := map[string]bool{}
 	for _, in := range m.Graph.Initializers {
@@ -93,26 +92,26 @@ func (x *executable) describe(dir string) error {
 	return nil
 }
 
-// match finds the runtime's inputs and outputs of the graph's. Inputs that nothing needs
-// it may leave out; outputs have the graph's order.
+// match holds the runtime's inputs and outputs against the graph's. Outputs have the
+// graph's order.
 func (x *executable) match() error {
-	used := 0
 	for _, v := range x.info.Inputs {
-		i := slices.IndexFunc(x.compiled.Inputs, func(p ov.Port) bool { return p.Name == v.Name })
-		x.feeds = append(x.feeds, i)
-		if i < 0 {
+		is, err := x.compiled.Input(v.Name)
+		if err != nil {
+			return backend.Internal("input %s: %v", v.Name, err)
+		}
+		if x.needs = append(x.needs, is != nil); is == nil {
 			continue
 		}
-		used++
-		if why := unlike(v.Type, x.compiled.Inputs[i].Type); why != "" {
+		if why := unlike(v.Type, is); why != "" {
 			return backend.Unsupported("OpenVINO makes input " + v.Name + " " + why)
 		}
 	}
-	if used != len(x.compiled.Inputs) || len(x.info.Outputs) != len(x.compiled.Outputs) {
-		return backend.Unsupported("OpenVINO has made other inputs and outputs of the graph")
+	if len(x.info.Outputs) != len(x.compiled.Outputs) {
+		return backend.Unsupported("OpenVINO has made another number of outputs of the graph")
 	}
 	for i, v := range x.info.Outputs {
-		if why := unlike(v.Type, x.compiled.Outputs[i].Type); why != "" {
+		if why := unlike(v.Type, x.compiled.Outputs[i]); why != "" {
 			return backend.Unsupported("OpenVINO makes output " + v.Name + " " + why)
 		}
 	}
@@ -221,17 +220,16 @@ func (x *executable) Run(ctx context.Context, inputs []backend.Value, out backen
 				return backend.Invalid(x.info.Inputs[i].Name, "it holds %d, and OpenVINO computes int64 in 32 bits", v)
 			}
 		}
-		at := x.feeds[i]
-		if at < 0 {
+		if !x.needs[i] {
 			continue
 		}
-		if err := r.inputs[i].set(x.lib, t, func(t *ov.Tensor) error { return r.SetInput(at, t) }); err != nil {
+		if err := r.inputs[i].set(x.lib, t, func(t *ov.Tensor) error { return r.SetInput(x.info.Inputs[i].Name, t) }); err != nil {
 			return backend.Internal("input %s: %v", x.info.Inputs[i].Name, err)
 		}
 	}
 	placed := make([]bool, len(x.info.Outputs))
 	for i := range x.info.Outputs {
-		p := x.compiled.Outputs[i].Type
+		p := x.compiled.Outputs[i]
 		shape, ok := static(p)
 		if !ok || !x.direct[i] {
 			continue // the runtime's own memory; its shape is known after the run

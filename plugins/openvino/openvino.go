@@ -221,7 +221,7 @@ func (o *openVINO) Compile(ctx context.Context, spec backend.CompileSpec, progre
 	}
 	progress("compile", 0.3)
 	properties := o.properties(spec.Device, spec.Dir)
-	if x.alike && kindOf(spec.Device) == "CPU" {
+	if x.plain && kindOf(spec.Device) == "CPU" {
 		properties["SNIPPETS_MODE"] = "DISABLE"
 	}
 	if x.compiled, err = core.Compile(m, spec.Device, properties); err != nil {

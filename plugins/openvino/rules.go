@@ -98,7 +98,9 @@ type misreading struct {
 // misreadings were found with ONNX's own tests and with the nodes of real graphs. A
 // node may fit several.
 var misreadings = []misreading{
-	{"Attention", given("left_window_size", "right_window_size"), "windows are left out"},
+	{"Attention", func(_ *surroundings, n *graph.Node) bool {
+		return n.AttrInt("left_window_size", -1) >= 0 || n.AttrInt("right_window_size", -1) >= 0
+	}, "windows are left out"},
 	{"Attention", func(_ *surroundings, n *graph.Node) bool {
 		return n.AttrInt("is_causal", 0) != 0 && reads(n, 6)
 	}, "with nonpad_kv_seqlen it is not causal"},
@@ -128,6 +130,12 @@ var misreadings = []misreading{
 	{"LSTM", given("layout"), "the layout is taken to be 0"},
 	{"GRU", given("layout"), "the layout is taken to be 0"},
 	{"RNN", given("layout"), "the layout is taken to be 0"},
+	{"QuantizeLinear", func(s *surroundings, n *graph.Node) bool {
+		return s.rank(n, 1) > 0 && s.open(n.Inputs[0])
+	}, "by axis and with sizes that are not known it wraps around"},
+	{"ReduceLogSum", func(s *surroundings, n *graph.Node) bool {
+		return n.AttrInt("noop_with_empty_axes", 0) != 0
+	}, "where there are no axes it leaves out the logarithm"},
 	{"Resize", given("antialias", "exclude_outside"), "antialias and exclude_outside are left out"},
 	{"Resize", func(_ *surroundings, n *graph.Node) bool {
 		return n.AttrString("keep_aspect_ratio_policy", "stretch") != "stretch"
@@ -136,6 +144,8 @@ var misreadings = []misreading{
 		return n.AttrString("coordinate_transformation_mode", "") == "align_corners" && reads(n, 2)
 	}, "scales are rounded to the sizes that they give"},
 	{"RoiAlign", func(_ *surroundings, n *graph.Node) bool { return n.AttrString("mode", "avg") == "max" }, "it takes the largest of other samples"},
+	{"com.microsoft.DynamicQuantizeMatMul", always, "activations are rounded otherwise"},
+	{"com.microsoft.QLinearMul", always, "it wraps around where it has to saturate"},
 	{"SpaceToDepth", func(_ *surroundings, n *graph.Node) bool { return n.AttrString("mode", "DCR") != "DCR" }, "the mode is taken to be DCR"},
 }
 
@@ -145,6 +155,8 @@ func given(names ...string) func(*surroundings, *graph.Node) bool {
 		return slices.ContainsFunc(names, func(name string) bool { return n.AttrInt(name, 0) != 0 })
 	}
 }
+
+func always(*surroundings, *graph.Node) bool { return true }
 
 func reads(n *graph.Node, i int) bool { return i < len(n.Inputs) && n.Inputs[i] != "" }
 
@@ -157,8 +169,12 @@ func toSmallFloat(s *surroundings, n *graph.Node) bool {
 
 // misread refuses what would come out wrong.
 func misread(s *surroundings, n *graph.Node) backend.Verdict {
+	name := n.OpType
+	if n.Domain != graph.DomainONNX {
+		name = n.Domain + "." + name
+	}
 	for _, m := range misreadings {
-		if m.op == n.OpType && n.Domain == graph.DomainONNX && m.when(s, n) {
+		if m.op == name && m.when(s, n) {
 			return backend.Refuse(backend.RefusedAttribute, "OpenVINO would compute something else: "+m.why)
 		}
 	}
@@ -179,6 +195,12 @@ func (s *surroundings) rank(n *graph.Node, i int) int64 {
 	return 0
 }
 
+// open reports whether not all dimensions of a value are known.
+func (s *surroundings) open(name string) bool {
+	t := s.types[name]
+	return t == nil || !t.HasShape || slices.ContainsFunc(t.Dims, func(d graph.Dim) bool { return d.Size < 0 })
+}
+
 // constant reports whether a node's input is known beforehand, or left out.
 func (s *surroundings) constant(n *graph.Node, i int) bool {
 	return !reads(n, i) || s.constants[n.Inputs[i]] != nil
@@ -197,32 +219,53 @@ func (s *surroundings) scalar(n *graph.Node, i int, def int64) (v int64, ok bool
 	return tensor.View[int64](c.Tensor.Aligned())[0], true
 }
 
-// transposesAlike reports whether a graph has a Transpose that changes the order of
-// elements and no shape, as one of heads and tokens that are as many. OpenVINO's
-// fused kernels for such parts of a graph (snippets) then leave it out.
-func transposesAlike(g *graph.Graph) bool {
+// fusesWrong reports whether OpenVINO's fused kernels for parts of a graph (snippets) may
+// get it wrong: they leave out a Transpose that changes no shape, as one of heads and
+// tokens that are as many, and fail at Attention whose heads share keys, where sizes are
+// not known.
+func fusesWrong(g *graph.Graph) bool {
 	types := g.Types()
 	for _, n := range g.Nodes {
 		for inner := range n.Graphs() {
-			if transposesAlike(inner) {
+			if fusesWrong(inner) {
 				return true
 			}
 		}
-		if n.Domain != graph.DomainONNX || n.OpType != "Transpose" {
+		if n.Domain != graph.DomainONNX {
 			continue
 		}
-		t := types[n.Inputs[0]]
-		if t == nil || !t.HasShape {
-			continue
-		}
-		for i, from := range n.AttrInts("perm") {
-			if from < 0 || from >= int64(len(t.Dims)) {
-				continue
-			}
-			a, b := t.Dims[i], t.Dims[from]
-			if from != int64(i) && a.Size == b.Size && a.Size > 1 {
+		switch n.OpType {
+		case "Attention":
+			if sharesKeys(n, types) {
 				return true
 			}
+		case "Transpose":
+			if t := types[n.Inputs[0]]; t != nil && exchangesAlike(t.Dims, n.AttrInts("perm")) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// sharesKeys reports whether heads of an Attention share keys, or may.
+func sharesKeys(n *graph.Node, types map[string]*graph.Type) bool {
+	if heads := n.AttrInt("q_num_heads", 0); heads > 0 {
+		return heads != n.AttrInt("kv_num_heads", 0)
+	}
+	q, k := types[n.Inputs[0]], types[n.Inputs[1]]
+	return q == nil || k == nil || len(q.Dims) != 4 || len(k.Dims) != 4 || q.Dims[1].Size < 0 || q.Dims[1].Size != k.Dims[1].Size
+}
+
+// exchangesAlike reports whether a permutation has dimensions of one known size take each
+// other's places.
+func exchangesAlike(dims []graph.Dim, perm []int64) bool {
+	if len(dims) != len(perm) {
+		return false
+	}
+	for i, from := range perm {
+		if from != int64(i) && from >= 0 && from < int64(len(dims)) && dims[i].Size == dims[from].Size && dims[i].Size > 1 {
+			return true
 		}
 	}
 	return false

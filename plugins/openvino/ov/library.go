@@ -40,25 +40,21 @@ type functions struct {
 	coreCompile  func(core, model uintptr, device *byte, n uintptr, properties *property, out *uintptr) int32
 
 	modelFree       func(uintptr)
-	modelInputs     func(uintptr, *uintptr) int32
 	modelOutputs    func(uintptr, *uintptr) int32
-	modelInput      func(model, index uintptr, port *uintptr) int32
 	modelOutput     func(model, index uintptr, port *uintptr) int32
-	portName        func(port uintptr, name **byte) int32
 	portShape       func(port uintptr, shape *partialShape) int32
 	portType        func(port uintptr, elem *int32) int32
 	partialFree     func(*partialShape)
 	portFree        func(uintptr)
 	compiledFree    func(uintptr)
-	compiledInputs  func(uintptr, *uintptr) int32
 	compiledOutputs func(uintptr, *uintptr) int32
-	compiledInput   func(compiled, index uintptr, port *uintptr) int32
+	compiledInput   func(compiled uintptr, name *byte, port *uintptr) int32
 	compiledOutput  func(compiled, index uintptr, port *uintptr) int32
 	compiledRequest func(compiled uintptr, request *uintptr) int32
 	compiledProp    func(compiled uintptr, key string, value **byte) int32
 
 	requestFree      func(uintptr)
-	requestSetInput  func(request, index, tensor uintptr) int32
+	requestSetInput  func(request uintptr, name *byte, tensor uintptr) int32
 	requestSetOutput func(request, index, tensor uintptr) int32
 	requestGetOutput func(request, index uintptr, tensor *uintptr) int32
 	requestStart     func(uintptr) int32
@@ -68,7 +64,7 @@ type functions struct {
 	tensorFree  func(uintptr)
 	tensorShape func(tensor uintptr, shape *shape) int32
 	tensorType  func(tensor uintptr, elem *int32) int32
-	tensorBytes func(tensor uintptr, bytes *uintptr) int32
+	tensorSize  func(tensor uintptr, elements *uintptr) int32
 	tensorData  func(tensor uintptr, data *unsafe.Pointer) int32
 	shapeFree   func(*shape) int32
 	tensorOf    tensorOf
@@ -113,24 +109,20 @@ func (f *functions) table() []vendorlib.Func {
 		{Name: "ov_core_read_model", To: &f.coreRead},
 		{Name: "ov_core_compile_model_props", To: &f.coreCompile},
 		{Name: "ov_model_free", To: &f.modelFree},
-		{Name: "ov_model_inputs_size", To: &f.modelInputs},
 		{Name: "ov_model_outputs_size", To: &f.modelOutputs},
-		{Name: "ov_model_const_input_by_index", To: &f.modelInput},
 		{Name: "ov_model_const_output_by_index", To: &f.modelOutput},
-		{Name: "ov_port_get_any_name", To: &f.portName},
 		{Name: "ov_port_get_partial_shape", To: &f.portShape},
 		{Name: "ov_port_get_element_type", To: &f.portType},
 		{Name: "ov_partial_shape_free", To: &f.partialFree},
 		{Name: "ov_output_const_port_free", To: &f.portFree},
 		{Name: "ov_compiled_model_free", To: &f.compiledFree},
-		{Name: "ov_compiled_model_inputs_size", To: &f.compiledInputs},
 		{Name: "ov_compiled_model_outputs_size", To: &f.compiledOutputs},
-		{Name: "ov_compiled_model_input_by_index", To: &f.compiledInput},
+		{Name: "ov_compiled_model_input_by_name", To: &f.compiledInput},
 		{Name: "ov_compiled_model_output_by_index", To: &f.compiledOutput},
 		{Name: "ov_compiled_model_create_infer_request", To: &f.compiledRequest},
 		{Name: "ov_compiled_model_get_property", To: &f.compiledProp},
 		{Name: "ov_infer_request_free", To: &f.requestFree},
-		{Name: "ov_infer_request_set_input_tensor_by_index", To: &f.requestSetInput},
+		{Name: "ov_infer_request_set_tensor", To: &f.requestSetInput},
 		{Name: "ov_infer_request_set_output_tensor_by_index", To: &f.requestSetOutput},
 		{Name: "ov_infer_request_get_output_tensor_by_index", To: &f.requestGetOutput},
 		{Name: "ov_infer_request_start_async", To: &f.requestStart},
@@ -139,7 +131,7 @@ func (f *functions) table() []vendorlib.Func {
 		{Name: "ov_tensor_free", To: &f.tensorFree},
 		{Name: "ov_tensor_get_shape", To: &f.tensorShape},
 		{Name: "ov_tensor_get_element_type", To: &f.tensorType},
-		{Name: "ov_tensor_get_byte_size", To: &f.tensorBytes},
+		{Name: "ov_tensor_get_size", To: &f.tensorSize},
 		{Name: "ov_tensor_data", To: &f.tensorData},
 		{Name: "ov_shape_free", To: &f.shapeFree},
 		{Name: "ov_tensor_create_from_host_ptr", To: &f.tensorOf},

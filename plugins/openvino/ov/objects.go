@@ -72,11 +72,7 @@ func (c *Core) Compile(m *Model, device string, properties map[string]string) (*
 	if err != nil {
 		return nil, err
 	}
-	x.Inputs, err = c.lib.ports(x.at, c.lib.fn.compiledInputs, c.lib.fn.compiledInput)
-	if err == nil {
-		x.Outputs, err = c.lib.ports(x.at, c.lib.fn.compiledOutputs, c.lib.fn.compiledOutput)
-	}
-	if err != nil {
+	if x.Outputs, err = c.lib.ports(x.at, c.lib.fn.compiledOutputs, c.lib.fn.compiledOutput); err != nil {
 		x.Close()
 		return nil, err
 	}
@@ -89,84 +85,80 @@ type Model struct {
 	at  uintptr
 }
 
-// Ports are the model's inputs and outputs.
-func (m *Model) Ports() (inputs, outputs []Port, err error) {
-	if inputs, err = m.lib.ports(m.at, m.lib.fn.modelInputs, m.lib.fn.modelInput); err != nil {
-		return nil, nil, err
-	}
-	outputs, err = m.lib.ports(m.at, m.lib.fn.modelOutputs, m.lib.fn.modelOutput)
-	return inputs, outputs, err
+// Outputs are the types of the model's outputs.
+func (m *Model) Outputs() ([]*graph.Type, error) {
+	return m.lib.ports(m.at, m.lib.fn.modelOutputs, m.lib.fn.modelOutput)
 }
 
 // Close gives the model back.
 func (m *Model) Close() { m.lib.fn.modelFree(m.at) }
 
-// Port is an input or output: its place is its index.
-type Port struct {
-	Name string // one of the names that it has; empty: none
-	Type *graph.Type
-}
-
-func (l *Library) ports(at uintptr, count func(uintptr, *uintptr) int32, get func(at, i uintptr, port *uintptr) int32) ([]Port, error) {
+func (l *Library) ports(at uintptr, count func(uintptr, *uintptr) int32, get func(at, i uintptr, port *uintptr) int32) ([]*graph.Type, error) {
 	var n uintptr
 	if err := l.check("ports", func() int32 { return count(at, &n) }); err != nil {
 		return nil, err
 	}
-	ports := make([]Port, n)
-	for i := range ports {
+	types := make([]*graph.Type, n)
+	for i := range types {
 		var p uintptr
 		if err := l.check("port", func() int32 { return get(at, uintptr(i), &p) }); err != nil {
 			return nil, err
 		}
 		var err error
-		ports[i], err = l.port(p)
+		types[i], err = l.port(p)
 		l.fn.portFree(p)
 		if err != nil {
 			return nil, err
 		}
 	}
-	return ports, nil
+	return types, nil
 }
 
-func (l *Library) port(at uintptr) (Port, error) {
-	var p Port
-	var name *byte
-	if l.check("ov_port_get_any_name", func() int32 { return l.fn.portName(at, &name) }) == nil {
-		p.Name = text(name)
-		l.fn.free(name)
-	}
+// port is the type of an input or output.
+func (l *Library) port(at uintptr) (*graph.Type, error) {
 	var elem int32
 	if err := l.check("ov_port_get_element_type", func() int32 { return l.fn.portType(at, &elem) }); err != nil {
-		return p, err
+		return nil, err
 	}
-	p.Type = &graph.Type{Kind: graph.KindTensor, Elem: dtypes[elem]}
+	t := &graph.Type{Kind: graph.KindTensor, Elem: dtypes[elem]}
 	var s partialShape
 	if err := l.check("ov_port_get_partial_shape", func() int32 { return l.fn.portShape(at, &s) }); err != nil {
-		return p, err
+		return nil, err
 	}
 	defer l.fn.partialFree(&s)
 	if s.rank.min != s.rank.max {
-		return p, nil
+		return t, nil
 	}
-	p.Type.HasShape = true
+	t.HasShape = true
 	if s.rank.min == 0 {
-		return p, nil
+		return t, nil
 	}
 	for _, d := range unsafe.Slice(s.dims, s.rank.min) {
 		n := d.min
 		if d.min != d.max {
 			n = -1
 		}
-		p.Type.Dims = append(p.Type.Dims, graph.Dim{Size: n})
+		t.Dims = append(t.Dims, graph.Dim{Size: n})
 	}
-	return p, nil
+	return t, nil
 }
 
 // Compiled is a model that a device runs.
 type Compiled struct {
-	lib             *Library
-	at              uintptr
-	Inputs, Outputs []Port
+	lib     *Library
+	at      uintptr
+	Outputs []*graph.Type // of its outputs, in the graph's order
+}
+
+// Input is the type of the input of that name, nil where the compiled model has none:
+// what nothing needs is left out.
+func (x *Compiled) Input(name string) (*graph.Type, error) {
+	var p uintptr
+	if x.lib.check("ov_compiled_model_input_by_name", func() int32 { return x.lib.fn.compiledInput(x.at, cstring(name), &p) }) != nil {
+		return nil, nil
+	}
+	defer x.lib.fn.portFree(p)
+	return x.lib.port(p)
 }
 
 // Property is a property of the compiled model, in the runtime's text.
@@ -198,9 +190,9 @@ func (x *Compiled) NewRequest() (*Request, error) {
 // Close gives the request back.
 func (r *Request) Close() { r.lib.fn.requestFree(r.at) }
 
-// SetInput has input i read where t lies.
-func (r *Request) SetInput(i int, t *Tensor) error {
-	return r.lib.check("ov_infer_request_set_input_tensor", func() int32 { return r.lib.fn.requestSetInput(r.at, uintptr(i), t.at) })
+// SetInput has the input of that name read where t lies.
+func (r *Request) SetInput(name string, t *Tensor) error {
+	return r.lib.check("ov_infer_request_set_tensor", func() int32 { return r.lib.fn.requestSetInput(r.at, cstring(name), t.at) })
 }
 
 // SetOutput has output i written where t lies.
@@ -269,16 +261,21 @@ func (t *Tensor) Value() (tensor.Tensor, error) {
 	if !ok {
 		return tensor.Tensor{}, fmt.Errorf("OpenVINO's element type %d is not known", elem)
 	}
+	v := tensor.Tensor{DType: d, Shape: tensor.Shape{}}
 	var s shape
 	if err := t.lib.check("ov_tensor_get_shape", func() int32 { return t.lib.fn.tensorShape(t.at, &s) }); err != nil {
-		return tensor.Tensor{}, err
-	}
-	v := tensor.Tensor{DType: d, Shape: tensor.Shape{}}
-	if s.rank > 0 {
-		v.Shape = slices.Clone(unsafe.Slice(s.dims, s.rank))
-	}
-	if err := t.lib.check("ov_shape_free", func() int32 { return t.lib.fn.shapeFree(&s) }); err != nil {
-		return tensor.Tensor{}, err
+		// It makes no shape of rank 0.
+		var elements uintptr
+		if t.lib.check("ov_tensor_get_size", func() int32 { return t.lib.fn.tensorSize(t.at, &elements) }) != nil || elements != 1 {
+			return tensor.Tensor{}, err
+		}
+	} else {
+		if s.rank > 0 {
+			v.Shape = slices.Clone(unsafe.Slice(s.dims, s.rank))
+		}
+		if err := t.lib.check("ov_shape_free", func() int32 { return t.lib.fn.shapeFree(&s) }); err != nil {
+			return tensor.Tensor{}, err
+		}
 	}
 	bytes, err := tensor.ByteSize(d, v.Shape)
 	if err != nil || bytes == 0 {
