@@ -113,6 +113,12 @@ func (l *lockedBuffer) String() string {
 
 func serve(t *testing.T, config map[string]any) *serving {
 	t.Helper()
+	return serveWithin(t, config, 20*time.Second)
+}
+
+// serveWithin is serve with a bound of its own on how long the models take.
+func serveWithin(t *testing.T, config map[string]any, ready time.Duration) *serving {
+	t.Helper()
 	if config["models"] == nil {
 		config["models"] = map[string]any{"bert": map[string]any{"path": tinyBERT(t)}}
 	}
@@ -151,7 +157,7 @@ func serve(t *testing.T, config map[string]any) *serving {
 		t.Fatalf("%s: %v", line, err)
 	}
 	s.url = "http://" + hello.Address
-	eventually(t, 20*time.Second, "the server is ready", func() bool {
+	eventually(t, ready, "the server is ready", func() bool {
 		resp, err := http.Get(s.url + "/readyz")
 		if err != nil {
 			return false

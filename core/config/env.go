@@ -18,6 +18,7 @@ var reserved = []string{
 	"ACCEL_BIN",         // tests: the built programs
 	"ACCEL_CONFIG",      // the configuration file, read by the command line
 	"ACCEL_CPU_ISA",     // forces the CPU backend's instruction set
+	"ACCEL_OPENVINO",    // where the OpenVINO backend finds its runtime
 	"ACCEL_PARENT_PIPE", // between the core and its backend processes
 	"ACCEL_PEER_PYTHON", // benchmarks: what to measure against
 	"ACCEL_SHARED",      // test data

@@ -144,7 +144,7 @@ func (o *openVINO) state(ctx context.Context) []backend.Device {
 	for _, d := range offered {
 		x := d.describe(o.found.Version)
 		if err != nil {
-			x.Health, x.Reason, x.Remedy = backend.Undetected, "the library is gone: "+err.Error(), remedy
+			x.Health, x.Reason, x.Remedy = backend.Unhealthy, "the library is gone: "+err.Error(), remedy
 		}
 		out = append(out, x)
 	}
