@@ -94,7 +94,7 @@ func TestServeOnOpenVINO(t *testing.T) {
 		{"t5", "/v1/completions", completes},
 		{"vit", "/v1/classify", map[string]any{"input": shown}},
 		{"clip", "/v1/classify", map[string]any{"input": shown, "labels": []string{"a cat", "a dog"}}},
-		{"xclip", "/v1/embeddings", map[string]any{"input": "a cat"}},
+		{"xclip", "/v1/classify", map[string]any{"input": map[string]any{"video_url": map[string]any{"url": shown}}, "labels": []string{"running", "standing"}}},
 		{"detr", "/v1/detect", map[string]any{"input": shown, "threshold": 0.2}},
 		{"llava", "/v1/chat/completions", asks("What is it?")},
 		{"llava_next", "/v1/chat/completions", asks("What is it?")},

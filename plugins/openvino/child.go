@@ -83,15 +83,19 @@ func (c *child) ask(q question) (answer, error) {
 		return answer{}, err
 	}
 	defer m.Close()
-	var a answer
+	var ports []ov.Port
 	if q.Device == "" {
-		a.Outputs, err = m.Outputs()
+		ports, err = m.Outputs()
 	} else {
 		var x *ov.Compiled
 		if x, err = c.core.Compile(m, q.Device, q.Properties); err == nil {
-			a.Outputs = x.Outputs
+			ports = x.Outputs
 			x.Close()
 		}
+	}
+	var a answer
+	for _, p := range ports {
+		a.Outputs = append(a.Outputs, p.Type)
 	}
 	return a, err
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"unsafe"
 
 	"github.com/accelhq/accel/plugins/openvino/ov"
@@ -18,7 +20,7 @@ type executable struct {
 	compiled *ov.Compiled
 	info     backend.ExecutableInfo
 	plain    bool     // without fused kernels, see fusesWrong
-	needs    []bool   // inputs that the runtime has; it leaves out what nothing needs
+	feeds    []int    // the runtime's input of each of the graph's; -1: it needs none
 	direct   []bool   // outputs that may be written where they are wanted
 	request  *request // of the last run; nil: there was none
 }
@@ -92,18 +94,36 @@ func (x *executable) describe(dir string) error {
 	return nil
 }
 
-// match holds the runtime's inputs and outputs against the graph's. Outputs have the
-// graph's order.
+// match finds the runtime's inputs and outputs of the graph's. Both have the graph's
+// order; inputs that nothing needs are left out, and one that is an output too may go
+// by the output's name.
 func (x *executable) match() error {
-	for _, v := range x.info.Inputs {
-		is, err := x.compiled.Input(v.Name)
-		if err != nil {
-			return backend.Internal("input %s: %v", v.Name, err)
+	named := map[string]int{}
+	for i, p := range x.compiled.Inputs {
+		named[p.Name] = i
+	}
+	var nameless []int // of ours
+	for i, v := range x.info.Inputs {
+		at, ok := named[v.Name]
+		if !ok {
+			at = -1
+			nameless = append(nameless, i)
 		}
-		if x.needs = append(x.needs, is != nil); is == nil {
+		delete(named, v.Name)
+		x.feeds = append(x.feeds, at)
+	}
+	if left := slices.Sorted(maps.Values(named)); len(left) == len(nameless) {
+		for k, i := range nameless {
+			x.feeds[i] = left[k]
+		}
+	} else if len(left) > 0 {
+		return backend.Unsupported("OpenVINO has made other inputs of the graph")
+	}
+	for i, v := range x.info.Inputs {
+		if x.feeds[i] < 0 {
 			continue
 		}
-		if why := unlike(v.Type, is); why != "" {
+		if why := unlike(v.Type, x.compiled.Inputs[x.feeds[i]].Type); why != "" {
 			return backend.Unsupported("OpenVINO makes input " + v.Name + " " + why)
 		}
 	}
@@ -111,7 +131,7 @@ func (x *executable) match() error {
 		return backend.Unsupported("OpenVINO has made another number of outputs of the graph")
 	}
 	for i, v := range x.info.Outputs {
-		if why := unlike(v.Type, x.compiled.Outputs[i]); why != "" {
+		if why := unlike(v.Type, x.compiled.Outputs[i].Type); why != "" {
 			return backend.Unsupported("OpenVINO makes output " + v.Name + " " + why)
 		}
 	}
@@ -220,16 +240,17 @@ func (x *executable) Run(ctx context.Context, inputs []backend.Value, out backen
 				return backend.Invalid(x.info.Inputs[i].Name, "it holds %d, and OpenVINO computes int64 in 32 bits", v)
 			}
 		}
-		if !x.needs[i] {
+		at := x.feeds[i]
+		if at < 0 {
 			continue
 		}
-		if err := r.inputs[i].set(x.lib, t, func(t *ov.Tensor) error { return r.SetInput(x.info.Inputs[i].Name, t) }); err != nil {
+		if err := r.inputs[i].set(x.lib, t, func(t *ov.Tensor) error { return r.SetInput(at, t) }); err != nil {
 			return backend.Internal("input %s: %v", x.info.Inputs[i].Name, err)
 		}
 	}
 	placed := make([]bool, len(x.info.Outputs))
 	for i := range x.info.Outputs {
-		p := x.compiled.Outputs[i]
+		p := x.compiled.Outputs[i].Type
 		shape, ok := static(p)
 		if !ok || !x.direct[i] {
 			continue // the runtime's own memory; its shape is known after the run

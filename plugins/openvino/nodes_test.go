@@ -186,7 +186,7 @@ func runModel(t *testing.T, lib *ov.Library, core *ov.Core, m *graph.Model, inpu
 			return nil, err
 		}
 		defer made.Close()
-		if err := r.SetInput(m.Graph.Inputs[i].Name, made); err != nil {
+		if err := r.SetInput(i, made); err != nil {
 			return nil, fmt.Errorf("input %d of %s%v: %w", i, v.DType, v.Shape, err)
 		}
 	}

@@ -107,6 +107,9 @@ var misreadings = []misreading{
 	{"Attention", func(_ *surroundings, n *graph.Node) bool {
 		return n.AttrInt("is_causal", 0) != 0 && gives(n, 3)
 	}, "qk_matmul_output has no causal mask"},
+	{"Attention", func(s *surroundings, n *graph.Node) bool {
+		return n.AttrInt("q_num_heads", 0) == 0 && (!s.known(n.Inputs[0], 1) || !s.known(n.Inputs[1], 1))
+	}, "heads that are not known to share keys do not"},
 	{"BitShift", func(s *surroundings, n *graph.Node) bool {
 		t := s.types[n.Inputs[0]]
 		return t == nil || t.Elem == tensor.Int32 || t.Elem == tensor.Int64
@@ -133,6 +136,10 @@ var misreadings = []misreading{
 	{"QuantizeLinear", func(s *surroundings, n *graph.Node) bool {
 		return s.rank(n, 1) > 0 && s.open(n.Inputs[0])
 	}, "by axis and with sizes that are not known it wraps around"},
+	{"Range", func(s *surroundings, n *graph.Node) bool {
+		t := s.types[n.Outputs[0]]
+		return !s.constant(n, 2) && (t == nil || !t.Elem.IsFloat())
+	}, "a step of zero ends the process"},
 	{"ReduceLogSum", func(s *surroundings, n *graph.Node) bool {
 		return n.AttrInt("noop_with_empty_axes", 0) != 0
 	}, "where there are no axes it leaves out the logarithm"},
@@ -147,6 +154,7 @@ var misreadings = []misreading{
 	{"com.microsoft.DynamicQuantizeMatMul", always, "activations are rounded otherwise"},
 	{"com.microsoft.QLinearMul", always, "it wraps around where it has to saturate"},
 	{"SpaceToDepth", func(_ *surroundings, n *graph.Node) bool { return n.AttrString("mode", "DCR") != "DCR" }, "the mode is taken to be DCR"},
+	{"Tile", func(s *surroundings, n *graph.Node) bool { return !s.constant(n, 1) }, "computed repeats give zeros"},
 }
 
 // given is true of nodes that have one of the attributes, other than 0.
@@ -201,6 +209,12 @@ func (s *surroundings) open(name string) bool {
 	return t == nil || !t.HasShape || slices.ContainsFunc(t.Dims, func(d graph.Dim) bool { return d.Size < 0 })
 }
 
+// known reports whether a dimension of a value is known.
+func (s *surroundings) known(name string, dim int) bool {
+	t := s.types[name]
+	return t != nil && dim < len(t.Dims) && t.Dims[dim].Size >= 0
+}
+
 // constant reports whether a node's input is known beforehand, or left out.
 func (s *surroundings) constant(n *graph.Node, i int) bool {
 	return !reads(n, i) || s.constants[n.Inputs[i]] != nil
@@ -221,8 +235,7 @@ func (s *surroundings) scalar(n *graph.Node, i int, def int64) (v int64, ok bool
 
 // fusesWrong reports whether OpenVINO's fused kernels for parts of a graph (snippets) may
 // get it wrong: they leave out a Transpose that changes no shape, as one of heads and
-// tokens that are as many, and fail at Attention whose heads share keys, where sizes are
-// not known.
+// tokens that are as many.
 func fusesWrong(g *graph.Graph) bool {
 	types := g.Types()
 	for _, n := range g.Nodes {
@@ -231,30 +244,14 @@ func fusesWrong(g *graph.Graph) bool {
 				return true
 			}
 		}
-		if n.Domain != graph.DomainONNX {
+		if n.Domain != graph.DomainONNX || n.OpType != "Transpose" {
 			continue
 		}
-		switch n.OpType {
-		case "Attention":
-			if sharesKeys(n, types) {
-				return true
-			}
-		case "Transpose":
-			if t := types[n.Inputs[0]]; t != nil && exchangesAlike(t.Dims, n.AttrInts("perm")) {
-				return true
-			}
+		if t := types[n.Inputs[0]]; t != nil && exchangesAlike(t.Dims, n.AttrInts("perm")) {
+			return true
 		}
 	}
 	return false
-}
-
-// sharesKeys reports whether heads of an Attention share keys, or may.
-func sharesKeys(n *graph.Node, types map[string]*graph.Type) bool {
-	if heads := n.AttrInt("q_num_heads", 0); heads > 0 {
-		return heads != n.AttrInt("kv_num_heads", 0)
-	}
-	q, k := types[n.Inputs[0]], types[n.Inputs[1]]
-	return q == nil || k == nil || len(q.Dims) != 4 || len(k.Dims) != 4 || q.Dims[1].Size < 0 || q.Dims[1].Size != k.Dims[1].Size
 }
 
 // exchangesAlike reports whether a permutation has dimensions of one known size take each

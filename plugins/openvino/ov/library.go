@@ -42,19 +42,21 @@ type functions struct {
 	modelFree       func(uintptr)
 	modelOutputs    func(uintptr, *uintptr) int32
 	modelOutput     func(model, index uintptr, port *uintptr) int32
+	portName        func(port uintptr, name **byte) int32
 	portShape       func(port uintptr, shape *partialShape) int32
 	portType        func(port uintptr, elem *int32) int32
 	partialFree     func(*partialShape)
 	portFree        func(uintptr)
 	compiledFree    func(uintptr)
 	compiledOutputs func(uintptr, *uintptr) int32
-	compiledInput   func(compiled uintptr, name *byte, port *uintptr) int32
+	compiledInputs  func(uintptr, *uintptr) int32
+	compiledInput   func(compiled, index uintptr, port *uintptr) int32
 	compiledOutput  func(compiled, index uintptr, port *uintptr) int32
 	compiledRequest func(compiled uintptr, request *uintptr) int32
 	compiledProp    func(compiled uintptr, key string, value **byte) int32
 
 	requestFree      func(uintptr)
-	requestSetInput  func(request uintptr, name *byte, tensor uintptr) int32
+	requestSetInput  func(request, index, tensor uintptr) int32
 	requestSetOutput func(request, index, tensor uintptr) int32
 	requestGetOutput func(request, index uintptr, tensor *uintptr) int32
 	requestStart     func(uintptr) int32
@@ -111,18 +113,20 @@ func (f *functions) table() []vendorlib.Func {
 		{Name: "ov_model_free", To: &f.modelFree},
 		{Name: "ov_model_outputs_size", To: &f.modelOutputs},
 		{Name: "ov_model_const_output_by_index", To: &f.modelOutput},
+		{Name: "ov_port_get_any_name", To: &f.portName},
 		{Name: "ov_port_get_partial_shape", To: &f.portShape},
 		{Name: "ov_port_get_element_type", To: &f.portType},
 		{Name: "ov_partial_shape_free", To: &f.partialFree},
 		{Name: "ov_output_const_port_free", To: &f.portFree},
 		{Name: "ov_compiled_model_free", To: &f.compiledFree},
 		{Name: "ov_compiled_model_outputs_size", To: &f.compiledOutputs},
-		{Name: "ov_compiled_model_input_by_name", To: &f.compiledInput},
+		{Name: "ov_compiled_model_inputs_size", To: &f.compiledInputs},
+		{Name: "ov_compiled_model_input_by_index", To: &f.compiledInput},
 		{Name: "ov_compiled_model_output_by_index", To: &f.compiledOutput},
 		{Name: "ov_compiled_model_create_infer_request", To: &f.compiledRequest},
 		{Name: "ov_compiled_model_get_property", To: &f.compiledProp},
 		{Name: "ov_infer_request_free", To: &f.requestFree},
-		{Name: "ov_infer_request_set_tensor", To: &f.requestSetInput},
+		{Name: "ov_infer_request_set_input_tensor_by_index", To: &f.requestSetInput},
 		{Name: "ov_infer_request_set_output_tensor_by_index", To: &f.requestSetOutput},
 		{Name: "ov_infer_request_get_output_tensor_by_index", To: &f.requestGetOutput},
 		{Name: "ov_infer_request_start_async", To: &f.requestStart},

@@ -72,7 +72,11 @@ func (c *Core) Compile(m *Model, device string, properties map[string]string) (*
 	if err != nil {
 		return nil, err
 	}
-	if x.Outputs, err = c.lib.ports(x.at, c.lib.fn.compiledOutputs, c.lib.fn.compiledOutput); err != nil {
+	x.Inputs, err = c.lib.ports(x.at, c.lib.fn.compiledInputs, c.lib.fn.compiledInput)
+	if err == nil {
+		x.Outputs, err = c.lib.ports(x.at, c.lib.fn.compiledOutputs, c.lib.fn.compiledOutput)
+	}
+	if err != nil {
 		x.Close()
 		return nil, err
 	}
@@ -85,80 +89,80 @@ type Model struct {
 	at  uintptr
 }
 
-// Outputs are the types of the model's outputs.
-func (m *Model) Outputs() ([]*graph.Type, error) {
+// Outputs are the model's outputs.
+func (m *Model) Outputs() ([]Port, error) {
 	return m.lib.ports(m.at, m.lib.fn.modelOutputs, m.lib.fn.modelOutput)
 }
 
 // Close gives the model back.
 func (m *Model) Close() { m.lib.fn.modelFree(m.at) }
 
-func (l *Library) ports(at uintptr, count func(uintptr, *uintptr) int32, get func(at, i uintptr, port *uintptr) int32) ([]*graph.Type, error) {
+// Port is an input or output: its place is its index.
+type Port struct {
+	Name string // one of the names that it has, which others may have too; empty: none
+	Type *graph.Type
+}
+
+func (l *Library) ports(at uintptr, count func(uintptr, *uintptr) int32, get func(at, i uintptr, port *uintptr) int32) ([]Port, error) {
 	var n uintptr
 	if err := l.check("ports", func() int32 { return count(at, &n) }); err != nil {
 		return nil, err
 	}
-	types := make([]*graph.Type, n)
-	for i := range types {
+	ports := make([]Port, n)
+	for i := range ports {
 		var p uintptr
 		if err := l.check("port", func() int32 { return get(at, uintptr(i), &p) }); err != nil {
 			return nil, err
 		}
 		var err error
-		types[i], err = l.port(p)
+		ports[i], err = l.port(p)
 		l.fn.portFree(p)
 		if err != nil {
 			return nil, err
 		}
 	}
-	return types, nil
+	return ports, nil
 }
 
-// port is the type of an input or output.
-func (l *Library) port(at uintptr) (*graph.Type, error) {
+func (l *Library) port(at uintptr) (Port, error) {
+	p := Port{Type: &graph.Type{Kind: graph.KindTensor}}
+	var name *byte
+	if l.check("ov_port_get_any_name", func() int32 { return l.fn.portName(at, &name) }) == nil {
+		p.Name = text(name)
+		l.fn.free(name)
+	}
 	var elem int32
 	if err := l.check("ov_port_get_element_type", func() int32 { return l.fn.portType(at, &elem) }); err != nil {
-		return nil, err
+		return p, err
 	}
-	t := &graph.Type{Kind: graph.KindTensor, Elem: dtypes[elem]}
+	p.Type.Elem = dtypes[elem]
 	var s partialShape
 	if err := l.check("ov_port_get_partial_shape", func() int32 { return l.fn.portShape(at, &s) }); err != nil {
-		return nil, err
+		return p, err
 	}
 	defer l.fn.partialFree(&s)
 	if s.rank.min != s.rank.max {
-		return t, nil
+		return p, nil
 	}
-	t.HasShape = true
+	p.Type.HasShape = true
 	if s.rank.min == 0 {
-		return t, nil
+		return p, nil
 	}
 	for _, d := range unsafe.Slice(s.dims, s.rank.min) {
 		n := d.min
 		if d.min != d.max {
 			n = -1
 		}
-		t.Dims = append(t.Dims, graph.Dim{Size: n})
+		p.Type.Dims = append(p.Type.Dims, graph.Dim{Size: n})
 	}
-	return t, nil
+	return p, nil
 }
 
 // Compiled is a model that a device runs.
 type Compiled struct {
-	lib     *Library
-	at      uintptr
-	Outputs []*graph.Type // of its outputs, in the graph's order
-}
-
-// Input is the type of the input of that name, nil where the compiled model has none:
-// what nothing needs is left out.
-func (x *Compiled) Input(name string) (*graph.Type, error) {
-	var p uintptr
-	if x.lib.check("ov_compiled_model_input_by_name", func() int32 { return x.lib.fn.compiledInput(x.at, cstring(name), &p) }) != nil {
-		return nil, nil
-	}
-	defer x.lib.fn.portFree(p)
-	return x.lib.port(p)
+	lib             *Library
+	at              uintptr
+	Inputs, Outputs []Port // in the graph's order; inputs that nothing needs are left out
 }
 
 // Property is a property of the compiled model, in the runtime's text.
@@ -190,9 +194,9 @@ func (x *Compiled) NewRequest() (*Request, error) {
 // Close gives the request back.
 func (r *Request) Close() { r.lib.fn.requestFree(r.at) }
 
-// SetInput has the input of that name read where t lies.
-func (r *Request) SetInput(name string, t *Tensor) error {
-	return r.lib.check("ov_infer_request_set_tensor", func() int32 { return r.lib.fn.requestSetInput(r.at, cstring(name), t.at) })
+// SetInput has input i read where t lies.
+func (r *Request) SetInput(i int, t *Tensor) error {
+	return r.lib.check("ov_infer_request_set_input_tensor", func() int32 { return r.lib.fn.requestSetInput(r.at, uintptr(i), t.at) })
 }
 
 // SetOutput has output i written where t lies.
