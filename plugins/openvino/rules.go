@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/accelhq/accel/plugins/openvino/ov"
@@ -154,7 +155,10 @@ var misreadings = []misreading{
 	{"com.microsoft.DynamicQuantizeMatMul", always, "activations are rounded otherwise"},
 	{"com.microsoft.QLinearMul", always, "it wraps around where it has to saturate"},
 	{"SpaceToDepth", func(_ *surroundings, n *graph.Node) bool { return n.AttrString("mode", "DCR") != "DCR" }, "the mode is taken to be DCR"},
-	{"Tile", func(s *surroundings, n *graph.Node) bool { return !s.constant(n, 1) }, "computed repeats give zeros"},
+	{"Tile", func(s *surroundings, n *graph.Node) bool {
+		const most = 2 // dimensions that are surely repeated right
+		return !s.constant(n, 1) && s.repeated(n.Inputs[1]) > most
+	}, "computed repeats of three dimensions and more may give what was in memory"},
 }
 
 // given is true of nodes that have one of the attributes, other than 0.
@@ -207,6 +211,33 @@ func (s *surroundings) rank(n *graph.Node, i int) int64 {
 func (s *surroundings) open(name string) bool {
 	t := s.types[name]
 	return t == nil || !t.HasShape || slices.ContainsFunc(t.Dims, func(d graph.Dim) bool { return d.Size < 0 })
+}
+
+// repeated is how many of a Tile's repeats may be other than 1. They often are a Concat
+// of one that is computed and ones that are known.
+func (s *surroundings) repeated(name string) int {
+	if c := s.constants[name]; c != nil && c.Tensor.DType == tensor.Int64 && c.Tensor.Data != nil {
+		many := 0
+		for _, v := range tensor.View[int64](c.Tensor.Aligned()) {
+			if v != 1 {
+				many++
+			}
+		}
+		return many
+	}
+	for _, n := range s.model.Graph.Nodes {
+		if n.Domain == graph.DomainONNX && n.OpType == "Concat" && n.Outputs[0] == name {
+			many := 0
+			for _, part := range n.Inputs {
+				many += s.repeated(part)
+			}
+			return many
+		}
+	}
+	if t := s.types[name]; t != nil && len(t.Dims) == 1 && t.Dims[0].Size >= 0 {
+		return int(t.Dims[0].Size)
+	}
+	return math.MaxInt16
 }
 
 // known reports whether a dimension of a value is known.
