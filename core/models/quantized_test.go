@@ -3,6 +3,7 @@ package models
 import (
 	"math"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -209,6 +210,26 @@ func TestBF16Activations(t *testing.T) {
 			}
 		})
 	}
+	t.Run("bert", func(t *testing.T) {
+		ck := open(t, filepath.Join("testdata", "bert_token_bf16"))
+		inputs := map[string]tensor.Tensor{"input_ids": tensor.Ints(tensor.Shape{2, 5}, 1, 7, 3, 20, 2, 9, 4, 4, 11, 0)}
+		states := map[string][]float32{}
+		for _, activations := range []string{"f32", "bf16"} {
+			m, err := Load(ck, Options{Activations: activations})
+			if err != nil {
+				t.Fatal(err)
+			}
+			states[activations] = tensor.View[float32](run(t, m, ck, Full, inputs)["last_hidden_state"].Aligned())
+		}
+		var worst float64
+		for i, want := range states["f32"] {
+			worst = max(worst, math.Abs(float64(states["bf16"][i]-want)))
+		}
+		t.Logf("last_hidden_state, normalised, is off by %.3g", worst)
+		if !(worst > 1e-5 && worst < 0.05) {
+			t.Errorf("last_hidden_state is off by %g, wanted within 1e-5 and 0.05", worst)
+		}
+	})
 	// Nothing is rounded in secret, and nothing promised in vain.
 	ck := open(t, tiny("llama"))
 	for activations, want := range map[string]string{"f32": "", "bf16": "activations stay f32: there are no weights that those of bf16 are multiplied with", "int8": "activations stay f32: there are no weights that those of int8"} {
