@@ -181,7 +181,8 @@ func (l *life) describe(ctx context.Context) error {
 	if err != nil {
 		return l.probeFailure("Describe", err)
 	}
-	if r.GetApiMin() > backend.ProtocolVersion || r.GetApiMax() < backend.ProtocolVersion {
+	// The handshake chose the version; here the backend says what it understands at all.
+	if spoken := uint32(l.client.NegotiatedVersion()); r.GetApiMin() > spoken || r.GetApiMax() < spoken {
 		return l.versionError(fmt.Sprintf("%d to %d", r.GetApiMin(), r.GetApiMax()))
 	}
 	l.info = backend.InfoFromProto(r)
