@@ -85,6 +85,10 @@ func wall(from, to string) string {
 		if toTop != "sdk" {
 			return "sdk is all that a stranger's backend imports"
 		}
+	case "examples":
+		if toTop != "sdk" {
+			return "an example is a stranger's, and imports sdk only"
+		}
 	case "native":
 		return "native holds kernels and a go:embed"
 	case "plugins":
@@ -119,6 +123,8 @@ func TestWallsRefuse(t *testing.T) {
 	}{
 		{"sdk/backend", "sdk/graph", true},
 		{"sdk/backend", "core/hosts", false},
+		{"examples/backend-go", "sdk/backend", true},
+		{"examples/backend-go", "plugins/cpu", false},
 		{"sdk/backendtest", "plugins/cpu", false},
 		{"plugins/cpu", "native/cpu", true},
 		{"plugins/cpu/kernels", "native/cpu", true},
