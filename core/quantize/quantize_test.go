@@ -537,7 +537,7 @@ func TestOptionsRefused(t *testing.T) {
 		"block: found 48":      func() error { _, err := NewPlan(ck, Options{Block: 48}); return err },
 		"method: found":        func() error { _, err := NewPlan(ck, Options{Method: "best"}); return err },
 		"a sample with it":     func() error { _, err := NewPlan(ck, Options{Method: Calibrated}); return err },
-		"too little text": func() error {
+		"there is too little": func() error {
 			_, err := Run(t.Context(), ck, filepath.Join(t.TempDir(), "x"), Options{Sample: few, Runtime: plain{}})
 			return err
 		},
