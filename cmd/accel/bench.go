@@ -34,7 +34,7 @@ var measuredPrecisions = []string{"f16", "int8", "int4", "int4-mixed", "int3", "
 func newBenchPrecision(a *app) *cobra.Command {
 	var o bench.PrecisionOptions
 	var bits []string
-	var model, keep string
+	var model, keep, maxLoss string
 	var tensors bool
 	c := &cobra.Command{
 		Use:   "precision --model MODEL",
@@ -63,6 +63,8 @@ The exit status is 1 if a precision could not be had.`,
 	f.StringVar(&o.Activations, "activations", "", "what quantised weights are multiplied with: f32 or int8 (default f32)")
 	f.Int64Var(&o.Quantize.Block, "block", 0, "`WEIGHTS` that share a scale (default: as the policy says)")
 	f.StringVar(&o.Quantize.Method, "method", "", "`METHOD` by which codes are found, see accel quantize")
+	f.StringVar(&o.Quantize.Sample, "calibrate", "", "`PATH` of texts, pictures or sounds to calibrate with, see accel quantize")
+	f.StringVar(&maxLoss, "max-loss", "", "largest `LOSS` on these with which a model is not refused, such as 1% (default: as the policy says)")
 	f.StringVar(&o.Text, "text", "", "`FILE` to predict, or whose lines to compare")
 	f.StringVar(&o.Sounds, "sounds", "", "`DIR` of sounds and what is said in them")
 	f.IntVar(&o.Tokens, "tokens", 10240, "`TOKENS` of the text that are predicted, from its begin; 0: all")
@@ -72,7 +74,7 @@ The exit status is 1 if a precision could not be had.`,
 	f.BoolVar(&tensors, "tensors", false, "show every tensor of every precision too")
 	complete(c, "bits", quantize.Precisions()...)
 	complete(c, "activations", "f32", "int8")
-	complete(c, "method", quantize.Nearest, quantize.Fit)
+	complete(c, "method", quantize.Nearest, quantize.Fit, quantize.Calibrated)
 	a.completePlatforms(c, "platform")
 	if err := c.RegisterFlagCompletionFunc("model", a.completeModels); err != nil {
 		panic(err)
@@ -83,6 +85,11 @@ The exit status is 1 if a precision could not be had.`,
 		}
 		if o.Tokens < 0 || o.Context < 1 || o.Pairs < 1 {
 			return usage("--tokens %d, --context %d, --pairs %d: want at least 0, 1 and 1", o.Tokens, o.Context, o.Pairs)
+		}
+		if maxLoss != "" {
+			if o.Quantize.MaxLoss, err = percentage(maxLoss); err != nil {
+				return usage("--max-loss %s: %w", maxLoss, err)
+			}
 		}
 		for _, name := range bits {
 			name, err := quantize.Precision(name)

@@ -89,7 +89,7 @@ var exitClasses = []struct {
 	{isA[*tensorfile.InputError], exitUsage},
 	{isA[*server.ListenError], exitUsage},
 	{isInvalid, exitUsage},
-	{isA[*bench.SampleError], exitUsage},
+	{isA[*bench.JudgeError], exitUsage},
 	{isA[*quantize.PrecisionError], exitUsage},
 	{isA[*quantize.OptionError], exitUsage},
 	{isA[*quantize.ExistsError], exitUsage},

@@ -49,7 +49,7 @@ func newPredicting(ctx context.Context, o *PrecisionOptions, e Engine, tokenizer
 		return nil, err
 	}
 	if least := writtenAfter + written; len(enc.IDs) < least || len(enc.IDs) < o.Tokens {
-		return nil, &SampleError{o.Model, fmt.Sprintf("%s has %d tokens", o.Text, len(enc.IDs)), fmt.Sprintf("wanted are %d", max(least, o.Tokens))}
+		return nil, &JudgeError{o.Model, fmt.Sprintf("%s has %d tokens", o.Text, len(enc.IDs)), fmt.Sprintf("wanted are %d", max(least, o.Tokens))}
 	}
 	j := &predicting{o: o, ids: enc.IDs}
 	j.base, err = j.open(ctx, e, o.Model)
@@ -143,7 +143,7 @@ func newComparing(o *PrecisionOptions) (*comparing, error) {
 		}
 	}
 	if len(j.pairs) < max(2, o.Pairs) {
-		return nil, &SampleError{o.Model, fmt.Sprintf("%s has %d lines, which make %d pairs", o.Text, len(j.lines), len(j.pairs)), fmt.Sprintf("wanted are %d", max(2, o.Pairs))}
+		return nil, &JudgeError{o.Model, fmt.Sprintf("%s has %d lines, which make %d pairs", o.Text, len(j.lines), len(j.pairs)), fmt.Sprintf("wanted are %d", max(2, o.Pairs))}
 	}
 	return j, nil
 }
@@ -222,7 +222,7 @@ func newListening(o *PrecisionOptions) (*listening, error) {
 		j.sounds = append(j.sounds, said{wav, string(text)})
 	}
 	if len(j.sounds) == 0 {
-		return nil, &SampleError{o.Model, o.Sounds + " has no NAME.wav with a NAME.txt", "put there what is said in each sound"}
+		return nil, &JudgeError{o.Model, o.Sounds + " has no NAME.wav with a NAME.txt", "put there what is said in each sound"}
 	}
 	return j, nil
 }
@@ -301,7 +301,7 @@ func (j *recorded) measure(ctx context.Context, e Engine, path string, held func
 		}
 	}
 	if out.Count == 0 {
-		return out, &SampleError{j.o.Model, "no recorded output is of floating point numbers", "give a text or sounds"}
+		return out, &JudgeError{j.o.Model, "no recorded output is of floating point numbers", "give a text or sounds"}
 	}
 	return out, nil
 }

@@ -41,9 +41,9 @@ func TestPairsOfLines(t *testing.T) {
 			t.Errorf("%d pairs: lines %s, %d pairs, want %d", pairs, got, len(j.pairs), want)
 		}
 	}
-	var sample *SampleError
+	var sample *JudgeError
 	if _, err := newComparing(&PrecisionOptions{Text: file, Pairs: 7}); !errors.As(err, &sample) || !strings.Contains(err.Error(), "make 6 pairs") {
-		t.Errorf("7 pairs of 4 lines: %v, want a *SampleError that says 6", err)
+		t.Errorf("7 pairs of 4 lines: %v, want a *JudgeError that says 6", err)
 	}
 }
 

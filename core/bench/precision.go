@@ -144,10 +144,12 @@ func (o *PrecisionOptions) one(ctx context.Context, base Engine, j judge, row *M
 		o.Progress("quantising to " + name)
 		path = filepath.Join(o.Dir, name)
 		r, err := base.Quantize(ctx, o.Model, path, q)
+		if r.Size.Bytes > 0 { // one that is refused has a size too
+			row.Quantized = &r
+		}
 		if err != nil {
 			return err
 		}
-		row.Quantized = &r
 	}
 	m := config.Model{}
 	if j.served() {
@@ -195,10 +197,10 @@ func (m *Measured) weigh(e Engine) error {
 	return nil
 }
 
-// SampleError says that a model can't be judged by what there is.
-type SampleError struct{ Model, Found, Remedy string }
+// JudgeError says that a model can't be judged by what there is.
+type JudgeError struct{ Model, Found, Remedy string }
 
-func (e *SampleError) Error() string {
+func (e *JudgeError) Error() string {
 	return fmt.Sprintf("%s can't be measured: %s; %s", e.Model, e.Found, e.Remedy)
 }
 
@@ -210,7 +212,7 @@ func (o *PrecisionOptions) judge(ctx context.Context, e Engine) (judge, error) {
 	}
 	defer s.Close()
 	if s.Model == nil {
-		return nil, &SampleError{o.Model, "it is an ONNX model", "give a model of a class that `accel classes` lists"}
+		return nil, &JudgeError{o.Model, "it is an ONNX model", "give a model of a class that `accel classes` lists"}
 	}
 	can := map[string]bool{}
 	for _, t := range engine.Tasks(s.Model) {
@@ -225,7 +227,7 @@ func (o *PrecisionOptions) judge(ctx context.Context, e Engine) (judge, error) {
 	case o.Text != "" && can["embed"]:
 		return newComparing(o)
 	case o.Text != "" || o.Sounds != "":
-		return nil, &SampleError{o.Model, "it does none of what is measured with a text or sounds", "leave them out, and outputs are compared that are recorded in its folder"}
+		return nil, &JudgeError{o.Model, "it does none of what is measured with a text or sounds", "leave them out, and outputs are compared that are recorded in its folder"}
 	case err == nil:
 		return &recorded{o: o}, nil
 	}
@@ -233,7 +235,7 @@ func (o *PrecisionOptions) judge(ctx context.Context, e Engine) (judge, error) {
 	if can["transcribe"] {
 		remedy = "give --sounds DIR, of NAME.wav and NAME.txt"
 	}
-	return nil, &SampleError{o.Model, "its folder has no golden.safetensors, and no sample is given", remedy}
+	return nil, &JudgeError{o.Model, "its folder has no golden.safetensors, and no sample is given", remedy}
 }
 
 // timed is the seconds that f takes.

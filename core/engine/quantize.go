@@ -28,8 +28,8 @@ func (e *Engine) Quantize(ctx context.Context, path, dir string, o quantize.Opti
 	}
 	defer func() { err = errors.Join(err, closeCheckpoint()) }()
 	if o.Sample != "" {
-		m, err := e.measurer(path)
-		if err != nil {
+		var m *measurer
+		if m, err = e.measurer(path); err != nil {
 			return quantize.Report{}, err
 		}
 		defer func() { err = errors.Join(err, m.close()) }()
