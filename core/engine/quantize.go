@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/gofrs/flock"
+
 	"github.com/accelhq/accel/core/lower"
 	"github.com/accelhq/accel/core/quantize"
 	"github.com/accelhq/accel/core/route"
@@ -43,22 +45,50 @@ type measurer struct {
 	e     *Engine
 	model string
 	dir   string
+	lock  *flock.Flock
 	store *lower.Store
 }
 
+// measurePrefix begins the names of folders in the cache that need not stay.
+const measurePrefix = "measure-"
+
 func (e *Engine) measurer(model string) (*measurer, error) {
-	dir, err := os.MkdirTemp(e.config.Cache.Dir, "measure-")
+	if err := removeStale(e.config.Cache.Dir); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(e.config.Cache.Dir, measurePrefix)
 	if err != nil {
 		return nil, err
 	}
-	m := &measurer{e: e, model: model, dir: dir}
+	m := &measurer{e: e, model: model, dir: dir, lock: flock.New(filepath.Join(dir, "lock"))}
+	if got, err := m.lock.TryLock(); err != nil || !got { // another run took it for stale just then
+		return nil, errors.Join(fmt.Errorf("lock %s: it is taken: try again", dir), err, m.close())
+	}
 	if m.store, err = lower.OpenStore(filepath.Join(dir, "graphs"), 0, e.log); err != nil {
 		return nil, errors.Join(err, m.close())
 	}
 	return m, nil
 }
 
-func (m *measurer) close() error { return os.RemoveAll(m.dir) }
+// removeStale removes what runs that were killed left: folders whose lock nobody holds.
+func removeStale(cache string) error {
+	left, err := filepath.Glob(filepath.Join(cache, measurePrefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range left {
+		lock := flock.New(filepath.Join(dir, "lock"))
+		if got, err := lock.TryLock(); err != nil || !got {
+			continue
+		}
+		if err := errors.Join(lock.Unlock(), os.RemoveAll(dir)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *measurer) close() error { return errors.Join(m.lock.Unlock(), os.RemoveAll(m.dir)) }
 
 // Scratch is a folder for what need not stay.
 func (m *measurer) Scratch() string { return m.dir }

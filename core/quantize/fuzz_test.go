@@ -1,6 +1,7 @@
 package quantize
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 
@@ -50,6 +51,48 @@ func FuzzImport(f *testing.F) {
 		}
 		if tok, err := readTokenizer(g); err != nil && (tok != nil || !errors.As(err, &wrong)) {
 			t.Fatalf("found %v and %T: %v", tok, err, err)
+		}
+	})
+}
+
+// FuzzJournal reads what a killed run left: of another run nothing counts, and of the same
+// one whole lines.
+func FuzzJournal(f *testing.F) {
+	f.Add([]byte("key\n{\"name\":\"a\",\"error\":0.5}\n{\"name\":\"b"))
+	f.Add([]byte("other\n{\"name\":\"a\",\"error\":0.5}\n"))
+	f.Add([]byte("key"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		j := &journal{done: map[string]Written{}}
+		j.read(data, "key")
+		first, rest, _ := bytes.Cut(data, []byte("\n"))
+		if len(j.done) > 0 && string(bytes.TrimSuffix(first, []byte("\r"))) != "key" {
+			t.Fatalf("%d tensors of another run", len(j.done))
+		}
+		if n := bytes.Count(rest, []byte("\n")) + 1; len(j.done) > n {
+			t.Fatalf("%d tensors in %d lines", len(j.done), n)
+		}
+		for name, w := range j.done {
+			if w.Name != name {
+				t.Fatalf("%q is called %q", name, w.Name)
+			}
+		}
+	})
+}
+
+// FuzzPolicy reads tables of precisions.
+func FuzzPolicy(f *testing.F) {
+	f.Add([]byte("formats: {a: {bits: 4, block: 64}}\nroles: {head: [head]}\nprecisions: {x: {rest: a, ends: a}}\naccepted: {x: {loss: 1}}\nclasses: {rest: {rest: x}}"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := readPolicy(data)
+		if err != nil {
+			return
+		}
+		for name, c := range p.Precisions {
+			for _, format := range append([]string{c.Rest}, c.Choose...) {
+				if p.Formats[format].Bits == 0 {
+					t.Fatalf("%s has the format %q", name, format)
+				}
+			}
 		}
 	})
 }

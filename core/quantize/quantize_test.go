@@ -389,6 +389,9 @@ func texts(t testing.TB, n int) string {
 func TestCalibrated(t *testing.T) {
 	for _, name := range []string{"bert", "llama", "llava", "clip", "t5"} {
 		t.Run(name, func(t *testing.T) {
+			if testing.Short() && name != "bert" {
+				t.Skip("graphs in plain Go")
+			}
 			dir := testfiles.Shared(t, "tiny", name)
 			o := Options{Components: map[string]string{models.Decode: "3", models.Encode: "3", models.Text: "3", models.Encoder: "3"}, Precision: "3", Sample: texts(t, 60), MaxLoss: 99, Runtime: plain{t.TempDir()}}
 			loss := map[string]float64{}
