@@ -16,10 +16,11 @@ const (
 	maxFoldedInputs = 64 << 20 // bytes that a node may read
 )
 
-// notFolded are operators whose results differ from run to run, and Constant,
-// which is folded already.
+// notFolded are operators whose results differ from run to run; Constant, which is
+// folded already; and DequantizeLinear, by which a device knows that it may compute in
+// few bits.
 var notFolded = map[string]bool{
-	"Constant": true, "RandomNormal": true, "RandomUniform": true, "RandomNormalLike": true, "RandomUniformLike": true,
+	"Constant": true, "DequantizeLinear": true, "RandomNormal": true, "RandomUniform": true, "RandomNormalLike": true, "RandomUniformLike": true,
 	"Bernoulli": true, "Multinomial": true, "Dropout": true,
 }
 

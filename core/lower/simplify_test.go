@@ -500,3 +500,20 @@ func sameDatum(g, w graph.Datum, tol float64) error {
 	}
 	return nil
 }
+
+// TestQuantisedWeightsStay has a device see that weights are of 8 bits, however small.
+func TestQuantisedWeightsStay(t *testing.T) {
+	b := graph.NewBuilder("quantised")
+	w := b.Op("DequantizeLinear", []string{b.Tensor("codes", tensor.Of(tensor.Int8, tensor.Shape{2, 2}, []int8{1, 2, 3, 4})), b.Float(0.5)})
+	b.Output("y", b.Op("MatMul", []string{b.Input("x", f32(graph.Sym("n"), graph.Known(2))), w}), nil)
+	m, err := b.Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Simplify(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if len(m.Graph.Nodes) != 2 {
+		t.Errorf("%d nodes are left of two", len(m.Graph.Nodes))
+	}
+}
