@@ -107,7 +107,7 @@ soak: build $(SMOLLM2) ## let 64 clients ask a real model for SOAK (10m) while i
 	sed -n 's/^  "verdict": "\(.*\)",$$/\1/p' build/soak.json; exit $$status
 
 .PHONY: bench
-bench: build models $(WHISPER_BASE) $(VENV)/peers $(VENV)/gguf $(SPEECH)/done llamacpp ## measure, side by side with ONNX Runtime, llama.cpp and faster-whisper, and print ratios
+bench: build models $(WHISPER_BASE) $(VENV)/peers $(VENV)/openvino setup-openvino $(VENV)/gguf $(SPEECH)/done llamacpp ## measure, side by side with ONNX Runtime, OpenVINO, llama.cpp and faster-whisper, and print ratios
 	ACCEL_PEER_PYTHON=$(CURDIR)/$(VENV)/bin/python ACCEL_PEER_LLAMACPP=$$(ls $(CURDIR)/$(LLAMACPP_PEER) 2>/dev/null || true) ACCEL_BIN=$(CURDIR)/bin $(GO) test -v -run LlamaCpp -bench '$(BENCH)' -benchtime 1x -timeout 60m ./core/bench
 	$(GO) test -run '^$$' -bench Execute -timeout 10m ./core/hosts
 
@@ -226,6 +226,9 @@ $(VENV)/huggingface_hub: | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'huggingface_hub==2.4.0' 'filelock==4.3.1' && touch $@
 $(VENV)/peers: | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'onnx==1.23.2' 'onnxruntime==1.32.0' numpy sympy && touch $@
+
+$(VENV)/openvino: | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check '$(OPENVINO_PKG)' 'onnx==1.23.2' numpy && touch $@
 
 $(VENV)/speech: | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'faster-whisper==1.2.1' 'ctranslate2==4.8.5' 'espeakng-loader==0.2.4' numpy && touch $@

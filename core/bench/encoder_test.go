@@ -46,7 +46,7 @@ func openEngine(b testing.TB, dir string, set ...func(*config.Config)) (e *engin
 	}
 	c := config.Default()
 	c.Cache.Dir = dir
-	c.Backends = map[string]config.Backend{"reference": {Disabled: true}}
+	c.Backends = map[string]config.Backend{"reference": {Disabled: true}, "openvino": {Disabled: true}}
 	for _, f := range set {
 		f(&c)
 	}

@@ -107,6 +107,40 @@ func same(b *testing.B, data string, count int, got map[string]graph.Datum) {
 	}
 }
 
+// beside runs the network on s and in the peer by turns, after it has held the outputs
+// of one against the other's. It returns the seconds of each run, and by round how many
+// times as fast ours was.
+func (n network) beside(b *testing.B, s *engine.Session, p *peer, dir string, batch int64) (ours, theirs, ratios []float64) {
+	b.Helper()
+	in, data := n.feeds(b, dir, batch)
+	outputs := int(p.ask(b, "open", data)[0])
+	once := func() (float64, map[string]graph.Datum) {
+		begin := time.Now()
+		var d route.Decision
+		out, err := s.Run(b.Context(), &d, graph.TensorData(in), s.Outputs())
+		if err != nil {
+			b.Fatal(err)
+		}
+		return time.Since(begin).Seconds(), out
+	}
+	_, out := once()
+	same(b, data, outputs, out)
+	took, _ := once()
+	runs := min(30, max(2, int(modelSeconds/took)))
+	p.ask(b, "run", 2)
+	for range modelRounds {
+		var mine []float64
+		for range runs {
+			took, _ := once()
+			mine = append(mine, took)
+		}
+		other := p.ask(b, "run", runs)
+		ours, theirs = append(ours, mine...), append(theirs, other...)
+		ratios = append(ratios, median(other)/median(mine))
+	}
+	return ours, theirs, ratios
+}
+
 // BenchmarkModels times ONNX models of real sizes through the whole engine, process
 // boundary included, beside ONNX Runtime in its own process: same file, same
 // inputs, same threads, float32, equal results.
@@ -126,33 +160,7 @@ func BenchmarkModels(b *testing.B) {
 			p := startPython(b, "onnxruntime_model.py", filepath.Join(dir, graph.ModelFile), fmt.Sprint(threads))
 			for _, batch := range n.batches {
 				b.Run(fmt.Sprint("batch ", batch), func(b *testing.B) {
-					in, data := n.feeds(b, dir, batch)
-					outputs := int(p.ask(b, "open", data)[0])
-					once := func() (float64, map[string]graph.Datum) {
-						begin := time.Now()
-						var d route.Decision
-						out, err := s.Run(b.Context(), &d, graph.TensorData(in), s.Outputs())
-						if err != nil {
-							b.Fatal(err)
-						}
-						return time.Since(begin).Seconds(), out
-					}
-					_, out := once()
-					same(b, data, outputs, out)
-					took, _ := once()
-					runs := min(30, max(2, int(modelSeconds/took)))
-					p.ask(b, "run", 2)
-					var ours, theirs, ratios []float64
-					for range modelRounds {
-						var mine []float64
-						for range runs {
-							took, _ := once()
-							mine = append(mine, took)
-						}
-						other := p.ask(b, "run", runs)
-						ours, theirs = append(ours, mine...), append(theirs, other...)
-						ratios = append(ratios, median(other)/median(mine))
-					}
+					ours, theirs, ratios := n.beside(b, s, p, dir, batch)
 					ratio := median(ratios)
 					b.ReportMetric(0, "ns/op")
 					b.ReportMetric(median(ours)*1e3, "accel-ms")

@@ -71,7 +71,7 @@ func backends(t *testing.T) string {
 		return filepath.Join(bin, "backends")
 	}
 	dir := t.TempDir()
-	for _, name := range []string{"cpu", "reference"} {
+	for _, name := range []string{"cpu", "openvino", "reference"} {
 		build := exec.Command("go", "build", "-o", filepath.Join(dir, "accel-backend-"+name), "../../plugins/"+name)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
@@ -106,70 +106,86 @@ func TestONNXOnPlatforms(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it runs four thousand models")
 	}
+	t.Setenv("ACCEL_OPENVINO", "off")
 	dir, nodes, models := readCases(t)
 	e := newEngine(t)
 	for _, platform := range []string{"cpu", "simulation"} {
-		t.Run(platform, func(t *testing.T) {
-			listed := notPassed(t, platform)
-			cases := slices.Concat(nodes, models)
-			results := make([]caseResult, len(cases))
-			begun := time.Now()
-			var wg sync.WaitGroup
-			next := make(chan int)
-			for range max(2, runtime.NumCPU()) {
-				wg.Go(func() {
-					for i := range next {
-						results[i] = runCase(t.Context(), e, platform, filepath.Join(dir, cases[i].Name), cases[i])
-					}
-				})
-			}
-			for i := range cases {
-				next <- i
-			}
-			close(next)
-			wg.Wait()
-			took := time.Since(begun)
+		t.Run(platform, func(t *testing.T) { onPlatform(t, e, platform, dir, nodes, models, 95) })
+	}
+}
 
-			passed, all, apart, apartAll, ofModels := 0, 0, 0, 0, 0
-			by := map[string]int{}
-			known := map[string]bool{}
-			for i, c := range cases {
-				known[c.Name] = true
-				r := results[i]
-				reason, expected := listed[c.Name]
-				switch {
-				case r.err == nil && expected:
-					t.Errorf("%s passes, and is listed in not-passed-%s.txt (%s)", c.Name, platform, reason)
-				case r.err != nil && !expected:
-					t.Errorf("%s: %v", c.Name, r.err)
-				}
-				ok := 0
-				if r.err == nil {
-					ok = 1
-				}
-				switch {
-				case i >= len(nodes):
-					ofModels += ok
-				case c.counted():
-					passed, all = passed+ok, all+1
-					if ok == 1 {
-						by[r.by]++
-					}
-				default:
-					apart, apartAll = apart+ok, apartAll+1
-				}
-			}
-			for name := range listed {
-				if !known[name] {
-					t.Errorf("%s is listed in not-passed-%s.txt, there is no such case", name, platform)
-				}
-			}
-			t.Logf("%s: passed %d / %d of ai.onnx and ai.onnx.preview (%s); %d / %d of ai.onnx.ml and training; %d / %d models of the onnx package; %v, %v a case",
-				platform, passed, all, tally(by), apart, apartAll, ofModels, len(models), took.Round(time.Millisecond), (took / time.Duration(len(cases))).Round(10*time.Microsecond))
-			if passed*100 < all*95 {
-				t.Errorf("%d of %d are less than 95 %%", passed, all)
+// TestONNXOnOpenVINO: what is refused there other platforms compute. What comes out
+// wrong is listed, and is to be said in docs/limits.md.
+func TestONNXOnOpenVINO(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs two thousand models")
+	}
+	t.Setenv("ACCEL_OPENVINO", testfiles.OpenVINO(t))
+	dir, nodes, models := readCases(t)
+	onPlatform(t, newEngine(t), "openvino", dir, nodes, models, 70)
+}
+
+// onPlatform runs all cases on a platform, which must pass so many in a hundred, and
+// those that are not listed.
+func onPlatform(t *testing.T, e *engine.Engine, platform, dir string, nodes, models []nodeCase, percent int) {
+	listed := notPassed(t, platform)
+	cases := slices.Concat(nodes, models)
+	results := make([]caseResult, len(cases))
+	begun := time.Now()
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range max(2, runtime.NumCPU()) {
+		wg.Go(func() {
+			for i := range next {
+				results[i] = runCase(t.Context(), e, platform, filepath.Join(dir, cases[i].Name), cases[i])
 			}
 		})
+	}
+	for i := range cases {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	took := time.Since(begun)
+
+	passed, all, apart, apartAll, ofModels := 0, 0, 0, 0, 0
+	by := map[string]int{}
+	known := map[string]bool{}
+	for i, c := range cases {
+		known[c.Name] = true
+		r := results[i]
+		reason, expected := listed[c.Name]
+		switch {
+		case r.err == nil && expected:
+			t.Errorf("%s passes, and is listed in not-passed-%s.txt (%s)", c.Name, platform, reason)
+		case r.err != nil && !expected:
+			t.Errorf("%s: %v", c.Name, r.err)
+		}
+		ok := 0
+		if r.err == nil {
+			ok = 1
+		}
+		switch {
+		case i >= len(nodes):
+			ofModels += ok
+		case c.counted():
+			passed, all = passed+ok, all+1
+			if ok == 1 {
+				by[r.by]++
+			}
+		default:
+			apart, apartAll = apart+ok, apartAll+1
+		}
+	}
+	for name := range listed {
+		if !known[name] {
+			t.Errorf("%s is listed in not-passed-%s.txt, there is no such case", name, platform)
+		}
+	}
+	t.Logf("%s: passed %d / %d of ai.onnx and ai.onnx.preview (%s); %d / %d of ai.onnx.ml and training; %d / %d models of the onnx package; %v, %v a case",
+		platform, passed, all, tally(by), apart, apartAll, ofModels, len(models), took.Round(time.Millisecond), (took / time.Duration(len(cases))).Round(10*time.Microsecond))
+	if passed*100 < all*percent {
+		t.Errorf("%d of %d are less than %d %%", passed, all, percent)
 	}
 }
 
