@@ -82,6 +82,7 @@ func FuzzJournal(f *testing.F) {
 // FuzzPolicy reads tables of precisions.
 func FuzzPolicy(f *testing.F) {
 	f.Add([]byte("formats: {a: {bits: 4, block: 64}}\nroles: {head: [head]}\nprecisions: {x: {rest: a, ends: a}}\naccepted: {x: {loss: 1}}\nclasses: {rest: {rest: x}}"))
+	f.Add([]byte("classes: {rest: {rest: x}}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, err := readPolicy(data)
 		if err != nil {

@@ -93,6 +93,9 @@ func readPolicy(data []byte) (*policy, error) {
 	if err := d.Decode(p); err != nil {
 		return nil, err
 	}
+	if p.Formats == nil {
+		return nil, fmt.Errorf("formats: there are none")
+	}
 	for name, f := range p.Formats {
 		if f.Name = name; f.Bits < 2 || f.Bits > 8 || f.Block < 16 || f.Block&(f.Block-1) != 0 {
 			return nil, fmt.Errorf("formats.%s: %d bits in blocks of %d", name, f.Bits, f.Block)

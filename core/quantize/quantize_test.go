@@ -558,6 +558,7 @@ func TestOptionsRefused(t *testing.T) {
 func TestPolicyRefused(t *testing.T) {
 	const head = "formats: {a: {bits: 4, block: 64}}\nroles: {head: [head]}\n"
 	for want, text := range map[string]string{
+		"there are none":    "classes: {}",
 		"blocks of 48":      "formats: {a: {bits: 4, block: 48}}",
 		`"b" is no format`:  head + "precisions: {x: {rest: b}}",
 		`"tail" is no role`: head + "precisions: {x: {rest: a, roles: {tail: a}}}",
