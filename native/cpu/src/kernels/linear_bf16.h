@@ -164,6 +164,13 @@ bool pairs_agree() {
     for (Pair& p : row) p = {next(), next()};
   for (auto& row : b)
     for (Pair& p : row) p = {next(), next()};
+  static float products[kRows][kPanel];
+  for (int i = 0; i < kRows; i++) {
+    for (int j = 0; j < kPanel; j++) {
+      products[i][j] = 0;
+      for (int k = 0; k < kDepth / 2; k++) products[i][j] += value(a[i][k].first) * value(b[k][j].first) + value(a[i][k].second) * value(b[k][j].second);
+    }
+  }
   for (int rows = 1; rows <= kRows; rows++) {
     for (const bool add : {false, true}) {
       alignas(64) float tile[kTile];
@@ -171,9 +178,7 @@ bool pairs_agree() {
       pairs_product<false>(rows, a[0], kDepth / 2, b[0], kDepth / 2, tile, add);
       for (int i = 0; i < kRows; i++) {
         for (int j = 0; j < kPanel; j++) {
-          float want = i < rows && !add ? 0 : 3;
-          for (int k = 0; i < rows && k < kDepth / 2; k++) want += value(a[i][k].first) * value(b[k][j].first) + value(a[i][k].second) * value(b[k][j].second);
-          if (tile[i * kPanel + j] != want) return false;
+          if (tile[i * kPanel + j] != (i < rows ? products[i][j] : 0) + (i < rows && !add ? 0 : 3)) return false;
         }
       }
     }
