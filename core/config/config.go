@@ -47,7 +47,7 @@ type Model struct {
 	Precision string `koanf:"precision" enum:"f32" doc:"Precision to run in; empty: as the policy says."`
 	Fallback  string `koanf:"fallback" enum:"deny,warn,allow" doc:"Overrides fallback.policy for this model."`
 	// What quantised weights are multiplied with.
-	Activations string `koanf:"activations" enum:"f32,bf16,int8" doc:"What weights of fewer bits are multiplied with. f32: exact. bf16: of bf16 weights and of 8 bits and fewer; faster on processors that multiply it. int8: of 8 bits and fewer; faster, with one scale a block. Empty: f32."`
+	Activations string `koanf:"activations" enum:"f32,bf16,int8" doc:"What weights of fewer bits are multiplied with. f32: exact. bf16: rounded to it before bf16 weights, faster on processors that multiply bf16; permitted before those of 8 bits and fewer. int8: of 8 bits and fewer; faster, with one scale a block. Empty: f32."`
 }
 
 // Memory says what models may take on a device together.
