@@ -82,17 +82,6 @@ func play(role string) {
 	case "half_handshake":
 		fmt.Printf("1|%d\n", backend.ProtocolVersion)
 		hang()
-	case "talks": // a good backend, but for what it prints to stdout for ever
-		go func() {
-			time.Sleep(20 * time.Millisecond) // after the handshake, mostly
-			line := bytes.Repeat([]byte("1|1|unix|/nowhere|grpc| "), 1<<13)
-			for {
-				if _, err := os.NewFile(1, "stdout").Write(line); err != nil {
-					return
-				}
-			}
-		}()
-		serve("honest")
 	case "long_line":
 		fmt.Print(strings.Repeat("x", 1<<20))
 		hang()
@@ -185,6 +174,11 @@ func (l *liar) Describe(context.Context, *backendv1.DescribeRequest) (*backendv1
 		os.Exit(4)
 	case "describe_hangs":
 		hang()
+	case "talks": // to stdout, more than a pipe holds and in one line
+		stdout := os.NewFile(1, "stdout") // go-plugin has put a pipe in the place of os.Stdout
+		if _, err := stdout.Write(bytes.Repeat([]byte("|"), 1<<20)); err != nil {
+			return nil, err
+		}
 	case "describe_newer":
 		r.ApiMin, r.ApiMax = 5, 9
 	case "describe_wider":
