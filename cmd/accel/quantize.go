@@ -19,7 +19,7 @@ import (
 
 func newQuantize(a *app) *cobra.Command {
 	var o quantize.Options
-	var output, maxLoss string
+	var output, maxLoss, maxSize string
 	var components map[string]string
 	c := &cobra.Command{
 		Use:   "quantize MODEL",
@@ -45,6 +45,7 @@ A run that is killed goes on where it was when the same command is given again.`
 	f.StringVar(&o.Method, "method", "", "`METHOD` by which codes are found: "+quantize.Nearest+", "+quantize.Fit+" or, with --calibrate, "+quantize.Calibrated)
 	f.StringVar(&o.Sample, "calibrate", "", "`PATH` of a file of texts, one a line, or of a folder of pictures or sounds, which layers are calibrated with and the result is held against the model on")
 	f.StringVar(&maxLoss, "max-loss", "", "largest `LOSS` of the result, such as 1% (default: as the policy says)")
+	f.StringVar(&maxSize, "max-size", "", "`BYTES` that the weights may take, such as 80MiB, which a mixture makes the best of")
 	f.StringVarP(&output, "output", "o", "", "`DIR` to write (default MODEL-PRECISION in the current folder)")
 	complete(c, "bits", quantize.Precisions()...)
 	complete(c, "method", quantize.Nearest, quantize.Fit, quantize.Calibrated)
@@ -66,6 +67,13 @@ A run that is killed goes on where it was when the same command is given again.`
 			if o.Sample == "" {
 				return usage("--max-loss has nothing to measure a loss with: give --calibrate FILE too")
 			}
+		}
+		if maxSize != "" {
+			size, err := config.ParseBytes(maxSize)
+			if err != nil || size <= 0 {
+				return usage("--max-size %s: want bytes, such as 80MiB", maxSize)
+			}
+			o.MaxBytes = int64(size)
 		}
 		l, err := a.load("", nil)
 		if err != nil {

@@ -463,6 +463,19 @@ func TestGate(t *testing.T) {
 	if !(bits[1] > bits[0]) {
 		t.Errorf("found %v bits", bits)
 	}
+	// A size is made the best of, or can't be had.
+	o.MaxLoss = 0
+	_, small := quantised(t, dir, o)
+	o.MaxBytes = small.Size.Bytes * 3 / 4
+	if _, r := quantised(t, dir, o); r.Size.Bytes > o.MaxBytes || r.Size.Bytes < o.MaxBytes*9/10 || !(r.Loss.Loss > small.Loss.Loss) {
+		t.Errorf("%d bytes of %d, loss %g, with more bytes %g", r.Size.Bytes, o.MaxBytes, r.Loss.Loss, small.Loss.Loss)
+	}
+	o.MaxBytes /= 4
+	var size *SizeError
+	if _, err := Run(t.Context(), open(t, dir), filepath.Join(t.TempDir(), "x"), o); !errors.As(err, &size) {
+		t.Errorf("found %v", err)
+	}
+	o.MaxBytes = 0
 	to := filepath.Join(t.TempDir(), "out")
 	o.Precision, o.MaxLoss = "2", 1e-6
 	_, err := Run(t.Context(), open(t, dir), to, o)

@@ -3,6 +3,7 @@ package quantize
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -89,6 +90,9 @@ func Run(ctx context.Context, ck *checkpoint.Checkpoint, dir string, o Options) 
 		}
 	}
 	if ref == nil {
+		if err := p.checkSize(); err != nil {
+			return Report{}, err
+		}
 		written, err := p.Write(ctx, dir, tell)
 		if err != nil {
 			return Report{}, err
@@ -119,7 +123,10 @@ func (p *Plan) settle(ctx context.Context, ref *original, dir string, tell func(
 			return Report{}, err
 		}
 		mix, parts = d.newMixture(p.options.Method), d.parts
-		mix.solve(p, lossMargin*p.accepts.Loss, p.maxBytes())
+		mix.solve(p, p.target(), p.maxBytes())
+	}
+	if err := p.checkSize(); err != nil {
+		return Report{}, err
 	}
 	promoted := 0
 	for attempt := 1; ; attempt++ {
@@ -149,7 +156,7 @@ func (p *Plan) settle(ctx context.Context, ref *original, dir string, tell func(
 			for _, it := range mix.items {
 				before[it] = it.chosen
 			}
-			more = mix.solve(p, lossMargin*p.accepts.Loss, p.maxBytes())
+			more = mix.solve(p, p.target(), p.maxBytes())
 			for _, it := range mix.items {
 				if it.chosen > before[it] {
 					promoted++
@@ -164,6 +171,29 @@ func (p *Plan) settle(ctx context.Context, ref *original, dir string, tell func(
 		}
 		defer p.forget()
 	}
+}
+
+// target is the loss that a mixture is to keep to. Within a size that was asked for, and no
+// loss, it is to lose as little as it can.
+func (p *Plan) target() float64 {
+	if p.options.MaxBytes > 0 && p.options.MaxLoss == 0 {
+		return 0
+	}
+	return lossMargin * p.accepts.Loss
+}
+
+// SizeError says that weights take more than was asked for.
+type SizeError struct{ Found, Wanted int64 } // bytes
+
+func (e *SizeError) Error() string {
+	return fmt.Sprintf("the weights take %d bytes, wanted %d at most: choose a precision of fewer bits, or a mixture and a sample", e.Found, e.Wanted)
+}
+
+func (p *Plan) checkSize() error {
+	if size := p.Size().Bytes; p.options.MaxBytes > 0 && size > p.options.MaxBytes {
+		return &SizeError{size, p.options.MaxBytes}
+	}
+	return nil
 }
 
 // supersede moves a folder out of the way; what stays the same is taken from it.
