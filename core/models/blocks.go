@@ -89,6 +89,24 @@ func (n net) embedding(scope, ids, name string, rows, width int64) string {
 	return x
 }
 
+// table is all rows of a stored table in order, [rows, width] float32.
+func (n net) table(name string, rows, width int64) string {
+	if parts, q, ok := n.quantized(name, rows, width); ok {
+		ids := make([]int64, rows)
+		for i := range ids {
+			ids[i] = int64(i)
+		}
+		x := n.gatherQuantized(n.Ints(ids...), parts, q)
+		n.w.matrix(n, parts[0], rows, width, x)
+		return x
+	}
+	x := n.weight(name, rows, width)
+	if stored, ok := n.w.name(name); ok {
+		n.w.matrix(n, stored, rows, width, "table/Gather") // no node of the graph: all of it is read
+	}
+	return x
+}
+
 // linear multiplies by a stored matrix [out,in] and adds a stored bias:
 // [..., in] -> [..., out].
 func (n net) linear(scope, x, name string, in, out int64) string {

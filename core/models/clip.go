@@ -187,7 +187,7 @@ func (v *visionTower) embed(n net, scope, prefix, pixels string) string {
 		x = n.prepend(scope+".embeddings", x, width, e.weight(prefix+embeddings+"class_embedding", width))
 	}
 	n.w.skip(prefix + embeddings + "position_ids")
-	x = e.Op("Add", []string{x, e.weight(prefix+embeddings+"position_embedding.weight", v.tokens(), width)})
+	x = e.Op("Add", []string{x, e.table(prefix+embeddings+"position_embedding.weight", v.tokens(), width)})
 	if !v.sigmoid {
 		x = n.layerNorm(scope+".embeddings.norm", x, prefix+v.preNorm, width, v.eps)
 	}

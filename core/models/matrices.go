@@ -21,7 +21,7 @@ type Use struct {
 	Component string
 	// Node is called SCOPE/Operator, where the scope ends with the role, such as
 	// decoder.layer.0.attention.q. Its output is [..., Rows], or [..., Columns] of rows
-	// that are looked up.
+	// that are looked up. A table that is read whole, in order, has none until it is quantised.
 	Node   string
 	Lookup bool // rows are looked up
 }

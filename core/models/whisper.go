@@ -73,7 +73,7 @@ func (n net) whisperEncoder(c whisperConfig, features string) string {
 	x = n.whisperConv("encoder.conv2", x, at+"conv2", c.width, c.width, 2)
 	e := n.in("encoder.position")
 	x = e.Op("Transpose", []string{x}, graph.IntsAttr("perm", 0, 2, 1))
-	x = e.Op("Add", []string{x, e.weight(at+"embed_positions.weight", c.sources, c.width)})
+	x = e.Op("Add", []string{x, e.table(at+"embed_positions.weight", c.sources, c.width)})
 	for i := range c.encoderLayers {
 		scope, name := fmt.Sprintf("encoder.layer.%d", i), fmt.Sprintf(at+"layers.%d.", i)
 		h := n.layerNorm(scope+".attention.norm", x, name+"self_attn_layer_norm", c.width, whisperNormEps)

@@ -63,10 +63,19 @@ func (p *Plan) choices(it *Item) []Format {
 func (p *Plan) newDials(component string) *dials {
 	d := &dials{of: map[string]int{}}
 	at := map[string]int{}
+	nodes := map[string]bool{}
+	if g, err := p.model.Component(component); err == nil {
+		for _, n := range g.Graph.Nodes {
+			nodes[n.Name] = true
+		}
+	}
 	for i := range p.Items {
 		it := &p.Items[i]
 		if p.choices(it) == nil || it.quant.Bits == 0 || !slices.Contains(it.Components, component) {
 			continue
+		}
+		if !slices.ContainsFunc(it.matrix.Uses, func(u models.Use) bool { return u.Component == component && nodes[u.Node] }) {
+			continue // a table that is read whole can't be disturbed
 		}
 		name := it.Name
 		if it.Layer >= 0 {
