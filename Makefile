@@ -49,7 +49,7 @@ build: native ## build bin/accel and bin/backends/accel-backend-NAME
 demo: build models ## embed sentences, and answer a question, with real models through the CPU backend
 	bin/accel run configs/demo.yaml
 	@printf '\n> %s\n' '$(QUESTION)'
-	@bin/accel chat $(SMOLLM2) --temperature 0 --max-tokens 64 --stats '$(QUESTION)'
+	@bin/accel chat $(SMOLLM2) --platform cpu --temperature 0 --max-tokens 64 --stats '$(QUESTION)'
 
 .PHONY: setup-openvino
 setup-openvino: $(OPENVINO)/done ## fetch Intel's OpenVINO, which accel then prefers for most models
