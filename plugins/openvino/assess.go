@@ -18,9 +18,14 @@ import (
 	"github.com/accelhq/accel/sdk/vendorlib"
 )
 
-// maxTrialConstant is the largest constant, in bytes, that a trial has as it is.
-// Larger ones are zeros: what they hold decides nothing.
-const maxTrialConstant = 1 << 20
+// Constants of a trial. Those of more than keptConstant bytes are zeros: what they hold
+// decides nothing, and the layers of a model then make the same trials. A node with one of
+// more than packedConstant is not compiled: it would be packed, which takes as long as
+// the compilation that follows.
+const (
+	keptConstant   = 4 << 10
+	packedConstant = 1 << 20
+)
 
 // maxWholeTrial is how many bytes of constants a graph has at most to be compiled as a
 // whole when it is assessed. Of a larger one each kind of node is.
@@ -255,12 +260,11 @@ func (t *trials) split(ctx context.Context, list []*trial, stage func(context.Co
 
 func (t *trials) read(ctx context.Context, list []*trial) error { return t.stage(ctx, list, false) }
 
-// compile leaves out what is large: it would be packed, which takes as long as the
-// compilation that follows.
+// compile leaves out what is large, see packedConstant.
 func (t *trials) compile(ctx context.Context, list []*trial) error {
 	var small []*trial
 	for _, x := range list {
-		if x.zeros == 0 {
+		if x.zeros <= packedConstant {
 			small = append(small, x)
 		}
 	}
@@ -467,7 +471,7 @@ func (s *surroundings) alone(n *graph.Node) (*trial, error) {
 		if err != nil {
 			return nil, err
 		}
-		if bytes > maxTrialConstant {
+		if bytes > keptConstant {
 			in.Tensor.Data = nil
 			in.External = &graph.External{Path: zerosFile, Length: bytes}
 			x.zeros = max(x.zeros, bytes)

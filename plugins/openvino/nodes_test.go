@@ -96,7 +96,7 @@ func nodesOf(t *testing.T, lib *ov.Library, core *ov.Core, dir string, seen map[
 		if err != nil {
 			t.Fatal(err)
 		}
-		if refused || x.zeros > 0 || seen[x.key] {
+		if refused || x.zeros > 0 || seen[x.key] { // zeros in the place of weights would tell nothing
 			continue
 		}
 		seen[x.key] = true
