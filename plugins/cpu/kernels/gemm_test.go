@@ -146,20 +146,17 @@ func TestGemmPropagatesNaN(t *testing.T) {
 }
 
 // Weights of 16 bits are those of f32 that they stand for: the same sums, but for a row or two, in the same order.
-// What is packed stands in panels, each k after k, the last filled up with zeros.
+// What is packed stands in panels, each k after k, of bf16 pair after pair of k, filled up with zeros.
 func TestPack(t *testing.T) {
 	onEveryISA(t, func(t *testing.T, r *Runner) {
 		rng := newRand()
-		for _, f := range []Format{PackBF16, PackF32} {
-			each := int64(4)
-			if f == PackBF16 {
-				each = 2
-			}
-			one, err := r.PackedBytes(f, 1, 1)
-			if err != nil {
-				t.Fatal(err)
-			}
-			panel := one / each
+		one, err := r.PackedBytes(PackF32, 1, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		panel := one / 4
+		for f, of := range map[Format]struct{ each, together int64 }{PackBF16: {2, 2}, PackF16: {2, 1}, PackF32: {4, 1}} {
+			each := of.each
 			for _, s := range [][2]int64{{1, 1}, {3, 64}, {8, 32}, {16, 16}, {17, 33}, {32, 64}, {33, 31}, {40, 65}, {64, 160}, {71, 100}, {100, 7}, {5, 0}} {
 				n, k := s[0], s[1]
 				for name, strides := range map[string][2]int64{"nk": {k, 1}, "nk apart": {k + 3, 1}, "kn": {1, n}, "kn apart": {1, n + 5}} {
@@ -176,7 +173,7 @@ func TestPack(t *testing.T) {
 					var src, dst Ref
 					var at func(j, i int64) uint32  // of the weight
 					var got func(word int64) uint32 // of what was packed
-					if f == PackBF16 {
+					if each == 2 {
 						short := make([]uint16, length)
 						for i := range short {
 							short[i] = uint16(from[i])
@@ -200,10 +197,15 @@ func TestPack(t *testing.T) {
 						}
 					}
 					mem.run(t, r, &Pack{Src: src, Dst: dst, N: n, K: k, NStride: strides[0], KStride: strides[1], Format: f})
+					depth := size / each / ((n + panel - 1) / panel * panel)
+					if depth < k || depth > k && of.together == 1 {
+						t.Fatalf("format %d, %dx%d takes %d bytes", f, n, k, size)
+					}
 					for word := range size / each {
-						p, i, j := word/(panel*k), word/panel%k, word%panel
+						p, in := word/(panel*depth), word%(panel*depth)
+						i, j := in/(panel*of.together)*of.together+in%of.together, in/of.together%panel
 						want := uint32(0)
-						if column := p*panel + j; column < n {
+						if column := p*panel + j; column < n && i < k {
 							want = at(column, i)
 						}
 						if g := got(word); g != want {
