@@ -74,7 +74,10 @@ type functions struct {
 
 // The runtime's structs.
 type (
-	version struct{ build, description *byte }
+	version struct {
+		build *byte
+		_     *byte // description
+	}
 
 	deviceList struct {
 		names **byte
