@@ -18,6 +18,7 @@ import (
 	"github.com/accelhq/accel/sdk/backend"
 	"github.com/accelhq/accel/sdk/graph"
 	"github.com/accelhq/accel/sdk/tensor"
+	"github.com/accelhq/accel/sdk/testfiles"
 )
 
 // Sizes of every step: two sequences that take three tokens and one.
@@ -162,7 +163,13 @@ func TestWaysOfAttention(t *testing.T) {
 		{"name":"rows","attention":"rows","no_functions":true},
 		{"name":"body","attention":"body","no_functions":true},
 		{"name":"static_rows","attention":"rows","static_shapes":true,"no_functions":true}]}`
-	m, err := hosts.New(hosts.Options{Logger: hclog.NewNullLogger(), Backends: map[string]hosts.Backend{"reference": {Path: program, Settings: json.RawMessage(settings)}}})
+	backends := map[string]hosts.Backend{"reference": {Path: program, Settings: json.RawMessage(settings)}}
+	refs := []string{"simulation:plain", "simulation:rows", "simulation:body", "simulation:static", "simulation:static_rows", "simulation:picky"}
+	if dir, ok := testfiles.FindOpenVINO(t); ok {
+		backends["openvino"] = hosts.Backend{Path: filepath.Join(bin, "backends", "accel-backend-openvino"), Env: map[string]string{"ACCEL_OPENVINO": dir}}
+		refs = append(refs, "openvino:CPU")
+	}
+	m, err := hosts.New(hosts.Options{Logger: hclog.NewNullLogger(), Backends: backends})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,6 +184,7 @@ func TestWaysOfAttention(t *testing.T) {
 	wayOf := map[string]backend.AttentionWay{
 		"simulation:plain": backend.AttentionFused, "simulation:rows": backend.AttentionRows, "simulation:body": backend.AttentionBody,
 		"simulation:static": backend.AttentionBody, "simulation:static_rows": backend.AttentionRows, "simulation:picky": backend.AttentionRows,
+		"openvino:CPU": backend.AttentionRows,
 	}
 	kinds := []struct {
 		name string
@@ -211,7 +219,7 @@ func TestWaysOfAttention(t *testing.T) {
 				}
 				prompt := []int64{31, 7, 400, 22, 85, 613, 9, 120, 77, 5, 333, 2}
 				var want [][]float32
-				for _, ref := range []string{"simulation:plain", "simulation:rows", "simulation:body", "simulation:static", "simulation:static_rows", "simulation:picky"} {
+				for _, ref := range refs {
 					if ref == "simulation:picky" && kind.name != "f32" {
 						continue // it takes no other types
 					}
@@ -229,7 +237,11 @@ func TestWaysOfAttention(t *testing.T) {
 							want = append(want, got)
 							continue
 						}
-						if err := near(got, want[n], 1e-5); err != nil {
+						tolerance := 1e-5
+						if ref == "openvino:CPU" && kind.name != "f32" {
+							tolerance = 2e-2 // it leaves out roundings to fewer bits that are widened again, so codes may be next ones
+						}
+						if err := near(got, want[n], tolerance); err != nil {
 							t.Fatalf("%s, step %d: %v", ref, n, err)
 						}
 					}

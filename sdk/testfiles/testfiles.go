@@ -107,12 +107,19 @@ func NodeTests(t testing.TB) []string {
 // $ACCEL_OPENVINO names.
 func OpenVINO(t testing.TB) string {
 	t.Helper()
-	dir := os.Getenv("ACCEL_OPENVINO")
-	if dir == "" || dir == "off" {
-		dir = filepath.Join(root(t), ".cache", "openvino")
-	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("OpenVINO is not there (run `make setup-openvino`, or set ACCEL_OPENVINO): %v", err)
+	dir, ok := FindOpenVINO(t)
+	if !ok {
+		t.Skipf("OpenVINO is not in %s (run `make setup-openvino`, or set ACCEL_OPENVINO)", dir)
 	}
 	return dir
+}
+
+// FindOpenVINO is OpenVINO for tests that can do without.
+func FindOpenVINO(t testing.TB) (dir string, ok bool) {
+	t.Helper()
+	if dir = os.Getenv("ACCEL_OPENVINO"); dir == "" || dir == "off" {
+		dir = filepath.Join(root(t), ".cache", "openvino")
+	}
+	_, err := os.Stat(dir)
+	return dir, err == nil
 }
