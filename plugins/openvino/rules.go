@@ -13,7 +13,7 @@ import (
 
 // rules refuse what the runtime takes and gets wrong, and what it fails at without a
 // word. All else is found by trying.
-var rules = []func(*surroundings, *graph.Node) backend.Verdict{functions, values, ranges, misread}
+var rules = []func(*surroundings, *graph.Node) backend.Verdict{functions, values, ranges, misread, rounding}
 
 // functions refuses calls of a model's functions, which the reader does not know.
 func functions(s *surroundings, n *graph.Node) backend.Verdict {
@@ -191,6 +191,36 @@ func misread(s *surroundings, n *graph.Node) backend.Verdict {
 		}
 	}
 	return backend.Accept
+}
+
+// rounding refuses a Cast of float32 to fewer bits that is widened again: the runtime
+// leaves out both, and with them the rounding, on which codes of quantised pools depend.
+func rounding(s *surroundings, n *graph.Node) backend.Verdict {
+	if n.Domain != graph.DomainONNX || n.OpType != "Cast" {
+		return backend.Accept
+	}
+	from, to := s.types[n.Inputs[0]], s.types[n.Outputs[0]]
+	if from == nil || to == nil || from.Elem != tensor.Float32 || to.Elem != tensor.Float16 && to.Elem != tensor.BFloat16 || !s.widened(n.Outputs[0]) {
+		return backend.Accept
+	}
+	return backend.Refuse(backend.RefusedAttribute, fmt.Sprintf("OpenVINO would not round to %s what is widened again", to.Elem))
+}
+
+// moving are operators that give the elements that they take.
+var moving = []string{"Reshape", "Concat", "Unsqueeze", "Squeeze", "Transpose", "Expand", "Slice", "Gather", "Identity"}
+
+// widened reports whether a value becomes float32 again, perhaps after it was moved.
+func (s *surroundings) widened(name string) bool {
+	for _, n := range s.model.Graph.Nodes {
+		if n.Domain != graph.DomainONNX || !slices.Contains(n.Inputs, name) {
+			continue
+		}
+		t := s.types[n.Outputs[0]]
+		if n.OpType == "Cast" && t != nil && t.Elem == tensor.Float32 || slices.Contains(moving, n.OpType) && s.widened(n.Outputs[0]) {
+			return true
+		}
+	}
+	return false
 }
 
 // opset is the version of ONNX's operators.
