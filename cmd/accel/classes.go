@@ -96,6 +96,9 @@ func classRows(named []string, records []verify.Record, machine []hosts.DeviceSt
 		row := classRow{Class: c.Name, ModelType: c.ModelType, Components: []string{}, Tasks: []string{}}
 		at := map[string]int{}
 		for _, d := range machine {
+			if d.Health == backend.Undetected {
+				continue // it is not here
+			}
 			at[d.Ref] = len(row.Devices)
 			row.Devices = append(row.Devices, measuredRow{Device: d.Ref, Here: true, Kind: d.Kind, Records: []verify.Record{}})
 		}

@@ -141,8 +141,11 @@ func serveWithin(t *testing.T, config map[string]any, ready time.Duration) *serv
 	}
 	t.Cleanup(func() {
 		if s.ProcessState == nil {
-			s.Process.Kill()
+			// Asked, it waits for its backends, which write into the test's folders until they end.
+			s.Process.Signal(syscall.SIGTERM)
+			late := time.AfterFunc(20*time.Second, func() { s.Process.Kill() })
 			s.Wait()
+			late.Stop()
 		}
 		if t.Failed() {
 			t.Logf("the server's log:\n%s", s.log)

@@ -135,7 +135,7 @@ func (n net) times(x, matrix string, in, out int64) string {
 		return y
 	}
 	w := n.weight(matrix, out, in)
-	y := n.Op("MatMul", []string{n.rounded(x, matrix, out, in), n.Op("Transpose", []string{w}, graph.IntsAttr("perm", 1, 0))})
+	y := n.Op("MatMul", []string{n.rounded(x, matrix), n.Op("Transpose", []string{w}, graph.IntsAttr("perm", 1, 0))})
 	if stored, ok := n.w.name(matrix); ok {
 		n.w.matrix(n, stored, out, in, y)
 	}
@@ -145,8 +145,8 @@ func (n net) times(x, matrix string, in, out int64) string {
 // rounded is what a stored matrix is multiplied with: a value as it is, or rounded to
 // bfloat16 where the matrix is of that and the options say so. Products and sums stay
 // float32: a MatMul of bfloat16 would round those too.
-func (n net) rounded(x, matrix string, shape ...int64) string {
-	if _, d := n.stored(matrix, shape...); d != tensor.BFloat16 || n.o.Activations != "bf16" {
+func (n net) rounded(x, matrix string) string {
+	if n.o.Activations != "bf16" || n.w.dtype(matrix) != tensor.BFloat16 {
 		return x
 	}
 	if _, ok := n.halves[x]; !ok {
@@ -161,7 +161,7 @@ func (n net) rowLinear(scope, x, name string, in, out int64) string {
 	if n.w.isQuantized(name + ".weight") {
 		return n.affine(x, name+".weight", name+".bias", in, out)
 	}
-	y := n.Op("Gemm", []string{n.rounded(x, name+".weight", out, in), n.weight(name+".weight", out, in), n.weight(name+".bias", out)}, graph.IntAttr("transB", 1))
+	y := n.Op("Gemm", []string{n.rounded(x, name+".weight"), n.weight(name+".weight", out, in), n.weight(name+".bias", out)}, graph.IntAttr("transB", 1))
 	if stored, ok := n.w.name(name + ".weight"); ok {
 		n.w.matrix(n, stored, out, in, y)
 	}

@@ -42,6 +42,17 @@ func (w *weights) name(name string) (string, bool) {
 	return "", false
 }
 
+// dtype is the element type of a tensor as it is stored; Undefined: there is none. It does
+// not count as a read.
+func (w *weights) dtype(name string) tensor.DType {
+	if stored, ok := w.name(name); ok {
+		if e, err := w.ck.Tensor(stored); err == nil {
+			return e.DType
+		}
+	}
+	return tensor.Undefined
+}
+
 // has reports whether a tensor is there, quantised or not.
 func (w *weights) has(name string) bool {
 	_, ok := w.name(name)
