@@ -56,11 +56,13 @@ setup-openvino: $(OPENVINO)/done ## fetch Intel's OpenVINO, which accel then pre
 
 ##@ Check
 # The race detector slows what only computes tenfold and finds nothing there: with it,
-# such tests do a part (testing.Short), and all of it without, in a run of their own.
+# such tests do a part (testing.Short, in the test itself), and all of it without, in a run of their own.
 .PHONY: test
 test: test-native build models onnx-tests openai-client hub-client openvino-if-any ## run all tests, with the race detector and long ones without
 	ACCEL_BIN=$(CURDIR)/bin $(GO) test -race -short -timeout 20m ./...
-	ACCEL_BIN=$(CURDIR)/bin $(GO) test -timeout 20m $$(grep -rl --include='*_test.go' 'testing.Short()' cmd core plugins sdk | xargs -n1 dirname | sort -u | sed 's,^,./,')
+	@files=$$(grep -rl --include='*_test.go' 'testing.Short()' cmd core plugins sdk); \
+	ACCEL_BIN=$(CURDIR)/bin $(GO) test -timeout 20m -run "^($$(awk -F '[ (]' '/^func / {name = $$2} /testing\.Short\(\)/ {print name}' $$files | sort -u | paste -sd '|'))\$$" \
+	  $$(printf './%s\n' $$files | xargs -n1 dirname | sort -u)
 
 # Backends of others, made and tested outside of this module.
 .PHONY: examples-test

@@ -60,7 +60,7 @@ func attend(o *Attention, q, k, v []float32, mask func(b, h, i, j int64) float64
 func TestAttention(t *testing.T) {
 	onEveryISA(t, func(t *testing.T, r *Runner) {
 		rng := newRand()
-		for i := range 90 / thin() {
+		for i := range 90 / thin(testing.Short()) {
 			pick := func(v ...int64) int64 { return v[rng.IntN(len(v))] }
 			o := &Attention{
 				Batch: pick(1, 2, 3), KVHeads: pick(1, 2), QLen: pick(1, 2, 5, 13, 40, 129), KVLen: pick(0, 1, 7, 16, 31, 33, 128, 129, 300),

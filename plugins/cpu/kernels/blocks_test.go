@@ -147,7 +147,7 @@ func TestGemmBlocks(t *testing.T) {
 		rng := newRand()
 		rows := []int64{1, 2, 3, 4, 5, 6, 7, 8, 13, 17, 150}
 		for i, b := range everyBlocks() {
-			for try := range 6 / thin() {
+			for try := range 6 / thin(testing.Short()) {
 				m, n := rows[(i*5+try)%len(rows)], []int64{1, 7, 15, 16, 17, 33, 70}[rng.IntN(7)]
 				k := []int64{1, 15, 16, 31, 32, 48, 100, 256, 300, 417}[rng.IntN(10)]
 				if m == 150 {

@@ -103,7 +103,7 @@ func TestConv(t *testing.T) {
 	onEveryISA(t, func(t *testing.T, r *Runner) {
 		rng := newRand()
 		for i, s := range convShapes {
-			if i%thin() != 0 {
+			if i%thin(testing.Short()) != 0 {
 				continue
 			}
 			t.Run(s.name, func(t *testing.T) {

@@ -48,7 +48,7 @@ func TestGemm(t *testing.T) {
 			}
 		}
 		for i, s := range shapes {
-			if i%thin() != 0 {
+			if i%thin(testing.Short()) != 0 {
 				continue
 			}
 			act := Activation(i % 7)
@@ -301,7 +301,7 @@ func TestGemmOfBF16Rows(t *testing.T) {
 			}
 		}
 		for i, s := range shapes {
-			if i%thin() != 0 {
+			if i%thin(testing.Short()) != 0 {
 				continue
 			}
 			act, residual, lda := Activation(i%7), i%3 == 0, s.k+int64(i%4)
@@ -391,7 +391,7 @@ func TestGemmOfBF16RowsPropagatesNaN(t *testing.T) {
 func TestMatMul(t *testing.T) {
 	onEveryISA(t, func(t *testing.T, r *Runner) {
 		rng := newRand()
-		for i := range 120 / thin() {
+		for i := range 120 / thin(testing.Short()) {
 			pick := func(v ...int64) int64 { return v[rng.IntN(len(v))] }
 			m, n, k := pick(1, 2, 3, 4, 5, 7, 12, 17, 65, 150), pick(1, 2, 7, 8, 15, 16, 17, 33, 64, 130), pick(0, 1, 2, 3, 8, 16, 31, 64, 257, 300)
 			batch := [2]int64{pick(1, 2, 3), pick(1, 2)}

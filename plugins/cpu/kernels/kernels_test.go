@@ -120,8 +120,8 @@ func (m *memory) try(t testing.TB, r *Runner, ops ...Op) error {
 }
 
 // thin: of so many cases of a long list one is run.
-func thin() int {
-	if testing.Short() {
+func thin(short bool) int {
+	if short {
 		return 8
 	}
 	return 1

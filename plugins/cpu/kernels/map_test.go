@@ -73,11 +73,11 @@ func TestUnaryErrors(t *testing.T) {
 		{"atanh", FnAtanh, math.Atanh, 3, 0},
 	}
 	var sample []float32
-	for bits := uint32(0); bits < 0x7f800000; bits += 50021 * uint32(thin()) {
+	for bits := uint32(0); bits < 0x7f800000; bits += 50021 * uint32(thin(testing.Short())) {
 		sample = append(sample, math.Float32frombits(bits), -math.Float32frombits(bits))
 	}
-	for i := range 200001 / thin() { // and finely where most functions bend
-		sample = append(sample, float32(i*thin()-100000)/8192)
+	for i := range 200001 / thin(testing.Short()) { // and finely where most functions bend
+		sample = append(sample, float32(i*thin(testing.Short())-100000)/8192)
 	}
 	inf := float32(math.Inf(1))
 	sample = append(sample, 0, float32(math.Copysign(0, -1)), 1, -1, inf, -inf, float32(math.NaN()), 1e-45, 88.7, 88.8, -87.4, -103.9, -104)
