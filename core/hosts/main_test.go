@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -34,6 +35,10 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(envRole); role != "" {
 		play(role)
 		return
+	}
+	flag.Parse()
+	if f := flag.Lookup("test.fuzz"); f != nil && f.Value.String() != "" {
+		os.Exit(m.Run()) // needs no backend, which takes longer to build than some fuzzing lasts
 	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "accel-test-")
